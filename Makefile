@@ -1,0 +1,121 @@
+# How to build, try, test and measure the project. A fresh machine needs a Rust toolchain, a C linker and Python 3.11
+# or newer; everything else goes into .venv, target and dist. `make` alone says what there is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# What the wheel is made of. A stamp newer than all of it means that there is nothing to build.
+SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml $(wildcard README.md LICENSE) \
+  $(shell find src python -type f -not -path '*/__pycache__/*' -not -name '*.so')
+
+# cargo asks this interpreter what to link against when the Python side is on.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
+.NOTPARALLEL:
+.PHONY: help demo test bench wheel lint clean lint-python lint-rust test-rust test-python tools
+
+help:
+	@echo "make demo    build the package, install it into .venv and run it on real input"
+	@echo "make test    every check and every test, Rust and Python"
+	@echo "make lint    only the checks: formats, lints, types"
+	@echo "make bench   measure the speed beside a plain dict; writes nothing"
+	@echo "make wheel   build the release wheel into dist"
+	@echo "make clean   remove everything that was built, .venv included"
+	@echo "Another Python than python3:  make clean demo PYTHON=python3.12"
+
+demo: $(VENV)/installed
+	@$(BIN)/python -m distributed_consistent_cache demo
+
+test: lint test-rust test-python
+	@echo "== all checks and tests passed"
+
+bench: $(VENV)/installed
+	@$(BIN)/python benches/bench.py $(BENCH)
+
+wheel: dist/.built
+	@ls dist/*.whl
+
+lint: lint-python lint-rust
+
+lint-python: $(VENV)/dev-tools
+	@echo "== ruff: lints"
+	@$(BIN)/ruff check --quiet .
+	@echo "== ruff: format"
+	@$(BIN)/ruff format --quiet --check --diff .
+	@echo "== mypy: types of the package and the benches"
+	@$(BIN)/mypy
+
+lint-rust: $(VENV)/build-tools
+	@echo "== rustfmt: format"
+	@cargo fmt --check
+	@echo "== clippy: the crate"
+	@cargo clippy --quiet --all-targets -- -D warnings
+	@echo "== clippy: the crate with its Python side"
+	@cargo clippy --quiet --all-targets --features python -- -D warnings
+
+test-rust: tools
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  echo "== cargo nextest: Rust tests"; \
+	  cargo nextest run --status-level slow; \
+	else \
+	  echo "== cargo test: Rust tests (cargo-nextest would run them faster, and is not installed)"; \
+	  cargo test --quiet --lib --tests; \
+	fi
+	@echo "== cargo test: examples in the Rust documentation"
+	@cargo test --quiet --doc
+
+test-python: $(VENV)/installed $(VENV)/dev-tools
+	@echo "== stubtest: _core.pyi tells the truth about the native module"
+	@$(BIN)/python -m mypy.stubtest distributed_consistent_cache._core
+	@echo "== pytest: Python tests"
+	@$(BIN)/python -m pytest
+
+clean:
+	rm -rf target dist $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find python tests_py benches -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- what the targets above stand on: each stamp is made once and again when what it depends on has changed
+
+tools:
+	@command -v cargo >/dev/null || { \
+	  echo "cargo is not on PATH. Install Rust with rustup, then try again." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) is not on PATH. Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is too old. Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+
+$(VENV)/made: | tools
+	@echo "== .venv: a virtual environment with $$($(PYTHON) --version)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@# Dependency groups came with pip 25.1.
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/build-tools: $(VENV)/made pyproject.toml
+	@echo "== .venv: the tools that build the wheel"
+	@$(PIP) install --group build
+	@touch $@
+
+$(VENV)/dev-tools: $(VENV)/build-tools
+	@echo "== .venv: the tools that test and check"
+	@$(PIP) install --group dev
+	@touch $@
+
+dist/.built: $(VENV)/build-tools $(SOURCES)
+	@echo "== maturin: the release wheel (the first time takes a few minutes)"
+	@rm -rf dist
+	@# cargo shows its progress to a person and keeps quiet in a log.
+	@quiet=--quiet; if [ -t 2 ]; then quiet=; fi; \
+	$(BIN)/maturin build $$quiet --release --out dist --interpreter $(BIN)/python
+	@touch $@
+
+$(VENV)/installed: dist/.built
+	@echo "== .venv: the wheel is installed"
+	@$(PIP) install --force-reinstall --no-deps dist/*.whl
+	@touch $@

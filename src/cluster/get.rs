@@ -1,0 +1,146 @@
+//! ```text
+//!   start --Get--> owner 1: live?  done          (when one answer is enough)
+//!            | marker, nothing, not synced, down
+//!            v
+//!         --Get--> owner 2: ...   the newest of what was heard, unless a marker is newer
+//!            v
+//!           miss
+//! ```
+//! A read, as a conversation: it takes what owners answer, in their order, and says when it has heard enough.
+//!
+//! Promise: the value that comes back is not older than anything an asked owner knows. Only owners that are synced speak
+//! with authority; the others are heard when there is nobody else.
+
+use crate::error::Error;
+use crate::message::{Known, Read};
+use crate::version::{Timestamp, Version};
+
+/// How a read ended. Small, because it is returned in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The value was lent: it is of this version's time.
+    Hit(Timestamp),
+    /// No live value is known.
+    Miss,
+    /// A node was busy and the read was not to wait.
+    Busy,
+    /// Fewer owners answered than were asked for.
+    TooFew {
+        /// How many had to.
+        wanted: u8,
+        /// How many did.
+        reached: u8,
+    },
+    /// The cache is closed.
+    Closed,
+}
+
+impl Answer {
+    /// The time of the value that was lent, or nothing for a miss.
+    ///
+    /// # Errors
+    /// [`Error::Quorum`] and [`Error::Closed`].
+    pub const fn found(self) -> Result<Option<Timestamp>, Error> {
+        match self {
+            Self::Hit(timestamp) => Ok(Some(timestamp)),
+            Self::Miss | Self::Busy => Ok(None),
+            Self::TooFew { wanted, reached } => Err(Error::Quorum { wanted: wanted as usize, reached: reached as usize }),
+            Self::Closed => Err(Error::Closed),
+        }
+    }
+}
+
+/// A read on its way.
+#[derive(Debug)]
+pub struct Get {
+    wanted: u8,
+    /// Synced owners that answered.
+    authorities: u8,
+    /// The newest that a synced owner has live, and the newest that any other has.
+    live: Option<Version>,
+    doubtful: Option<Version>,
+    marker: Option<Version>,
+}
+
+impl Get {
+    /// A read that wants so many owners to answer.
+    #[inline]
+    pub const fn new(wanted: u8) -> Self {
+        Self { wanted, authorities: 0, live: None, doubtful: None, marker: None }
+    }
+
+    /// What one owner knows. True when no other need be asked.
+    #[inline]
+    pub fn hear(&mut self, read: Read) -> bool {
+        self.authorities += u8::from(read.synced);
+        match read.known {
+            Known::Live(version) if read.synced => self.live = self.live.max(Some(version)),
+            Known::Live(version) => self.doubtful = self.doubtful.max(Some(version)),
+            Known::Marker(version) => self.marker = self.marker.max(Some(version)),
+            Known::Nothing => {}
+        }
+        self.authorities >= self.wanted && self.live.is_some() && self.live >= self.marker
+    }
+
+    /// True when this answer counts more than those before it, so that its value is the one to keep.
+    #[inline]
+    pub fn improves(&self, version: Version) -> bool {
+        Some(version) > self.live.max(self.doubtful)
+    }
+
+    /// How it ended. On a hit the caller has been lent the value.
+    #[inline]
+    pub fn outcome(&self) -> Answer {
+        if self.authorities < self.wanted && self.wanted > 1 {
+            return Answer::TooFew { wanted: self.wanted, reached: self.authorities };
+        }
+        let newest = if self.authorities > 0 { self.live } else { self.doubtful };
+        match newest {
+            Some(version) if newest >= self.marker => Answer::Hit(version.timestamp),
+            _ => Answer::Miss,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(timestamp: u64) -> Version {
+        Version::put(Timestamp::new(timestamp).expect("small"), 0)
+    }
+
+    fn hit(timestamp: u64) -> Answer {
+        Answer::Hit(at(timestamp).timestamp)
+    }
+
+    fn hear(wanted: u8, answers: &[(Known, bool)]) -> (bool, Answer) {
+        let mut get = Get::new(wanted);
+        let enough = answers.iter().any(|&(known, synced)| get.hear(Read { known, synced }));
+        (enough, get.outcome())
+    }
+
+    #[test]
+    fn the_first_synced_owner_that_has_the_value_is_enough() {
+        assert_eq!(hear(1, &[(Known::Live(at(3)), true)]), (true, hit(3)));
+        assert_eq!(hear(1, &[(Known::Nothing, true), (Known::Live(at(3)), true)]), (true, hit(3)));
+    }
+
+    #[test]
+    fn a_value_older_than_a_marker_on_the_way_is_a_miss() {
+        assert_eq!(hear(1, &[(Known::Marker(at(4)), true), (Known::Live(at(3)), true)]), (false, Answer::Miss));
+        assert_eq!(hear(1, &[(Known::Marker(at(3)), true), (Known::Live(at(3)), true)]), (true, hit(3)));
+    }
+
+    #[test]
+    fn an_owner_that_is_not_synced_is_heard_only_when_no_other_answers() {
+        assert_eq!(hear(1, &[(Known::Live(at(9)), false), (Known::Nothing, true)]), (false, Answer::Miss));
+        assert_eq!(hear(1, &[(Known::Live(at(9)), false)]), (false, hit(9)));
+    }
+
+    #[test]
+    fn a_quorum_takes_the_newest_and_fails_when_too_few_answer() {
+        assert_eq!(hear(2, &[(Known::Live(at(3)), true), (Known::Live(at(4)), true)]), (true, hit(4)));
+        assert_eq!(hear(2, &[(Known::Live(at(3)), true)]).1, Answer::TooFew { wanted: 2, reached: 1 });
+    }
+}

@@ -1,0 +1,225 @@
+//! ```text
+//!   fail     stop the node (or leave its memory)  ->  the next live nodes on the walk stand in
+//!   recover  a new life (or the old memory)       ->  it owns again, pulls what it missed, then speaks with authority
+//!   add      a new node                           ->  it owns its share and pulls it
+//!   remove   it owns nothing any more             ->  the new owners pull from it, it gives up, and is gone
+//!
+//!   each: a new picture (view.rs), told to every node that holds something (Hold), then published
+//! ```
+//! Nodes that come and go. One mechanism serves all: a node that owns a partition newly pulls it, and a node that owns it
+//! no longer keeps serving it until every owner has seen all that it has.
+
+use std::sync::Arc;
+
+use super::view::{Member, State, View};
+use super::{Cluster, Now};
+use crate::config::check_node_bytes;
+use crate::entry::{NODES_MAX, NodeId, PartitionId};
+use crate::error::Error;
+use crate::message::{Address, Request};
+use crate::node_set::NodeSet;
+use crate::runtime::Runtime;
+
+/// A node that leaves hands over in so many rounds at most.
+const HANDOVER_ROUNDS_MAX: u32 = 16;
+
+impl<R: Runtime> Cluster<R> {
+    /// Takes a node down: with `lose_memory` it crashes, without it is cut off from everyone and keeps what it has.
+    /// The next live nodes on the ring stand in. A node that is down already only loses its memory, if asked to.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
+    pub fn fail_node(&self, node: usize, lose_memory: bool) -> Result<(), Error> {
+        let changes = self.changes.lock();
+        let member = self.find_open(node)?;
+        let state = if lose_memory || member.state == State::Failed { State::Failed } else { State::CutOff };
+        if state == member.state {
+            return Ok(());
+        }
+        let id = member.address.node;
+        if state == State::Failed {
+            self.runtime.stop(id);
+        }
+        self.change_member(Member { state, ..member });
+        drop(changes);
+        log::info!("node {id} {}", if state == State::Failed { "failed" } else { "is cut off" });
+        Ok(())
+    }
+
+    /// Brings a node back: one that was cut off with its memory, one that crashed in a new life with none. When it returns
+    /// the node has pulled what it missed from everyone it can reach. A live node stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
+    pub fn recover_node(&self, node: usize) -> Result<(), Error> {
+        let changes = self.changes.lock();
+        let mut member = self.find_open(node)?;
+        if member.state == State::Live {
+            return Ok(());
+        }
+        let id = member.address.node;
+        if member.state == State::Failed {
+            let incarnation = self.runtime.start(id, member.bytes_max, self.view().partitions());
+            member.address = Address { node: id, incarnation };
+        }
+        self.change_member(Member { state: State::Live, ..member });
+        drop(changes);
+        let moved = self.pull_all(&self.view(), id);
+        self.release_handed_over();
+        log::info!("node {id} recovered and pulled {} items", moved.items);
+        Ok(())
+    }
+
+    /// Adds a node of so many bytes (as the others have, if `None`) and returns its number: the lowest that is free. When it
+    /// returns, the node has pulled its share.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there are 100 nodes or the capacity is out of range, and [`Error::Closed`]; nothing was done.
+    pub fn add_node(&self, bytes_max: Option<u64>) -> Result<NodeId, Error> {
+        let bytes_max = check_node_bytes("capacity", bytes_max.unwrap_or(self.config().bytes_of_a_node()))?;
+        let changes = self.changes.lock();
+        self.check_open()?;
+        let view = self.view();
+        let Some(id) = (0..NODES_MAX).find(|&node| view.member(node).is_none()) else {
+            let expected = format!("at most {NODES_MAX}");
+            return Err(Error::Invalid { argument: "the number of nodes", value: (NODES_MAX + 1).to_string(), expected });
+        };
+        let incarnation = self.runtime.start(id, bytes_max, view.partitions());
+        let address = Address { node: id, incarnation };
+        self.change_member(Member { address, state: State::Live, bytes_max, leaving: false });
+        drop(changes);
+        let mut moved = self.pull_all(&self.view(), id);
+        self.release_handed_over();
+        moved.rounds = 1;
+        log::info!("node {id} joined and pulled {} items", moved.items);
+        Ok(id)
+    }
+
+    /// Takes a node out for good. A live one hands over first what the others lack; one that is down takes along what only
+    /// it had.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`], [`Error::Closed`], and [`Error::Invalid`] for the last node; nothing was done.
+    pub fn remove_node(&self, node: usize) -> Result<(), Error> {
+        let changes = self.changes.lock();
+        let member = self.find_open(node)?;
+        let id = member.address.node;
+        if self.view().members().filter(|other| !other.leaving).count() == 1 {
+            let expected = "at least 1 after one is removed".to_owned();
+            return Err(Error::Invalid { argument: "the number of nodes", value: "1".to_owned(), expected });
+        }
+        self.change_member(Member { leaving: true, ..member });
+        drop(changes);
+        let mut rounds = 0;
+        while self.view().live().contains(id) && self.holds_anything(id) && rounds < HANDOVER_ROUNDS_MAX {
+            self.hand_over(id);
+            rounds += 1;
+        }
+        let changes = self.changes.lock();
+        self.publish(self.view().with_members(|members| members[usize::from(id)] = None));
+        self.runtime.stop(id);
+        drop(changes);
+        log::info!("node {id} left");
+        Ok(())
+    }
+
+    /// Cuts the nodes of one side from those of the other; both sides stay reachable for callers.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`], [`Error::Invalid`] for a node on both sides, and [`Error::Closed`]; nothing was done.
+    pub fn cut(&self, side_a: &[usize], side_b: &[usize]) -> Result<(), Error> {
+        let _changes = self.changes.lock();
+        self.check_open()?;
+        let side = |nodes: &[usize]| nodes.iter().map(|&node| Ok(self.view().find(node)?.address.node)).collect::<Result<NodeSet, _>>();
+        let (a, b) = (side(side_a)?, side(side_b)?);
+        if let Some(both) = a.iter().find(|&node| b.contains(node)) {
+            let expected = "on one side only".to_owned();
+            return Err(Error::Invalid { argument: "a node of a cut", value: both.to_string(), expected });
+        }
+        self.publish(self.view().with_cuts(|cuts| {
+            a.iter().for_each(|node| b.iter().for_each(|other| drop(cuts[usize::from(node)].insert(other))));
+            b.iter().for_each(|node| a.iter().for_each(|other| drop(cuts[usize::from(node)].insert(other))));
+        }));
+        Ok(())
+    }
+
+    /// Undoes every cut. What the sides missed of each other travels with the next rounds of gossip.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; nothing was done.
+    pub fn heal(&self) -> Result<(), Error> {
+        let _changes = self.changes.lock();
+        self.check_open()?;
+        self.publish(self.view().with_cuts(|cuts| cuts.fill(NodeSet::new())));
+        Ok(())
+    }
+
+    /// After a release: these nodes hold these partitions no longer.
+    pub(super) fn forget_holders(&self, released: &[(NodeId, PartitionId)]) {
+        let _changes = self.changes.lock();
+        let view = self.view();
+        // What became an owner again meanwhile holds it again.
+        let still = released.iter().filter(|(node, id)| view.holders(*id).contains(*node)).copied().collect::<Vec<_>>();
+        self.publish(view.without_holders(&still));
+    }
+
+    fn find_open(&self, node: usize) -> Result<Member, Error> {
+        self.check_open()?;
+        self.view().find(node)
+    }
+
+    fn change_member(&self, member: Member) {
+        let at = usize::from(member.address.node);
+        self.publish(self.view().with_members(|members| members[at] = Some(member)));
+    }
+
+    /// Tells every node what the next picture means for it, then makes it the present one. Calls that run meanwhile find
+    /// that a node does not know them, and begin again.
+    fn publish(&self, next: View) {
+        let before: Now = self.view();
+        self.introduce(Some(&before), &next);
+        self.routes.publish(&next);
+        self.view.store(Arc::new(next));
+    }
+
+    /// Tells each live node which partitions it holds, and with whom.
+    pub(super) fn introduce(&self, before: Option<&View>, next: &View) {
+        for id in 0..next.partitions() {
+            let holders = next.all_holders(id);
+            let same = |node: NodeId| before.is_some_and(|before| owned(before, id, node) && before.address(node) == next.address(node));
+            let unchanged = before.is_some_and(|before| {
+                before.all_holders(id) == holders
+                    && before.owners(id) == next.owners(id)
+                    && holders.iter().all(|node| before.address(node) == next.address(node))
+            });
+            if unchanged {
+                continue;
+            }
+            for node in holders.iter().filter(|&node| next.live().contains(node)) {
+                let peers: Vec<Address> = holders.iter().filter(|&peer| peer != node).map(|peer| next.address(peer)).collect();
+                // At the very start nobody has missed anything.
+                let doubt = before.is_some() && owned(next, id, node) && !same(node);
+                // A node that went down this moment will be told when it is back.
+                let _ = self.ask(next.address(node), &Request::Hold { partition: id, peers: &peers, doubt });
+            }
+        }
+    }
+
+    fn holds_anything(&self, node: NodeId) -> bool {
+        let view = self.view();
+        (0..view.partitions()).any(|id| view.holders(id).contains(node))
+    }
+
+    /// The new owners of what a leaving node holds pull it.
+    fn hand_over(&self, leaving: NodeId) {
+        let view = self.view();
+        for node in view.live().iter().filter(|&node| node != leaving) {
+            self.pull_all(&view, node);
+        }
+        self.release_handed_over();
+    }
+}
+
+fn owned(view: &View, id: PartitionId, node: NodeId) -> bool {
+    view.owners(id).contains(&node)
+}

@@ -1,0 +1,370 @@
+//! ```text
+//!   put / get / remove                      a background beat
+//!        |                                        |
+//!        v                                        v
+//!   put.rs, get.rs   whom to ask next        exchange.rs   who compares notes with whom
+//!        |                                        |
+//!        +----> routes.rs, view.rs: who owns what  <----  membership.rs: fail, recover, add, remove, cut
+//!        |                                        |
+//!        +-------------> Runtime: carry <---------+
+//! ```
+//! Many nodes as one cache: whom to ask, how many, whom to repair.
+//!
+//! Promise: every verb can be called from any thread; no lock is held while a message travels; and a call ends after a
+//! bounded number of messages.
+
+mod background;
+mod exchange;
+pub mod get;
+mod membership;
+pub mod put;
+pub mod routes;
+pub mod view;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use crate::config::{Config, Quorum};
+use crate::entry::{Key, NodeId, PartitionId};
+use crate::error::Error;
+use crate::hash::KeyHash;
+use crate::message::{Address, Known, Lent, Read, Request, Write};
+use crate::node::{Take, entry_bytes};
+use crate::ring::partition_count;
+use crate::runtime::{Runtime, Unreached, Wait};
+use crate::stats::NodeStats;
+use crate::version::{Timestamp, Version};
+use background::Background;
+use get::{Answer, Get};
+use put::{Outcome, Put, Step};
+use routes::Routes;
+use view::{Member, State, View};
+
+/// A call begins again this often when nodes come and go under it, before it makes do with what it reached.
+const RESTARTS_MAX: u32 = 64;
+
+/// The view as it is at a moment. It stays as it is while this is kept.
+pub struct Now(arc_swap::Guard<Arc<View>>);
+
+impl Deref for Now {
+    type Target = View;
+
+    #[inline]
+    fn deref(&self) -> &View {
+        &self.0
+    }
+}
+
+/// A write on its way: kept when it had to stop for a busy node, to be taken up again.
+pub struct Writing<'a> {
+    put: Put<'a>,
+    pending: Option<(Address, Request<'a>)>,
+    restarts: u32,
+}
+
+/// Whether a call came to its end.
+pub enum Progress<T> {
+    /// It did.
+    Done(T),
+    /// A node was busy and the call was not to wait.
+    Busy,
+}
+
+/// Many nodes as one cache.
+pub struct Cluster<R> {
+    runtime: R,
+    config: Config,
+    view: ArcSwap<View>,
+    routes: Routes,
+    /// One change of the membership at a time.
+    changes: Mutex<()>,
+    rounds: AtomicU64,
+    closed: AtomicBool,
+    background: Mutex<Option<Background>>,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Starts the nodes. Gossip in the background is started by [`Cluster::start_gossip`].
+    pub fn new(config: Config, runtime: R) -> Self {
+        let partitions = partition_count(config.nodes(), config.replicas(), config.bytes_of_a_node());
+        let start = |node| runtime.start(node, config.bytes_of_a_node(), partitions);
+        let lives: Vec<_> = (0..config.nodes()).map(start).collect();
+        let view = View::new(&config, partitions, &lives);
+        let cluster = Self {
+            runtime,
+            config,
+            routes: Routes::new(&view),
+            view: ArcSwap::from_pointee(view),
+            changes: Mutex::new(()),
+            rounds: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            background: Mutex::new(None),
+        };
+        cluster.introduce(None, &cluster.view());
+        cluster
+    }
+
+    /// What it was made with.
+    #[inline]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Who is there and who owns what, now.
+    #[inline]
+    pub fn view(&self) -> Now {
+        Now(self.view.load())
+    }
+
+    /// Whether it was closed.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// An error once it is closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Begins a put or a remove; nothing is sent yet. `via` is the node the caller talks to, if it talks to one.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
+    #[inline]
+    pub fn begin<'a>(&self, write: Write<'a>, quorum: Option<Quorum>, via: Option<NodeId>) -> Result<Writing<'a>, Error> {
+        self.check_open()?;
+        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
+        if bytes > self.routes.entry_bytes_max() {
+            return Err(Error::ValueTooLarge { bytes, bytes_max: self.routes.entry_bytes_max() });
+        }
+        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
+        if let Some(node) = via {
+            self.check_live(&self.view(), node)?;
+            put = put.through(node);
+        }
+        Ok(Writing { put, pending: None, restarts: 0 })
+    }
+
+    /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.
+    ///
+    /// # Errors
+    /// [`Error::NoLiveNode`] and [`Error::Quorum`].
+    #[inline]
+    pub fn advance(&self, writing: &mut Writing<'_>, wait: Wait) -> Result<Progress<Outcome>, Error> {
+        loop {
+            if !self.drive(writing, wait)? {
+                return Ok(Progress::Busy);
+            }
+            if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
+                return writing.put.outcome(&self.routes).map(Progress::Done);
+            }
+            // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
+            // published: that takes a moment.
+            std::thread::yield_now();
+            writing.restarts += 1;
+            writing.put.restart(&self.routes);
+        }
+    }
+
+    /// Carries a write's messages on this thread until it ends (true) or a node is busy (false).
+    #[inline]
+    fn drive(&self, writing: &mut Writing<'_>, wait: Wait) -> Result<bool, Error> {
+        loop {
+            let (to, request) = match writing.pending.take() {
+                Some(pending) => pending,
+                None => match writing.put.next(&self.routes) {
+                    Step::Send(to, request) => (to, request),
+                    Step::Done => return Ok(true),
+                },
+            };
+            match self.runtime.carry(to, &request, wait) {
+                Err(Unreached::Busy) => {
+                    writing.pending = Some((to, request));
+                    return Ok(false);
+                }
+                reply => writing.put.reply(to, reply)?,
+            }
+        }
+    }
+
+    /// Writes, waiting for busy nodes.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::begin`] and [`Cluster::advance`].
+    pub fn write(&self, write: Write<'_>, quorum: Option<Quorum>, via: Option<NodeId>) -> Result<Outcome, Error> {
+        let mut writing = self.begin(write, quorum, via)?;
+        loop {
+            if let Progress::Done(outcome) = self.advance(&mut writing, Wait::ForTurn)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Reads. On a hit `take` has been lent the value, the last time it was called; `touch` counts it as a use.
+    #[inline]
+    pub fn read(&self, key: Key<'_>, touch: bool, quorum: Option<Quorum>, wait: Wait, take: Take<'_>) -> Answer {
+        if self.is_closed() {
+            return Answer::Closed;
+        }
+        let (epoch, quorum) = (self.routes.epoch(), quorum.unwrap_or(self.config.reads()));
+        let partition = key.hash().partition(self.routes.partitions());
+        // Nearly always the first owner is synced and has the value, and nobody else need be asked.
+        let first = match self.routes.owner(partition, 0) {
+            Some(owner) => match self.runtime.read(owner, key, touch, wait, take) {
+                Ok(Read { known: Known::Live(version), synced: true }) if quorum == Quorum::One => return Answer::Hit(version.timestamp),
+                Err(Unreached::Busy) => return Answer::Busy,
+                first => first.ok(),
+            },
+            None => None,
+        };
+        self.read_on(key, partition, touch, quorum, wait, take, (first, epoch))
+    }
+
+    /// The rest of a read, after what the first owner said at this epoch.
+    #[expect(clippy::too_many_arguments, reason = "a read and what is known of it so far")]
+    fn read_on(
+        &self,
+        key: Key<'_>,
+        partition: PartitionId,
+        touch: bool,
+        quorum: Quorum,
+        wait: Wait,
+        take: Take<'_>,
+        (mut first, mut epoch): (Option<Read>, u64),
+    ) -> Answer {
+        let mut restarts = 0;
+        loop {
+            let all = || self.routes.owners(partition).count() as u8;
+            let mut get = Get::new(quorum.wanted(self.routes.replicas()).unwrap_or_else(all));
+            let mut at = usize::from(first.is_some());
+            let mut enough = first.take().is_some_and(|read| get.hear(read));
+            while !enough && let Some(owner) = self.routes.owner(partition, at) {
+                let better = &mut |version: Version, lent: Lent<'_>| {
+                    if get.improves(version) {
+                        take(version, lent);
+                    }
+                };
+                match self.runtime.read(owner, key, touch, wait, better) {
+                    Ok(read) => enough = get.hear(read),
+                    Err(Unreached::Busy) => return Answer::Busy,
+                    Err(_) => {}
+                }
+                at += 1;
+            }
+            // Not found, or not by enough: an answer only if nobody came or went meanwhile.
+            if enough || self.routes.is_still(epoch) || restarts == RESTARTS_MAX {
+                return get.outcome();
+            }
+            std::thread::yield_now();
+            restarts += 1;
+            epoch = self.routes.epoch();
+        }
+    }
+
+    /// What one node knows of a key, as if connected to it. It does not count as a use.
+    ///
+    /// # Errors
+    /// [`Error::NodeDown`] and [`Error::Closed`].
+    pub fn read_at(&self, node: NodeId, key: Key<'_>, take: Take<'_>) -> Result<Option<Timestamp>, Error> {
+        self.check_open()?;
+        let view = self.view();
+        self.check_live(&view, node)?;
+        match self.runtime.read(view.address(node), key, false, Wait::ForTurn, take) {
+            Ok(Read { known: Known::Live(version), .. }) => Ok(Some(version.timestamp)),
+            Ok(_) => Ok(None),
+            Err(_) => Err(Error::NodeDown { node }),
+        }
+    }
+
+    fn check_live(&self, view: &View, node: NodeId) -> Result<(), Error> {
+        view.find(usize::from(node))?;
+        if view.live().contains(node) { Ok(()) } else { Err(Error::NodeDown { node }) }
+    }
+
+    /// The owners of a key in the order in which they are asked: live nodes only.
+    pub fn owners(&self, key: Key<'_>) -> Vec<NodeId> {
+        let view = self.view();
+        view.owners(key.hash().partition(view.partitions())).to_vec()
+    }
+
+    /// Each node that belongs to the cache, with what it counts. A node that is down counts nothing.
+    pub fn nodes(&self) -> Vec<(Member, NodeStats)> {
+        let view = self.view();
+        let status = |member: Member| {
+            let mut stats = NodeStats { bytes_max: member.bytes_max, ..NodeStats::default() };
+            if member.state != State::Failed {
+                // A node that went down this moment counts nothing.
+                let _ = self.runtime.look(member.address, &mut |node| stats = node.stats());
+            }
+            (member, stats)
+        };
+        view.members().map(status).collect()
+    }
+
+    /// Every live key: one that a get would find. A snapshot, partition by partition, in no order.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let view = self.view();
+        (0..view.partitions()).into_par_iter().flat_map_iter(|id| self.keys_of(&view, id)).collect()
+    }
+
+    /// How many live keys there are.
+    pub fn len(&self) -> usize {
+        let view = self.view();
+        (0..view.partitions()).into_par_iter().map(|id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count()).sum()
+    }
+
+    /// True when there is no live key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn keys_of(&self, view: &View, id: PartitionId) -> impl Iterator<Item = Vec<u8>> + use<R> {
+        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live).map(|(_, key)| key)
+    }
+
+    /// What the owners of a partition together know of its keys: the newest of each, by the hash of the key.
+    fn known_of<K>(&self, view: &View, id: PartitionId, keep: impl Fn(&[u8]) -> K) -> HashMap<u64, (Known, K)> {
+        let mut all: HashMap<u64, (Known, K)> = HashMap::new();
+        for &owner in view.owners(id) {
+            // An owner that went down this moment adds nothing.
+            let _ = self.runtime.look(view.address(owner), &mut |node| {
+                node.keys(id, |key, known| {
+                    let hash = KeyHash::of(key).0;
+                    match all.get_mut(&hash) {
+                        Some((newest, _)) if rank(*newest) < rank(known) => *newest = known,
+                        Some(_) => {}
+                        None => {
+                            all.insert(hash, (known, keep(key)));
+                        }
+                    }
+                });
+            });
+        }
+        all
+    }
+
+    fn next_round(&self) -> u64 {
+        self.rounds.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn is_live<K>((known, _): &(Known, K)) -> bool {
+    matches!(known, Known::Live(_))
+}
+
+/// Newer first; at the same version one that has the value.
+fn rank(known: Known) -> (Option<Version>, bool) {
+    match known {
+        Known::Live(version) => (Some(version), true),
+        Known::Marker(version) => (Some(version), false),
+        Known::Nothing => (None, false),
+    }
+}

@@ -1,0 +1,267 @@
+//! ```text
+//!   start --Write--> coordinator: the first synced live owner
+//!            | Accepted (the write has a dot)      | Superseded: done, False     | Unsynced, Down: the next owner
+//!            v
+//!         --Update--> each other owner that it can reach, until the quorum is met
+//!            | Seen
+//!            v
+//!         --Settle--> coordinator: everyone has seen it
+//! ```
+//! A put or a remove, as a conversation: it says what to send next and takes what comes back. Whoever drives it decides
+//! how messages travel. If the owners change meanwhile it begins again under the new view, which is harmless: the same
+//! write twice is one write.
+//!
+//! Promise: when it ends well, the write is on as many owners as the quorum asked for, or something newer is.
+
+use std::borrow::Cow;
+
+use super::routes::Routes;
+use crate::clock::{Dot, Incarnation};
+use crate::config::Quorum;
+use crate::entry::{Items, NodeId, PartitionId};
+use crate::error::Error;
+use crate::message::{Address, Reply, Request, Write, Written};
+use crate::node_set::NodeSet;
+use crate::runtime::Unreached;
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The write is the newest known; false when something newer is.
+    pub newest: bool,
+    /// It replaced or removed a value.
+    pub was_live: bool,
+    /// So many owners hold it.
+    pub reached: u8,
+}
+
+/// What a write wants.
+pub enum Step<'a> {
+    /// Send this, and tell it what comes back.
+    Send(Address, Request<'a>),
+    /// It is over.
+    Done,
+}
+
+/// A write on its way.
+pub struct Put<'a> {
+    write: Write<'a>,
+    quorum: Quorum,
+    /// The view it is under.
+    epoch: u64,
+    partition: PartitionId,
+    stage: Stage,
+    /// The node the caller is connected to, when it is connected to one.
+    via: Option<NodeId>,
+    /// The next of the owners to be asked.
+    next: usize,
+    coordinator: Address,
+    dot: Dot,
+    stable_upto: u64,
+    seen_by: NodeSet,
+    newer: Option<Box<Items>>,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Looking for an owner that accepts it; `force` when none is synced.
+    Accept { force: bool },
+    /// Telling the other owners.
+    Spread,
+    /// Telling the coordinator what came of it.
+    Settle,
+    /// Giving the coordinator what another owner knew to be newer.
+    Fix,
+    Done,
+    /// An owner was gone, or is no owner any more.
+    Stranded,
+}
+
+impl<'a> Put<'a> {
+    /// Begins a write among the present owners.
+    #[inline]
+    pub fn new(write: Write<'a>, quorum: Quorum, routes: &Routes) -> Self {
+        let partition = write.key.hash().partition(routes.partitions());
+        let nowhere = Address { node: 0, incarnation: Incarnation(0) };
+        Self {
+            write,
+            quorum,
+            epoch: routes.epoch(),
+            partition,
+            stage: Stage::Accept { force: false },
+            via: None,
+            next: 0,
+            coordinator: nowhere,
+            dot: Dot { incarnation: Incarnation(0), counter: 0 },
+            stable_upto: 0,
+            seen_by: NodeSet::new(),
+            newer: None,
+            outcome: Outcome { newest: false, was_live: false, reached: 0 },
+        }
+    }
+
+    /// Begins at a node: it is the coordinator if it is an owner, and else knows only the owners it is not cut from.
+    pub fn through(mut self, node: NodeId) -> Self {
+        self.via = Some(node);
+        self
+    }
+
+    /// Begins again under a newer view. What was found out stays: who held a value.
+    pub fn restart(&mut self, routes: &Routes) {
+        self.epoch = routes.epoch();
+        self.stage = Stage::Accept { force: false };
+        self.next = 0;
+        self.seen_by = NodeSet::new();
+        self.outcome.reached = 0;
+    }
+
+    /// True when it must begin again: an owner it counted on was gone, or owners changed while it was accepted.
+    #[inline]
+    pub fn is_outdated(&self, routes: &Routes) -> bool {
+        self.stage == Stage::Stranded || (self.outcome.newest && !routes.is_still(self.epoch))
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// [`Error::NoLiveNode`] when nobody accepted it, [`Error::Quorum`] when too few hold it.
+    pub fn outcome(&self, routes: &Routes) -> Result<Outcome, Error> {
+        let reached = usize::from(self.outcome.reached);
+        if self.outcome.newest && reached == 0 {
+            return Err(Error::NoLiveNode);
+        }
+        match self.quorum.wanted(routes.replicas()) {
+            Some(wanted) if self.outcome.newest && reached < usize::from(wanted) => {
+                Err(Error::Quorum { wanted: usize::from(wanted), reached })
+            }
+            _ => Ok(self.outcome),
+        }
+    }
+
+    /// The next owner that might coordinate.
+    #[inline]
+    fn next_to_ask(&mut self, routes: &Routes) -> Option<Address> {
+        let Some(via) = self.via else { return routes.owner(self.partition, self.next) };
+        if let Some(own) = routes.owners(self.partition).find(|owner| owner.node == via) {
+            return (self.next == 0).then_some(own);
+        }
+        while let Some(owner) = routes.owner(self.partition, self.next) {
+            if !routes.is_cut(via, owner.node) {
+                return Some(owner);
+            }
+            self.next += 1;
+        }
+        None
+    }
+
+    /// The next owner that is to have the write.
+    #[inline]
+    fn next_to_tell(&mut self, routes: &Routes) -> Option<Address> {
+        let enough = self.quorum.wanted(routes.replicas()).unwrap_or(u8::MAX);
+        while self.outcome.reached < enough {
+            let owner = routes.owner(self.partition, self.next)?;
+            self.next += 1;
+            if owner != self.coordinator && !routes.is_cut(self.coordinator.node, owner.node) {
+                return Some(owner);
+            }
+        }
+        None
+    }
+
+    fn spread(&mut self, coordinator: Address, dot: Dot, stable_upto: u64) {
+        (self.coordinator, self.dot, self.stable_upto) = (coordinator, dot, stable_upto);
+        self.outcome.newest = true;
+        self.outcome.reached = 1;
+        self.seen_by.insert(coordinator.node);
+        self.next = 0;
+        self.stage = Stage::Spread;
+    }
+
+    fn written(&mut self, from: Address, written: Written) {
+        match written {
+            Written::Accepted { dot, stable_upto, was_live } => {
+                self.outcome.was_live |= was_live;
+                self.spread(from, dot, stable_upto);
+            }
+            // It may be on its way to the others still: they hear of it again, under the name it has.
+            Written::Same { dot, stable_upto } => self.spread(from, dot, stable_upto),
+            Written::Superseded => {
+                self.outcome.newest = false;
+                self.stage = Stage::Done;
+            }
+            Written::Unsynced => self.next += 1,
+            Written::NotHeld => self.stage = Stage::Stranded,
+        }
+    }
+
+    /// What to send next.
+    #[inline]
+    pub fn next(&mut self, routes: &Routes) -> Step<'a> {
+        loop {
+            match self.stage {
+                Stage::Accept { force } => match self.next_to_ask(routes) {
+                    Some(owner) => {
+                        let force = force || self.via == Some(owner.node);
+                        return Step::Send(owner, Request::Write { write: self.write, force });
+                    }
+                    // Nobody is synced: the first owner that is there must do.
+                    None if !force && self.next > 0 => {
+                        self.stage = Stage::Accept { force: true };
+                        self.next = 0;
+                    }
+                    None => {
+                        self.outcome.newest = true;
+                        self.stage = if self.next > 0 { Stage::Stranded } else { Stage::Done };
+                    }
+                },
+                Stage::Spread => match self.next_to_tell(routes) {
+                    Some(owner) => {
+                        let item = self.write.item(self.dot);
+                        return Step::Send(owner, Request::Update { from: self.coordinator, item, stable_upto: self.stable_upto });
+                    }
+                    None => self.stage = Stage::Settle,
+                },
+                Stage::Settle => {
+                    self.stage = if self.newer.is_some() { Stage::Fix } else { Stage::Done };
+                    let (partition, dot, seen_by) = (self.partition, self.dot, self.seen_by);
+                    if self.outcome.reached > 1 {
+                        return Step::Send(self.coordinator, Request::Settle { partition, dot, seen_by });
+                    }
+                }
+                Stage::Fix => {
+                    self.stage = Stage::Done;
+                    if let Some(items) = self.newer.take() {
+                        return Step::Send(self.coordinator, Request::Fix { items: Cow::Owned(*items) });
+                    }
+                }
+                Stage::Done | Stage::Stranded => return Step::Done,
+            }
+        }
+    }
+
+    /// What came back, or why nothing did.
+    ///
+    /// # Errors
+    /// What ends the write without having changed anything.
+    #[inline]
+    pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
+        match (self.stage, reply) {
+            (_, Err(Unreached::Refused(error))) => return Err(error),
+            (Stage::Accept { .. }, Ok(Reply::Written(written))) => self.written(from, written),
+            (Stage::Spread, Ok(Reply::Seen { was_live, newer })) => {
+                self.outcome.reached += 1;
+                self.outcome.was_live |= was_live;
+                self.seen_by.insert(from.node);
+                if newer.is_some() {
+                    self.outcome.newest = false;
+                    self.newer = newer;
+                }
+            }
+            // The owner has another life, or does not count this coordinator among its peers: the view is old.
+            (Stage::Accept { .. } | Stage::Spread, _) => self.stage = Stage::Stranded,
+            _ => {}
+        }
+        Ok(())
+    }
+}

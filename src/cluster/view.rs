@@ -1,0 +1,258 @@
+//! ```text
+//!   members   0 live, 1 failed, 2 live, 3 cut off ..      ring: each partition's walk over the members
+//!                        |                                     |
+//!                        +---------------+---------------------+
+//!                                        v
+//!   partition 17:  owners 2 0 4     the first R live nodes of the walk
+//!                  leaving 3        holds it too: has not handed it over, or cannot be reached
+//! ```
+//! Who is there, and who owns what: one immutable picture, replaced as a whole when something changes.
+//!
+//! Promise: reads, writes, repair and hand-over ask this and nothing else where a key lives.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::clock::Incarnation;
+use crate::config::Config;
+use crate::entry::{NODES_MAX, NodeId, PartitionId};
+use crate::error::Error;
+use crate::message::Address;
+use crate::node::entry_bytes_max;
+use crate::node_set::NodeSet;
+use crate::ring::Ring;
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It answers.
+    Live,
+    /// It cannot be reached and keeps its memory.
+    CutOff,
+    /// It is down and its memory is lost.
+    Failed,
+}
+
+/// A node that belongs to the cache, whatever its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Its present life.
+    pub address: Address,
+    /// How it is.
+    pub state: State,
+    /// Its memory, in bytes.
+    pub bytes_max: u64,
+    /// It is on its way out: it owns nothing and hands over what it has.
+    pub leaving: bool,
+}
+
+/// One picture of the cluster.
+#[derive(Clone)]
+pub struct View {
+    epoch: u64,
+    replicas: u8,
+    partitions: u16,
+    ring: Arc<Ring>,
+    members: Vec<Option<Member>>,
+    live: NodeSet,
+    /// So many owners each partition has: the replicas, or all live nodes if they are fewer.
+    owners_each: usize,
+    owners: Vec<NodeId>,
+    /// Nodes that hold a partition and do not own it.
+    holders: Vec<NodeSet>,
+    /// From which nodes each node is cut.
+    cuts: Vec<NodeSet>,
+    entry_bytes_max: u64,
+    /// For each node: with whom it shares which partitions.
+    partners: OnceLock<Vec<Vec<(NodeId, Vec<PartitionId>)>>>,
+}
+
+impl View {
+    /// The first picture: `config.nodes()` live nodes in these lives.
+    pub fn new(config: &Config, partitions: u16, lives: &[Incarnation]) -> Self {
+        let bytes_max = config.bytes_of_a_node();
+        let member = |(node, &incarnation): (usize, &Incarnation)| {
+            let address = Address { node: node as NodeId, incarnation };
+            Some(Member { address, state: State::Live, bytes_max, leaving: false })
+        };
+        let mut members: Vec<_> = lives.iter().enumerate().map(member).collect();
+        members.resize(usize::from(NODES_MAX), None);
+        let mut view = Self {
+            epoch: 0,
+            replicas: config.replicas(),
+            partitions,
+            ring: Arc::new(Ring::new(partitions, config.replicas(), &weights(&members))),
+            members,
+            live: NodeSet::new(),
+            owners_each: 0,
+            owners: Vec::new(),
+            holders: vec![NodeSet::new(); usize::from(partitions)],
+            cuts: vec![NodeSet::new(); usize::from(NODES_MAX)],
+            entry_bytes_max: 0,
+            partners: OnceLock::new(),
+        };
+        view.place();
+        view
+    }
+
+    /// The picture after `change` to the members. What a node held and no longer owns, it still holds, unless its memory
+    /// is lost or it is gone.
+    pub fn with_members(&self, change: impl FnOnce(&mut Vec<Option<Member>>)) -> Self {
+        let mut view = self.clone();
+        view.epoch += 1;
+        view.partners = OnceLock::new();
+        change(&mut view.members);
+        if weights(&view.members) != weights(&self.members) {
+            view.ring = Arc::new(Ring::new(self.partitions, self.replicas, &weights(&view.members)));
+        }
+        view.place();
+        for partition in 0..self.partitions {
+            let mut holders = self.all_holders(partition);
+            for node in holders.iter() {
+                // A new life has nothing of what the old one held.
+                let same_life = view.member(node).is_some_and(|now| now.state != State::Failed && now.address == self.address(node));
+                if !same_life || view.owners(partition).contains(&node) {
+                    holders.remove(node);
+                }
+            }
+            view.holders[usize::from(partition)] = holders;
+        }
+        view
+    }
+
+    /// The picture after these nodes gave up these partitions.
+    pub fn without_holders(&self, released: &[(NodeId, PartitionId)]) -> Self {
+        let mut view = self.clone();
+        view.epoch += 1;
+        view.partners = OnceLock::new();
+        for &(node, partition) in released {
+            view.holders[usize::from(partition)].remove(node);
+        }
+        view
+    }
+
+    /// The picture with these cuts between nodes.
+    pub fn with_cuts(&self, change: impl FnOnce(&mut [NodeSet])) -> Self {
+        let mut view = self.clone();
+        view.epoch += 1;
+        change(&mut view.cuts);
+        view
+    }
+
+    fn place(&mut self) {
+        let members = self.members.iter().flatten();
+        self.live = members.clone().filter(|member| member.state == State::Live).map(|member| member.address.node).collect();
+        let staying: NodeSet = members.clone().filter(|m| m.state == State::Live && !m.leaving).map(|m| m.address.node).collect();
+        self.owners_each = usize::from(self.replicas).min(staying.len());
+        self.owners = (0..self.partitions).flat_map(|partition| self.ring.owners(partition, staying)).collect();
+        self.entry_bytes_max = members.map(|member| entry_bytes_max(member.bytes_max)).min().unwrap_or(0);
+    }
+
+    /// Which picture this is: each change has the next number.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Copies of each entry that are wanted.
+    #[inline]
+    pub const fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
+    /// Slices of the hash space.
+    #[inline]
+    pub const fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The live owners of a partition, in the order in which they are asked.
+    #[inline]
+    pub fn owners(&self, partition: PartitionId) -> &[NodeId] {
+        let start = usize::from(partition) * self.owners_each;
+        &self.owners[start..start + self.owners_each]
+    }
+
+    /// Nodes that hold a partition without owning it.
+    pub fn holders(&self, partition: PartitionId) -> NodeSet {
+        self.holders[usize::from(partition)]
+    }
+
+    /// Owners and other holders.
+    pub fn all_holders(&self, partition: PartitionId) -> NodeSet {
+        self.owners(partition).iter().copied().chain(self.holders(partition).iter()).collect()
+    }
+
+    /// The present life of a node.
+    #[inline]
+    pub fn address(&self, node: NodeId) -> Address {
+        let nobody = Address { node, incarnation: Incarnation(0) };
+        self.members[usize::from(node)].map_or(nobody, |member| member.address)
+    }
+
+    /// A node, if it belongs to the cache.
+    pub fn member(&self, node: NodeId) -> Option<Member> {
+        self.members.get(usize::from(node)).copied().flatten()
+    }
+
+    /// All nodes that belong to the cache.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        self.members.iter().flatten().copied()
+    }
+
+    /// A node by the number a caller gave.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`] when there is none.
+    pub fn find(&self, node: usize) -> Result<Member, Error> {
+        let found = NodeId::try_from(node).ok().and_then(|node| self.member(node));
+        found.ok_or_else(|| Error::NoSuchNode { node, nodes: self.members().map(|member| member.address.node).collect() })
+    }
+
+    /// Nodes that answer.
+    pub const fn live(&self) -> NodeSet {
+        self.live
+    }
+
+    /// Whether two nodes are cut from each other.
+    #[inline]
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts[usize::from(from)].contains(to)
+    }
+
+    /// The nodes that a node is cut from.
+    pub fn cut_from(&self, node: NodeId) -> NodeSet {
+        self.cuts[usize::from(node)]
+    }
+
+    /// The most an entry may take: what fits in the smallest node fits in all.
+    pub const fn entry_bytes_max(&self) -> u64 {
+        self.entry_bytes_max
+    }
+
+    /// With whom a live node shares which partitions that it owns: the nodes it gossips with.
+    pub fn partners(&self, node: NodeId) -> &[(NodeId, Vec<PartitionId>)] {
+        &self.partners.get_or_init(|| self.all_partners())[usize::from(node)]
+    }
+
+    fn all_partners(&self) -> Vec<Vec<(NodeId, Vec<PartitionId>)>> {
+        let mut all: Vec<Vec<(NodeId, Vec<PartitionId>)>> = vec![Vec::new(); usize::from(NODES_MAX)];
+        for partition in 0..self.partitions {
+            let holders = self.all_holders(partition);
+            for &owner in self.owners(partition) {
+                for other in holders.iter().filter(|&other| other != owner && self.live.contains(other)) {
+                    let partners = &mut all[usize::from(owner)];
+                    match partners.iter_mut().find(|(partner, _)| *partner == other) {
+                        Some((_, shared)) => shared.push(partition),
+                        None => partners.push((other, vec![partition])),
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// What the ring places partitions by: the members that stay, and their memory.
+fn weights(members: &[Option<Member>]) -> Vec<(NodeId, u64)> {
+    let staying = members.iter().flatten().filter(|member| !member.leaving);
+    staying.map(|member| (member.address.node, member.bytes_max)).collect()
+}

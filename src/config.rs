@@ -1,0 +1,220 @@
+//! What a cache is made with. An invalid one cannot be built, so nobody inside checks again.
+
+use std::time::Duration;
+
+use crate::entry::NODES_MAX;
+use crate::error::Error;
+
+/// The least memory a node can have, in bytes: 16 KiB.
+pub const NODE_BYTES_MIN: u64 = 16 * 1024;
+
+/// The most memory a node can have, in bytes: 1 TiB.
+pub const NODE_BYTES_MAX: u64 = 1 << 40;
+
+/// How many owners must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quorum {
+    /// One; the rest follow in the background.
+    One,
+    /// More than half of the replicas.
+    Majority,
+    /// Every owner that is live and can be reached.
+    All,
+    /// So many, from 1 to the number of replicas.
+    Count(u8),
+}
+
+impl Quorum {
+    /// How many owners that is, when `all` means every one that can be reached.
+    #[inline]
+    pub const fn wanted(self, replicas: u8) -> Option<u8> {
+        match self {
+            Self::One => Some(1),
+            Self::Majority => Some(replicas / 2 + 1),
+            Self::All => None,
+            Self::Count(count) => Some(count),
+        }
+    }
+}
+
+/// What a cache is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    nodes: u8,
+    replicas: u8,
+    node_bytes: u64,
+    write_quorum: Quorum,
+    read_quorum: Quorum,
+    gossip_interval: Option<Duration>,
+}
+
+impl Config {
+    /// `nodes` nodes, 1 to 100, that keep every entry `replicas` times: 1 to `nodes`, or `None` for `min(3, nodes)`.
+    /// Each has 1 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a number is out of its range.
+    pub fn new(nodes: usize, replicas: Option<usize>) -> Result<Self, Error> {
+        let nodes_known = within("nodes", nodes, 1, usize::from(NODES_MAX))?;
+        let replicas = within("replicas", replicas.unwrap_or_else(|| nodes.min(3)), 1, nodes)?;
+        Ok(Self {
+            nodes: nodes_known as u8,
+            replicas: replicas as u8,
+            node_bytes: 1 << 20,
+            write_quorum: Quorum::All,
+            read_quorum: Quorum::One,
+            gossip_interval: Some(Duration::from_millis(100)),
+        })
+    }
+
+    /// Gives each node so many bytes: 16 KiB to 1 TiB.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is out of this range.
+    pub fn node_bytes(mut self, bytes: u64) -> Result<Self, Error> {
+        self.node_bytes = check_node_bytes("node_capacity", bytes)?;
+        Ok(self)
+    }
+
+    /// How many owners must have a write before it is answered; [`Quorum::All`] unless told.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a count that is 0 or above the replicas.
+    pub fn write_quorum(mut self, quorum: Quorum) -> Result<Self, Error> {
+        self.write_quorum = self.check_quorum("write_quorum", quorum)?;
+        Ok(self)
+    }
+
+    /// How many owners a read asks, to answer with the newest; [`Quorum::One`] unless told.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a count that is 0 or above the replicas.
+    pub fn read_quorum(mut self, quorum: Quorum) -> Result<Self, Error> {
+        self.read_quorum = self.check_quorum("read_quorum", quorum)?;
+        Ok(self)
+    }
+
+    /// The time between two rounds of gossip, or `None` for none but those that are asked for; 100 ms unless told.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] below a millisecond or above an hour.
+    pub fn gossip_interval(mut self, interval: Option<Duration>) -> Result<Self, Error> {
+        let (least, most) = (Duration::from_millis(1), Duration::from_secs(3600));
+        if let Some(interval) = interval.filter(|interval| !(least..=most).contains(interval)) {
+            let value = format!("{} s", interval.as_secs_f64());
+            let expected = "from 0.001 s to 3600 s, or None".to_owned();
+            return Err(Error::Invalid { argument: "gossip_interval", value, expected });
+        }
+        self.gossip_interval = interval;
+        Ok(self)
+    }
+
+    /// A quorum that these replicas can reach.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a count that is 0 or above the replicas.
+    pub fn check_quorum(&self, argument: &'static str, quorum: Quorum) -> Result<Quorum, Error> {
+        if let Quorum::Count(count) = quorum {
+            within(argument, usize::from(count), 1, usize::from(self.replicas))?;
+        }
+        Ok(quorum)
+    }
+
+    /// Nodes at the start.
+    pub const fn nodes(&self) -> u8 {
+        self.nodes
+    }
+
+    /// Copies of each entry.
+    pub const fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
+    /// Bytes of each node.
+    pub const fn bytes_of_a_node(&self) -> u64 {
+        self.node_bytes
+    }
+
+    /// Owners that must have a write.
+    #[inline]
+    pub const fn writes(&self) -> Quorum {
+        self.write_quorum
+    }
+
+    /// Owners that a read asks.
+    #[inline]
+    pub const fn reads(&self) -> Quorum {
+        self.read_quorum
+    }
+
+    /// The time between two rounds of gossip.
+    pub const fn interval(&self) -> Option<Duration> {
+        self.gossip_interval
+    }
+}
+
+/// A node's bytes within their range.
+pub(crate) fn check_node_bytes(argument: &'static str, bytes: u64) -> Result<u64, Error> {
+    if !(NODE_BYTES_MIN..=NODE_BYTES_MAX).contains(&bytes) {
+        let expected = format!("from {NODE_BYTES_MIN} bytes (16KiB) to {NODE_BYTES_MAX} (1TiB)");
+        return Err(Error::Invalid { argument, value: format!("{bytes} bytes"), expected });
+    }
+    Ok(bytes)
+}
+
+fn within(argument: &'static str, value: usize, least: usize, most: usize) -> Result<usize, Error> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::Invalid { argument, value: value.to_string(), expected: format!("from {least} to {most}") })
+}
+
+/// Reads a size: a number of bytes, or a number with a unit of 1024 (`KiB`, `MiB`, `GiB`, `TiB`) or of 1000 (`kB` or `KB`,
+/// `MB`, `GB`, `TB`), as in `"64KiB"` or `"1.5 GB"`. `None` when it is not one.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1000,
+        "MB" => 1000_u64.pow(2),
+        "GB" => 1000_u64.pow(3),
+        "TB" => 1000_u64.pow(4),
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor);
+    }
+    let bytes = number.parse::<f64>().ok()? * factor as f64;
+    (bytes < u64::MAX as f64).then_some(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_numbers_with_a_unit() {
+        for (text, bytes) in
+            [("65536", 65536), ("64KiB", 65536), ("1MiB", 1 << 20), ("2GB", 2_000_000_000), ("1.5 kB", 1500), (" 7 B ", 7)]
+        {
+            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "1 mib", "-1", "1e3", "1..5", "99999999TiB"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_with_its_range() {
+        let error = Config::new(3, Some(4)).expect_err("more replicas than nodes");
+        assert_eq!(error.to_string(), "replicas is 4, but must be from 1 to 3; nothing was done");
+        assert!(Config::new(0, None).is_err() && Config::new(101, None).is_err());
+        assert_eq!(Config::new(2, None).expect("valid").replicas(), 2);
+    }
+}

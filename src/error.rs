@@ -1,0 +1,85 @@
+//! What can go wrong, and what became of the cache. Every message says it, because that is what a caller must decide on.
+
+use std::fmt;
+
+use crate::entry::NodeId;
+
+/// Why a call failed. Each variant says what happened to the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is out of its range. Nothing was done.
+    Invalid {
+        /// Which argument.
+        argument: &'static str,
+        /// What was given.
+        value: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// The key is longer than any key may be. Nothing was written.
+    KeyTooLarge {
+        /// Its bytes in UTF-8.
+        bytes: usize,
+        /// The most a key may have.
+        bytes_max: usize,
+    },
+    /// The entry can never fit in a node. Nothing was written and nothing was evicted.
+    ValueTooLarge {
+        /// What the entry would take in a node.
+        bytes: u64,
+        /// The most an entry may take in the smallest node.
+        bytes_max: u64,
+    },
+    /// Every node that could hold the key is down. Nothing was written.
+    NoLiveNode,
+    /// The node that was addressed is failed or cut off. Nothing was written.
+    NodeDown {
+        /// Which node.
+        node: NodeId,
+    },
+    /// There is no such node. Nothing was done.
+    NoSuchNode {
+        /// Which node was named.
+        node: usize,
+        /// The nodes that there are.
+        nodes: Vec<NodeId>,
+    },
+    /// Fewer owners than asked for could be reached. A write is not undone: `reached` owners hold it, and it spreads.
+    Quorum {
+        /// How many had to answer.
+        wanted: usize,
+        /// How many did.
+        reached: usize,
+    },
+    /// A value could not be turned into bytes or back. The cache is as it was.
+    Serialization(String),
+    /// The cache is closed. Nothing was done.
+    Closed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { argument, value, expected } => write!(f, "{argument} is {value}, but must be {expected}; nothing was done"),
+            Self::KeyTooLarge { bytes, bytes_max } => {
+                write!(f, "the key has {bytes} bytes in UTF-8, the most is {bytes_max}; nothing was written")
+            }
+            Self::ValueTooLarge { bytes, bytes_max } => write!(
+                f,
+                "the entry takes {bytes} bytes with its key and overhead, the smallest node has room for {bytes_max}; \
+                 nothing was written and nothing was evicted"
+            ),
+            Self::NoLiveNode => write!(f, "every node is down; nothing was written"),
+            Self::NodeDown { node } => write!(f, "node {node} is down; nothing was done"),
+            Self::NoSuchNode { node, nodes } => write!(f, "there is no node {node}, only {nodes:?}; nothing was done"),
+            Self::Quorum { wanted, reached } => {
+                write!(f, "{wanted} owners had to answer and {reached} did; a write they hold is not undone, and spreads from them")
+            }
+            Self::Serialization(why) => write!(f, "{why}; the cache is as it was"),
+            Self::Closed => write!(f, "the cache is closed; nothing was done"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

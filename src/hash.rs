@@ -1,0 +1,71 @@
+//! ```text
+//! key bytes  --SipHash-1-3, 64 bits-->  KeyHash  -- top bits -->  partition
+//!                                          |
+//!                                          +-----  all bits -->  slot in a node's table
+//! value bytes --SipHash-1-3, 64 bits--> digest, which settles equal timestamps
+//! ```
+//! Promise: the same bytes hash to the same number in every process, on every machine, for ever. That is why the keys
+//! are constants and why only raw bytes are hashed: Rust's `Hash for str` appends a byte, and Python's `hash` is salted.
+
+use core::hash::Hasher;
+use siphasher::sip::SipHasher13;
+
+/// The two halves of the key under which keys are hashed. Public and fixed: it makes placement agree everywhere and is no secret.
+const KEY_SEED: (u64, u64) = (0x6469_7374_7269_6275, 0x7465_645f_6361_6368);
+
+/// Values are hashed under another key, so that a value equal to its key does not share its number.
+const VALUE_SEED: (u64, u64) = (0x636f_6e73_6973_7465, 0x6e74_5f76_616c_7565);
+
+/// Where a key lives: 64 bits of SipHash-1-3 (Aumasson and Bernstein, 2012) over its UTF-8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// Hashes the bytes of a key.
+    #[inline]
+    pub fn of(key: &[u8]) -> Self {
+        Self(sip13(KEY_SEED, key))
+    }
+
+    /// Which of `partitions` equal slices of the hash space this hash falls into (multiply and shift, Lemire 2019).
+    #[inline]
+    pub fn partition(self, partitions: u16) -> u16 {
+        ((u128::from(self.0) * u128::from(partitions)) >> 64) as u16
+    }
+}
+
+/// The digest of a value's bytes, by which two puts with one timestamp are told apart.
+#[inline]
+pub fn digest(value: &[u8]) -> u64 {
+    sip13(VALUE_SEED, value)
+}
+
+/// A point on the ring for anything that is placed by number instead of by key.
+#[inline]
+pub fn point(words: &[u64]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(KEY_SEED.0, KEY_SEED.1);
+    for word in words {
+        hasher.write(&word.to_le_bytes());
+    }
+    hasher.finish()
+}
+
+#[inline]
+fn sip13(seed: (u64, u64), bytes: &[u8]) -> u64 {
+    SipHasher13::new_with_keys(seed.0, seed.1).hash(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_equal_slices_in_order() {
+        for partitions in [1u16, 3, 16, 1600] {
+            assert_eq!(KeyHash(0).partition(partitions), 0);
+            assert_eq!(KeyHash(u64::MAX).partition(partitions), partitions - 1);
+        }
+        assert_eq!(KeyHash(u64::MAX / 2 + 1).partition(2), 1);
+        assert_eq!(KeyHash(u64::MAX / 2).partition(2), 0);
+    }
+}

@@ -1,0 +1,19 @@
+//! placeholder
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod entry;
+pub mod error;
+pub mod gossip;
+pub mod hash;
+pub mod hybrid_clock;
+pub mod message;
+pub mod node;
+pub mod node_set;
+#[cfg(feature = "python")]
+mod py;
+pub mod ring;
+pub mod runtime;
+pub mod stats;
+pub mod version;
+pub use entry::NodeId;

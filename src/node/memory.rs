@@ -1,0 +1,471 @@
+//! ```text
+//!            hash of the key                         slots: 48 bytes each, in pages, without holes
+//!                  |                                 +-----+-----+-----+-----+
+//!   partition ->  table ---- number of a slot ---->  |     |     |     |     |
+//!                                                    +--|--+-----+-----+-----+
+//!   live     newest <-> .. <-> oldest                   v
+//!   removed  newest <-> .. <-> oldest              [ key | value ]
+//!   evicted  newest <-> .. <-> oldest
+//! ```
+//! One node's memory: a shelf of fixed length. What is used moves to the front; what falls off the end is forgotten.
+//! It keeps entries and markers in the order in which they were used; which to keep, and why, is not its business.
+//!
+//! Promise: `bytes_used` is what keys, values, slots, tables and clocks take, counted exactly; each table of keys, each
+//! list and each slot agree (`check`).
+//!
+//! Exact least recently used: every use moves its entry, no sampling and no second chance.
+
+use hashbrown::HashTable;
+
+use super::payload::Payload;
+use crate::entry::{Held, Key, PartitionId, Value};
+use crate::hash::KeyHash;
+use crate::version::{Kind, Timestamp, Version};
+
+/// Bytes of a slot: timestamp, digest, dot, payload (16) and two links.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+const _: () = assert!(SLOT_BYTES == 48);
+
+/// Slots in a page: the slots that are free take at most 1.5 KiB, and a page's allocation costs a byte a slot.
+const PAGE: usize = 32;
+/// A page, its allocation, and its place in the list of pages, which grows by doubling.
+pub(super) const PAGE_BYTES: usize = PAGE * SLOT_BYTES + 16 + 2 * size_of::<usize>();
+
+/// Dropped tables larger than this many times their entries are rebuilt smaller.
+const TABLE_SPARSE: usize = 8;
+/// The least capacity a table has once it has any.
+const TABLE_LEAST: usize = 3;
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// The number of a slot. Valid until the next `take`.
+pub(super) type At = u32;
+
+/// What a slot holds, and so in which list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Live,
+    Removed,
+    Evicted,
+}
+
+/// A dot as a slot keeps it: the place of its life in the partition's clock (16 bits) and its counter (48 bits).
+/// 2^48 writes of one partition in one life of a node take nine years at a million a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ShortDot(pub(super) u64);
+
+struct Slot {
+    timestamp: u64,
+    digest: u64,
+    dot: ShortDot,
+    payload: Payload,
+    newer: u32,
+    older: u32,
+}
+
+/// A doubly linked list through the slots.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    newest: u32,
+    oldest: u32,
+    len: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
+}
+
+/// The keys of one partition: numbers of slots by hash.
+pub(super) type Table = HashTable<u32>;
+
+/// What is written to a slot.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub(super) key: Key<'a>,
+    pub(super) version: Version,
+    pub(super) dot: ShortDot,
+    pub(super) held: Held<'a>,
+}
+
+/// Slots, lists and the count of bytes.
+pub(super) struct Memory {
+    pages: Vec<Box<[Slot; PAGE]>>,
+    len: u32,
+    lists: [List; 3],
+    bytes_used: usize,
+    marker_bytes: usize,
+}
+
+impl Memory {
+    pub(super) const fn new(bytes_fixed: usize) -> Self {
+        Self { pages: Vec::new(), len: 0, lists: [List::EMPTY; 3], bytes_used: bytes_fixed, marker_bytes: 0 }
+    }
+
+    #[inline]
+    pub(super) const fn bytes_used(&self) -> usize {
+        self.bytes_used
+    }
+
+    pub(super) const fn marker_bytes(&self) -> usize {
+        self.marker_bytes
+    }
+
+    pub(super) const fn count(&self, state: State) -> usize {
+        self.lists[state as usize].len as usize
+    }
+
+    /// Adds to, or takes from, the count what something beside entries has come to use.
+    #[inline]
+    pub(super) const fn account(&mut self, before: usize, after: usize) {
+        self.bytes_used = self.bytes_used + after - before;
+    }
+
+    /// The most by which one more entry can lengthen its table and the pages, beside its payload.
+    #[inline]
+    pub(super) fn growth_bytes(&self, table: &Table) -> usize {
+        let page = if self.len as usize == self.pages.len() * PAGE { PAGE_BYTES } else { 0 };
+        let table = if table.len() == table.capacity() { table.allocation_size() + 64 } else { 0 };
+        page + table
+    }
+
+    /// Finds a key. It does not count as a use.
+    #[inline]
+    pub(super) fn find(&self, table: &Table, key: Key<'_>) -> Option<At> {
+        table.find(spread(key.hash()), |&at| self.slot(at).payload.key() == key.bytes()).copied()
+    }
+
+    /// Puts an entry that is not there into a new slot, at the front of its list or, `cold`, at its end.
+    pub(super) fn insert(&mut self, table: &mut Table, partition: PartitionId, entry: Entry<'_>, cold: bool) -> At {
+        let at = self.len;
+        if at as usize == self.pages.len() * PAGE {
+            self.pages.push(Box::new([const { Slot::VACANT }; PAGE]));
+            self.bytes_used += PAGE_BYTES;
+        }
+        self.len += 1;
+        let (state, value) = unpack(entry.held);
+        let payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        self.bytes_used += payload.bytes_held();
+        let version = entry.version;
+        let (timestamp, digest) = (version.timestamp.get(), version.digest);
+        *self.slot_mut(at) = Slot { timestamp, digest, dot: entry.dot, payload, newer: NONE, older: NONE };
+        self.link(at, state, cold);
+        self.make_room_in(table);
+        table.insert_unique(spread(entry.key.hash()), at, |&at| spread(KeyHash::of(self.slot(at).payload.key())));
+        at
+    }
+
+    /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit.
+    pub(super) fn replace(&mut self, at: At, partition: PartitionId, entry: Entry<'_>) {
+        self.unlink(at);
+        let (state, value) = unpack(entry.held);
+        let slot = self.slot_mut(at);
+        let before = slot.payload.bytes_held();
+        // The old value goes before the new one comes: they may be large.
+        slot.payload = Payload::EMPTY;
+        slot.payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        let after = slot.payload.bytes_held();
+        (slot.timestamp, slot.digest, slot.dot) = (entry.version.timestamp.get(), entry.version.digest, entry.dot);
+        self.bytes_used = self.bytes_used + after - before;
+        self.link(at, state, false);
+    }
+
+    /// Takes an entry out. The last slot moves into its place, so that there are no holes: every `At` but `at` that is not
+    /// the last stays valid.
+    pub(super) fn take(&mut self, table: &mut Table, at: At) {
+        self.unlink(at);
+        let hash = spread(KeyHash::of(self.slot(at).payload.key()));
+        if let Ok(found) = table.find_entry(hash, |&other| other == at) {
+            found.remove();
+        }
+        self.bytes_used -= self.slot(at).payload.bytes_held();
+        if table.len() * TABLE_SPARSE < table.capacity() && table.capacity() > TABLE_LEAST {
+            self.rebuild(table, table.len() * 2);
+        }
+    }
+
+    /// Fills the hole at `at` with the last slot, whose partition's table is given by `table_of`.
+    pub(super) fn close_gap<'t>(&mut self, at: At, table_of: impl FnOnce(PartitionId) -> &'t mut Table) {
+        let last = self.len - 1;
+        if at != last {
+            let moved = std::mem::replace(self.slot_mut(last), Slot::VACANT);
+            let hash = spread(KeyHash::of(moved.payload.key()));
+            let (partition, state) = (moved.partition(), moved.state());
+            let (newer, older) = (moved.newer, moved.older);
+            *self.slot_mut(at) = moved;
+            if let Some(number) = table_of(partition).find_mut(hash, |&other| other == last) {
+                *number = at;
+            }
+            match newer {
+                NONE => self.lists[state as usize].newest = at,
+                newer => self.slot_mut(newer).older = at,
+            }
+            match older {
+                NONE => self.lists[state as usize].oldest = at,
+                older => self.slot_mut(older).newer = at,
+            }
+        } else {
+            *self.slot_mut(last) = Slot::VACANT;
+        }
+        self.len = last;
+        if self.len as usize + PAGE <= self.pages.len() * PAGE {
+            self.pages.pop();
+            self.bytes_used -= PAGE_BYTES;
+        }
+    }
+
+    /// Counts as a use: moves an entry to the front of its list.
+    #[inline]
+    pub(super) fn touch(&mut self, at: At) {
+        let list = &self.lists[self.slot(at).state() as usize];
+        if list.newest != at {
+            let state = self.slot(at).state();
+            self.unlink(at);
+            self.link(at, state, false);
+        }
+    }
+
+    /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back.
+    pub(super) fn forget_value(&mut self, at: At) {
+        self.unlink(at);
+        let slot = self.slot_mut(at);
+        let partition = slot.partition();
+        let before = slot.payload.bytes_held();
+        slot.payload.forget_value();
+        slot.payload.set_label(label(partition, State::Evicted, None));
+        let after = slot.payload.bytes_held();
+        self.bytes_used = self.bytes_used + after - before;
+        self.link(at, State::Evicted, false);
+    }
+
+    pub(super) fn set_dot(&mut self, at: At, dot: ShortDot) {
+        self.slot_mut(at).dot = dot;
+    }
+
+    /// The entry that was used least recently, or the oldest marker of a kind.
+    #[inline]
+    pub(super) const fn oldest(&self, state: State) -> Option<At> {
+        match self.lists[state as usize].oldest {
+            NONE => None,
+            at => Some(at),
+        }
+    }
+
+    /// The one that was used next after `at`.
+    pub(super) fn next_newer(&self, at: At) -> Option<At> {
+        match self.slot(at).newer {
+            NONE => None,
+            newer => Some(newer),
+        }
+    }
+
+    #[inline]
+    pub(super) fn state(&self, at: At) -> State {
+        self.slot(at).state()
+    }
+
+    #[inline]
+    pub(super) fn partition(&self, at: At) -> PartitionId {
+        self.slot(at).partition()
+    }
+
+    #[inline]
+    pub(super) fn dot(&self, at: At) -> ShortDot {
+        self.slot(at).dot
+    }
+
+    #[inline]
+    pub(super) fn version(&self, at: At) -> Version {
+        let slot = self.slot(at);
+        let kind = if slot.state() == State::Removed { Kind::Remove } else { Kind::Put };
+        Version { timestamp: timestamp(slot.timestamp), kind, digest: slot.digest }
+    }
+
+    #[inline]
+    pub(super) fn key(&self, at: At) -> &[u8] {
+        self.slot(at).payload.key()
+    }
+
+    #[inline]
+    pub(super) fn payload(&self, at: At) -> (&Payload, bool) {
+        let slot = self.slot(at);
+        (&slot.payload, slot.unframed())
+    }
+
+    /// What the slot holds, as it travels.
+    pub(super) fn held(&self, at: At) -> Held<'_> {
+        let slot = self.slot(at);
+        match slot.state() {
+            State::Live => Held::Live(slot.payload.value_as(slot.unframed())),
+            State::Removed => Held::Removed,
+            State::Evicted => Held::Evicted,
+        }
+    }
+
+    /// What the entry in a slot takes, its slot included.
+    #[inline]
+    pub(super) fn bytes_of(&self, at: At) -> usize {
+        SLOT_BYTES + self.slot(at).payload.bytes_held()
+    }
+
+    /// Before its table grows: a table that is full of tombstones is rebuilt at its size, not doubled.
+    fn make_room_in(&mut self, table: &mut Table) {
+        if table.len() < table.capacity() {
+            return;
+        }
+        let full = table.num_buckets() * 7 / 8;
+        let wanted = if table.len() < full - full / 16 { full } else { table.len() + 1 };
+        self.rebuild(table, wanted);
+    }
+
+    fn rebuild(&mut self, table: &mut Table, capacity: usize) {
+        let before = table.allocation_size();
+        let mut rebuilt = Table::with_capacity(capacity);
+        for at in table.drain() {
+            let hash = |&at: &u32| spread(KeyHash::of(self.slot(at).payload.key()));
+            rebuilt.insert_unique(hash(&at), at, hash);
+        }
+        *table = rebuilt;
+        self.account(before, table.allocation_size());
+    }
+
+    fn link(&mut self, at: At, state: State, cold: bool) {
+        let list = &mut self.lists[state as usize];
+        list.len += 1;
+        let (newer, older) = if cold { (list.oldest, NONE) } else { (NONE, list.newest) };
+        if cold {
+            list.oldest = at;
+            if list.newest == NONE {
+                list.newest = at;
+            }
+        } else {
+            list.newest = at;
+            if list.oldest == NONE {
+                list.oldest = at;
+            }
+        }
+        if newer != NONE {
+            self.slot_mut(newer).older = at;
+        }
+        if older != NONE {
+            self.slot_mut(older).newer = at;
+        }
+        let slot = self.slot_mut(at);
+        (slot.newer, slot.older) = (newer, older);
+        if state != State::Live {
+            self.marker_bytes += self.bytes_of(at);
+        }
+    }
+
+    fn unlink(&mut self, at: At) {
+        let (state, newer, older) = (self.slot(at).state(), self.slot(at).newer, self.slot(at).older);
+        match newer {
+            NONE => self.lists[state as usize].newest = older,
+            newer => self.slot_mut(newer).older = older,
+        }
+        match older {
+            NONE => self.lists[state as usize].oldest = newer,
+            older => self.slot_mut(older).newer = newer,
+        }
+        self.lists[state as usize].len -= 1;
+        if state != State::Live {
+            self.marker_bytes -= self.bytes_of(at);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, at: At) -> &Slot {
+        &self.pages[at as usize / PAGE][at as usize % PAGE]
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, at: At) -> &mut Slot {
+        &mut self.pages[at as usize / PAGE][at as usize % PAGE]
+    }
+
+    /// Fails unless lists, slots, tables and the count of bytes agree. `tables` gives each partition's; `beside` is what is
+    /// counted that is not an entry.
+    pub(super) fn check<'t>(&self, tables: impl Iterator<Item = (PartitionId, &'t Table)>, beside: usize) {
+        let mut bytes = beside + self.pages.len() * PAGE_BYTES;
+        let (mut marker_bytes, mut linked) = (0, 0);
+        for state in [State::Live, State::Removed, State::Evicted] {
+            let list = self.lists[state as usize];
+            let (mut at, mut newer, mut len) = (list.newest, NONE, 0);
+            while at != NONE {
+                let slot = self.slot(at);
+                assert_eq!((slot.newer, slot.state()), (newer, state), "a link leads elsewhere");
+                bytes += slot.payload.bytes_held();
+                marker_bytes += if state == State::Live { 0 } else { self.bytes_of(at) };
+                (newer, at, len) = (at, slot.older, len + 1);
+            }
+            assert_eq!((list.oldest, list.len), (newer, len), "a list's end or length is wrong");
+            linked += len;
+        }
+        assert_eq!(linked, self.len, "a slot is in no list");
+        let mut indexed = 0;
+        for (partition, table) in tables {
+            for &at in table {
+                assert_eq!(self.partition(at), partition, "a slot is in another partition's table");
+                let key = Key::new(self.key(at)).expect("a key that was stored");
+                assert_eq!(self.find(table, key), Some(at), "a key is not where its hash says");
+            }
+            indexed += table.len();
+        }
+        assert_eq!(indexed, self.len as usize, "a slot is in no table");
+        assert_eq!((bytes, marker_bytes), (self.bytes_used, self.marker_bytes), "the count of bytes is wrong");
+    }
+}
+
+impl Slot {
+    const VACANT: Self =
+        Self { timestamp: 0, digest: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
+
+    #[inline]
+    fn partition(&self) -> PartitionId {
+        self.payload.label() & PARTITION_MASK
+    }
+
+    #[inline]
+    fn state(&self) -> State {
+        match self.payload.label() >> PARTITION_BITS & 3 {
+            0 => State::Live,
+            1 => State::Removed,
+            _ => State::Evicted,
+        }
+    }
+
+    #[inline]
+    fn unframed(&self) -> bool {
+        self.payload.label() >> (PARTITION_BITS + 2) & 1 == 1
+    }
+}
+
+/// A label: 11 bits of partition, 2 of state, 1 that says whether the envelope was taken off.
+const PARTITION_BITS: u32 = 11;
+const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
+
+#[inline]
+fn label(partition: PartitionId, state: State, value: Option<Value<'_>>) -> u16 {
+    let unframed = value.is_some_and(Value::is_unframed);
+    partition | (state as u16) << PARTITION_BITS | u16::from(unframed) << (PARTITION_BITS + 2)
+}
+
+#[inline]
+fn unpack(held: Held<'_>) -> (State, Option<Value<'_>>) {
+    match held {
+        Held::Live(value) => (State::Live, Some(value)),
+        Held::Removed => (State::Removed, None),
+        Held::Evicted => (State::Evicted, None),
+    }
+}
+
+/// The table tells keys apart by the top 7 bits first, which within a partition are all the same: turn them down.
+#[inline]
+const fn spread(hash: KeyHash) -> u64 {
+    hash.0.rotate_left(32)
+}
+
+#[inline]
+fn timestamp(stored: u64) -> Timestamp {
+    Timestamp::new(stored).unwrap_or(Timestamp::MAX)
+}

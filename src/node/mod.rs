@@ -1,0 +1,416 @@
+//! ```text
+//!   Write, Update, Delta, Fix  --->  install  --->  memory: replace, or make room and insert
+//!                                       |
+//!                                  evict: the least recently used falls off
+//!                                       |
+//!                          stable?  forgotten  :  a marker stays
+//!   Get  --->  find, touch, lend
+//! ```
+//! One node: a memory that keeps entries, or refuses them because something newer is known.
+//!
+//! Promise: `bytes_used <= bytes_max` after every call, with keys, slots, tables, markers and clocks; and within one life
+//! the version of a key never goes back.
+//!
+//! It knows no clock, no thread and no other node's whereabouts: all of that arrives in requests. Evicting sends nothing:
+//! falling off the shelf is forgetting, not deleting.
+
+mod memory;
+mod partition;
+mod payload;
+mod replicate;
+
+use crate::clock::Dot;
+use crate::entry::{Held, Key, PartitionId};
+use crate::error::Error;
+use crate::message::{Address, Known, Lent, Read, Reply, Request, Write, Written};
+use crate::stats::NodeStats;
+use crate::version::Version;
+use memory::{At, Entry, Memory, PAGE_BYTES, State};
+use partition::Partition;
+use payload::Payload;
+
+/// Called with a live value and its version while the node still holds it. It must not wait for anything.
+pub type Take<'t> = &'t mut dyn FnMut(Version, Lent<'_>);
+
+/// Markers may take one part in so many of a node's memory.
+const MARKER_PART: usize = 8;
+
+/// Kept free of entries: one part in so many of a node's memory, so that clocks can grow without pushing anything out.
+const RESERVE_PART: usize = 128;
+
+/// How many markers are looked at for a stable one before an unstable one is given up.
+const MARKERS_LOOKED_AT: usize = 64;
+
+/// The number that says that a partition is not held.
+const NOT_HELD: u16 = u16::MAX;
+
+/// What an entry of these lengths takes in a node, its share of a table (6 to 12 bytes) aside: a slot of 48, and key and
+/// value in one allocation, rounded to 16.
+pub const fn entry_bytes(key_bytes: usize, value_bytes: usize) -> u64 {
+    (memory::SLOT_BYTES + Payload::bytes_for(key_bytes + value_bytes)) as u64
+}
+
+/// The most that one entry may take in a node of `bytes_max`: what is left when everything else has been evicted.
+pub const fn entry_bytes_max(bytes_max: u64) -> u64 {
+    (bytes_max - bytes_max / 8).saturating_sub(2 * PAGE_BYTES as u64)
+}
+
+/// One node.
+pub struct Node {
+    address: Address,
+    bytes_max: usize,
+    memory: Memory,
+    /// Where in `held` a partition is.
+    places: Vec<u16>,
+    held: Vec<(PartitionId, Partition)>,
+    /// Last counters of partitions that were held before in this life, so that no dot is given twice.
+    retired: Vec<(PartitionId, u64)>,
+    stats: NodeStats,
+}
+
+impl Node {
+    /// An empty node of `bytes_max` bytes, for a hash space of `partitions`.
+    pub fn new(address: Address, bytes_max: u64, partitions: u16) -> Self {
+        let places = vec![NOT_HELD; usize::from(partitions)];
+        let fixed = size_of::<Self>() + places.capacity() * size_of::<u16>();
+        // A node of more bytes than the address space has is bounded by the address space.
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let memory = Memory::new(fixed);
+        Self { address, bytes_max, memory, places, held: Vec::new(), retired: Vec::new(), stats: NodeStats::default() }
+    }
+
+    /// Which life of which node this is.
+    #[inline]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Does what is asked and answers. Reads have a verb of their own, [`Node::get`].
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`] for a write that can never fit.
+    pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
+        Ok(match request {
+            Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
+            Request::Update { from, item, stable_upto } => self.update(*from, *item, *stable_upto),
+            Request::Settle { partition, dot, seen_by } => {
+                self.settle(*partition, *dot, *seen_by);
+                Reply::Done
+            }
+            Request::Compare { from, partitions, fingerprint } => Reply::Compared(self.compare(*from, partitions, *fingerprint)),
+            Request::Pull { from, partition, clock, after } => Reply::Delta(self.delta(*from, *partition, clock, *after)),
+            Request::Fix { items } => {
+                self.fix(items);
+                Reply::Done
+            }
+            Request::Hold { partition, peers, doubt } => {
+                self.hold(*partition, peers, *doubt);
+                Reply::Done
+            }
+            Request::Release { partition, clock } => Reply::Released(self.release(*partition, clock)),
+        })
+    }
+
+    /// What is known of a key; a live value is lent to `take` and, with `touch`, becomes the most recently used.
+    #[inline]
+    pub fn get(&mut self, key: Key<'_>, touch: bool, take: Take<'_>) -> Read {
+        let place = self.places[usize::from(self.partition_of(key))];
+        let Some((_, partition)) = self.held.get(usize::from(place)) else {
+            return Read { known: Known::Nothing, synced: false };
+        };
+        let synced = partition.synced;
+        let Some(at) = self.memory.find(&partition.table, key) else {
+            self.stats.misses += u64::from(touch);
+            return Read { known: Known::Nothing, synced };
+        };
+        let version = self.memory.version(at);
+        if self.memory.state(at) != State::Live {
+            self.stats.misses += u64::from(touch);
+            return Read { known: Known::Marker(version), synced };
+        }
+        if touch {
+            self.stats.hits += 1;
+            self.memory.touch(at);
+        }
+        let (payload, unframed) = self.memory.payload(at);
+        match payload.share(unframed) {
+            Some(share) => take(version, Lent::Share(share)),
+            None => take(version, Lent::Now(payload.value_as(unframed))),
+        }
+        Read { known: Known::Live(version), synced }
+    }
+
+    /// Accepts a write under a new dot, unless something as new is known.
+    fn write(&mut self, write: &Write<'_>, force: bool) -> Result<Written, Error> {
+        let partition_id = self.partition_of(write.key);
+        let place = usize::from(self.places[usize::from(partition_id)]);
+        let Some((_, partition)) = self.held.get(place) else { return Ok(Written::NotHeld) };
+        if !partition.synced && !force {
+            return Ok(Written::Unsynced);
+        }
+        let at = self.memory.find(&partition.table, write.key);
+        let mut was_live = false;
+        if let Some(at) = at {
+            let known = self.memory.version(at);
+            was_live = self.memory.state(at) == State::Live;
+            if known > write.version {
+                return Ok(Written::Superseded);
+            }
+            // The same write again changes nothing, but one whose value was evicted brings it back.
+            if known == write.version && self.memory.state(at) != State::Evicted {
+                let partition = &self.held[place].1;
+                let stable_upto = partition.stable_upto(self.address.incarnation);
+                return Ok(Written::Same { dot: partition.lengthen(self.memory.dot(at)), stable_upto });
+            }
+        }
+        self.check_fits(write)?;
+        let incarnation = self.address.incarnation;
+        let partition = &mut self.held[place].1;
+        let counter = 1 + match partition.clock.last_of(incarnation) {
+            0 => self.retired.iter().find(|(id, _)| *id == partition_id).map_or(0, |&(_, last)| last),
+            last => last,
+        };
+        let dot = Dot { incarnation, counter };
+        partition.clock.see(dot);
+        let stable_upto = partition.stable_upto(incarnation);
+        let item = write.item(dot);
+        self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting);
+        self.stats.writes += 1;
+        Ok(Written::Accepted { dot, stable_upto, was_live })
+    }
+
+    /// A write that can never fit is refused before anything is pushed out for it.
+    #[inline]
+    fn check_fits(&self, write: &Write<'_>) -> Result<(), Error> {
+        let value_bytes = write.value.map_or(0, |value| value.bytes().len());
+        let bytes = entry_bytes(write.key.bytes().len(), value_bytes);
+        let bytes_max = entry_bytes_max(self.bytes_max as u64);
+        if bytes > bytes_max {
+            return Err(Error::ValueTooLarge { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    /// The one place where an entry or marker comes to be. `at` is where the key is now, at an older version.
+    #[expect(clippy::too_many_arguments, reason = "one write: where, what, and how hard to try")]
+    fn install(
+        &mut self,
+        place: usize,
+        at: Option<At>,
+        key: Key<'_>,
+        version: Version,
+        dot: Dot,
+        held: Held<'_>,
+        room: Room,
+    ) -> bool {
+        let (partition_id, partition) = &mut self.held[place];
+        let partition_id = *partition_id;
+        let dot = partition.shorten(dot);
+        let value_bytes = if let Held::Live(value) = held { value.bytes().len() } else { 0 };
+        let bytes = Payload::bytes_for(key.bytes().len() + value_bytes);
+        let entry = Entry { key, version, dot, held };
+        self.account(place);
+        if let Some(at) = at {
+            let (old, _) = self.memory.payload(at);
+            if self.memory.bytes_used() + bytes <= self.bytes_soft() + old.bytes_held() {
+                self.memory.replace(at, partition_id, entry);
+                self.trim_markers();
+                return true;
+            }
+            self.take(at);
+        }
+        let fits = match room {
+            Room::ByEvicting => self.make_room(Some(place), bytes),
+            Room::Free => {
+                // Free space is left for the markers of what finds no room.
+                let kept = if matches!(held, Held::Live(_)) { self.marker_bytes_max() - self.memory.marker_bytes() } else { 0 };
+                self.fits(Some(place), bytes + kept)
+            }
+        };
+        if fits {
+            self.memory.insert(&mut self.held[place].1.table, partition_id, entry, room == Room::Free);
+            self.trim_markers();
+        }
+        fits
+    }
+
+    /// Whether so many more bytes, and the longer table that a new entry may need, fit as things are.
+    #[inline]
+    fn fits(&self, place: Option<usize>, bytes: usize) -> bool {
+        let growth = place.map_or(0, |place| self.memory.growth_bytes(&self.held[place].1.table));
+        self.memory.bytes_used() + bytes + growth <= self.bytes_soft()
+    }
+
+    /// Evicts, least recently used first, until that fits. When no entry is left, markers go too.
+    fn make_room(&mut self, place: Option<usize>, bytes: usize) -> bool {
+        while !self.fits(place, bytes) {
+            match self.memory.oldest(State::Live) {
+                Some(at) => self.evict(at),
+                None if self.drop_marker() => {}
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Lets an entry fall off. What every owner has seen needs no marker: nobody can bring back anything older.
+    fn evict(&mut self, at: At) {
+        self.stats.evictions += 1;
+        let partition = self.partition_at(at);
+        if partition.is_stable(partition.lengthen(self.memory.dot(at))) {
+            self.take(at);
+        } else {
+            self.memory.forget_value(at);
+            self.trim_markers();
+        }
+    }
+
+    /// Keeps markers within their part of the memory.
+    fn trim_markers(&mut self) {
+        while self.memory.marker_bytes() > self.marker_bytes_max() && self.drop_marker() {}
+    }
+
+    /// Drops the oldest stable marker; if there is none, the oldest of all, and remembers that knowledge was lost.
+    fn drop_marker(&mut self) -> bool {
+        let stable = [State::Evicted, State::Removed].into_iter().find_map(|state| self.oldest_stable(state));
+        if let Some(at) = stable {
+            self.take(at);
+            return true;
+        }
+        let oldest = self.memory.oldest(State::Evicted).or_else(|| self.memory.oldest(State::Removed));
+        let Some(at) = oldest else { return false };
+        let (short, timestamp) = (self.memory.dot(at), self.memory.version(at).timestamp);
+        let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
+        let partition = &mut self.held[place].1;
+        partition.lose(partition.lengthen(short), timestamp);
+        self.stats.markers_lost += 1;
+        self.account(place);
+        self.take(at);
+        true
+    }
+
+    fn oldest_stable(&self, state: State) -> Option<At> {
+        let oldest_first = std::iter::successors(self.memory.oldest(state), |&at| self.memory.next_newer(at));
+        oldest_first.take(MARKERS_LOOKED_AT).find(|&at| {
+            let partition = self.partition_at(at);
+            partition.is_stable(partition.lengthen(self.memory.dot(at)))
+        })
+    }
+
+    /// Takes an entry or marker out of memory.
+    fn take(&mut self, at: At) {
+        let place = self.places[usize::from(self.memory.partition(at))];
+        self.memory.take(&mut self.held[usize::from(place)].1.table, at);
+        let (places, held) = (&self.places, &mut self.held);
+        self.memory.close_gap(at, |partition| &mut held[usize::from(places[usize::from(partition)])].1.table);
+    }
+
+    /// Brings the count of bytes up to date with what a partition's clocks take.
+    #[inline]
+    fn account(&mut self, place: usize) {
+        let partition = &mut self.held[place].1;
+        let bytes = partition.bytes();
+        if bytes != partition.accounted {
+            self.memory.account(partition.accounted, bytes);
+            partition.accounted = bytes;
+        }
+    }
+
+    /// After clocks grew: if the reserve is used up, entries must give way.
+    fn keep_bound(&mut self) {
+        while self.memory.bytes_used() > self.bytes_max {
+            match self.memory.oldest(State::Live) {
+                Some(at) => self.evict(at),
+                None if self.drop_marker() => {}
+                None => return,
+            }
+        }
+    }
+
+    #[inline]
+    fn partition_of(&self, key: Key<'_>) -> PartitionId {
+        key.hash().partition(self.places.len() as u16)
+    }
+
+    #[inline]
+    fn partition_at(&self, at: At) -> &Partition {
+        let place = self.places[usize::from(self.memory.partition(at))];
+        &self.held[usize::from(place)].1
+    }
+
+    fn place(&self, partition: PartitionId) -> Option<usize> {
+        match self.places.get(usize::from(partition)) {
+            Some(&place) if place != NOT_HELD => Some(usize::from(place)),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    const fn bytes_soft(&self) -> usize {
+        self.bytes_max - self.bytes_max / RESERVE_PART
+    }
+
+    const fn marker_bytes_max(&self) -> usize {
+        self.bytes_max / MARKER_PART
+    }
+
+    /// What this node counts.
+    pub fn stats(&self) -> NodeStats {
+        NodeStats {
+            entries: self.memory.count(State::Live) as u64,
+            markers: (self.memory.count(State::Removed) + self.memory.count(State::Evicted)) as u64,
+            marker_bytes: self.memory.marker_bytes() as u64,
+            bytes_used: self.memory.bytes_used() as u64,
+            bytes_max: self.bytes_max as u64,
+            partitions: self.held.len() as u64,
+            unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.synced).count() as u64,
+            lost_partitions: self.held.iter().filter(|(_, partition)| partition.lost.is_some()).count() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Every key of a partition with what is known of it, in no order.
+    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known)) {
+        let Some(place) = self.place(partition) else { return };
+        for &at in &self.held[place].1.table {
+            let version = self.memory.version(at);
+            let live = self.memory.state(at) == State::Live;
+            each(self.memory.key(at), if live { Known::Live(version) } else { Known::Marker(version) });
+        }
+    }
+
+    /// Live keys from the most to the least recently used.
+    pub fn keys_by_use(&self) -> Vec<Vec<u8>> {
+        let oldest_first = std::iter::successors(self.memory.oldest(State::Live), |&at| self.memory.next_newer(at));
+        let mut keys: Vec<_> = oldest_first.map(|at| self.memory.key(at).to_vec()).collect();
+        keys.reverse();
+        keys
+    }
+
+    /// Fails unless the whole structure agrees with itself. For tests, fuzzing and the simulator.
+    pub fn check(&self) {
+        let fixed = size_of::<Self>() + self.places.capacity() * size_of::<u16>();
+        let tables = self.held.iter().map(|(id, partition)| (*id, &partition.table));
+        let beside = self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
+        self.memory.check(tables, fixed + beside + self.retired_bytes());
+        assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
+        assert!(self.memory.marker_bytes() <= self.marker_bytes_max(), "markers are over their budget");
+        for (place, (id, partition)) in self.held.iter().enumerate() {
+            assert_eq!(usize::from(self.places[usize::from(*id)]), place, "a partition is not where it should be");
+            assert_eq!(partition.accounted, partition.bytes(), "a clock grew unaccounted");
+        }
+    }
+
+    const fn retired_bytes(&self) -> usize {
+        self.retired.capacity() * size_of::<(PartitionId, u64)>()
+    }
+}
+
+/// How much may be done to get an entry in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// A user's write pushes out what was used least recently.
+    ByEvicting,
+    /// Repair takes free space, at the cold end, and pushes nothing out.
+    Free,
+}

@@ -1,0 +1,398 @@
+//! ```text
+//!   an item arrives          its dot is in the clock   ->  ignored: seen before, perhaps evicted since
+//!        |                   older than what is known  ->  dropped, and answered with what is newer
+//!        |                   the same version          ->  what is here stays
+//!        v                   newer                     ->  installed, or kept as a marker
+//!   Update: a user's write, may evict                 Delta: repair, takes free space only
+//! ```
+//! How a node takes part in replication: what it believes of what others tell it, and what it tells them.
+//!
+//! Promise: what was evicted here does not come back by repair, what was removed does not come back at all, and when it
+//! is not known whether something was removed, it is treated as if it had been: a miss, never a stale value.
+
+use super::memory::State;
+use super::partition::{Partition, Sender};
+use super::{NOT_HELD, Node, Room};
+use crate::clock::{Clock, Dot};
+use crate::entry::{Held, Item, Items, Key, PartitionId};
+use crate::hash::point;
+use crate::message::{Address, Delta, Loss, Lost, Reply};
+use crate::node_set::NodeSet;
+use crate::version::Version;
+
+/// A delta ends after about so many bytes, and says where to go on: a node is held no longer than copying them takes.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+impl Node {
+    /// A coordinator passes a write on.
+    pub(super) fn update(&mut self, from: Address, item: Item<'_>, stable_upto: u64) -> Reply {
+        let nothing = Reply::Seen { was_live: false, newer: None };
+        let Some(place) = self.place(self.partition_of(item.key)) else { return nothing };
+        let partition = &mut self.held[place].1;
+        // A life that this node does not know as a peer's is over, or not yet introduced: its writes come by gossip.
+        if !partition.peers.iter().any(|peer| peer.address == from) {
+            return Reply::Unknown;
+        }
+        partition.stable.see_upto(from.incarnation, stable_upto);
+        if partition.clock.has(item.dot) {
+            return nothing;
+        }
+        partition.clock.see(item.dot);
+        let was_live = self.receive(place, item, Via::Update(from));
+        self.account(place);
+        self.forget_stable(2);
+        match was_live {
+            Received::Older => Reply::Seen { was_live: false, newer: self.known_items(item.key) },
+            Received::Taken { was_live } => Reply::Seen { was_live, newer: None },
+        }
+    }
+
+    /// Every peer has seen a dot of mine, if `seen_by` names all of them.
+    pub(super) fn settle(&mut self, partition: PartitionId, dot: Dot, seen_by: NodeSet) {
+        let Some(place) = self.place(partition) else { return };
+        let partition = &mut self.held[place].1;
+        if partition.peers.iter().all(|peer| seen_by.contains(peer.address.node)) {
+            partition.stable.see(dot);
+            self.forget_stable(2);
+        }
+    }
+
+    /// Forgets evicted markers that have become stable, looking at so many of the oldest.
+    fn forget_stable(&mut self, looked_at: usize) {
+        for _ in 0..looked_at {
+            let Some(at) = self.memory.oldest(State::Evicted) else { return };
+            let partition = self.partition_at(at);
+            if !partition.is_stable(partition.lengthen(self.memory.dot(at))) {
+                return;
+            }
+            self.take(at);
+        }
+    }
+
+    /// Decides what becomes of an item whose dot is new here.
+    fn receive(&mut self, place: usize, item: Item<'_>, via: Via<'_>) -> Received {
+        let at = self.memory.find(&self.held[place].1.table, item.key);
+        let state = at.map(|at| self.memory.state(at));
+        if let Some(at) = at {
+            let known = self.memory.version(at);
+            let revives = state == Some(State::Evicted) && via.is_update();
+            if known > item.version {
+                return Received::Older;
+            }
+            if known == item.version && !revives {
+                return Received::Taken { was_live: false };
+            }
+        }
+        let was_live = state == Some(State::Live);
+        let partition = &self.held[place].1;
+        let sender = match via {
+            Via::Update(from) => Sender::Peer(from.node),
+            Via::Delta(clock) => Sender::Clock(clock),
+        };
+        let doubtful = !was_live
+            && partition.lost.as_ref().is_some_and(|lost| item.version.timestamp <= lost.floor)
+            && !partition.knows_lost(sender);
+        let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
+        self.install_or_mark(place, item, held, via.room());
+        Received::Taken { was_live }
+    }
+
+    /// Installs an item; if there is no room, a marker of it; if there is none for that either, remembers that it is lost.
+    fn install_or_mark(&mut self, place: usize, item: Item<'_>, held: Held<'_>, room: Room) {
+        let at = self.memory.find(&self.held[place].1.table, item.key);
+        if self.install(place, at, item.key, item.version, item.dot, held, room) {
+            return;
+        }
+        let at = self.memory.find(&self.held[place].1.table, item.key);
+        let marker = if matches!(held, Held::Live(_)) { Held::Evicted } else { held };
+        let partition = &mut self.held[place].1;
+        if partition.is_stable(item.dot) && marker == Held::Evicted {
+            return;
+        }
+        if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
+            self.held[place].1.lose(item.dot, item.version.timestamp);
+            self.stats.markers_lost += 1;
+            self.account(place);
+        }
+    }
+
+    /// What a node with this clock has not seen, in the order of the keys' hashes from `after` on.
+    pub(super) fn delta(&mut self, to: Address, id: PartitionId, clock: &Clock, after: Option<u64>) -> Box<Delta> {
+        let mut delta = Delta {
+            to,
+            from: self.address,
+            items: Items::default(),
+            next: None,
+            clock: Clock::new(),
+            synced: false,
+            lost: None,
+        };
+        let Some(place) = self.place(id) else { return Box::new(delta) };
+        let partition = &mut self.held[place].1;
+        partition.heard(to, clock);
+        let partition = &self.held[place].1;
+        let mut missing: Vec<_> = partition
+            .table
+            .iter()
+            .filter(|&&at| !clock.has(partition.lengthen(self.memory.dot(at))))
+            .map(|&at| (crate::hash::KeyHash::of(self.memory.key(at)), at))
+            .filter(|&(hash, _)| after.is_none_or(|after| hash.0 > after))
+            .collect();
+        missing.sort_unstable();
+        for (hash, at) in missing {
+            if delta.items.message_bytes() > CHUNK_BYTES {
+                delta.next = Some(hash.0 - 1);
+                break;
+            }
+            delta.items.push(self.item_at(place, at));
+        }
+        let partition = &self.held[place].1;
+        delta.clock = partition.clock.clone();
+        delta.synced = partition.synced;
+        if let Some(lost) = partition.lost.as_ref().filter(|lost| delta.next.is_none() && !clock.covers(&lost.dots)) {
+            let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
+            let confirm = |&at: &u32| (crate::hash::KeyHash::of(self.memory.key(at)).0, self.memory.version(at));
+            delta.lost = Some(Loss { lost: Lost::clone(lost), confirmed: live.map(confirm).collect() });
+        }
+        self.account(place);
+        self.forget_stable(usize::MAX);
+        self.keep_bound();
+        Box::new(delta)
+    }
+
+    /// Takes in an answer to a pull. Returns what the answerer does not know yet, to be sent to it as a fix.
+    pub fn apply(&mut self, id: PartitionId, delta: &Delta) -> Items {
+        let mut newer = Items::default();
+        // An answer to an earlier life of this node says nothing about what this one has.
+        if delta.to != self.address {
+            return newer;
+        }
+        let Some(place) = self.place(id) else { return newer };
+        if !self.held[place].1.peers.iter().any(|peer| peer.address == delta.from) {
+            return newer;
+        }
+        for item in delta.items.iter() {
+            if self.held[place].1.clock.has(item.dot) {
+                continue;
+            }
+            if matches!(self.receive(place, item, Via::Delta(&delta.clock)), Received::Older) {
+                // Only what the sender should know, and does not: the rest it will pull.
+                let known = self.known_item(item.key).filter(|known| delta.clock.has(known.dot));
+                known.into_iter().for_each(|known| newer.push(known));
+            }
+        }
+        if delta.next.is_none() {
+            self.conclude(place, delta);
+        }
+        self.account(place);
+        self.forget_stable(usize::MAX);
+        self.keep_bound();
+        newer
+    }
+
+    /// The last chunk is in: what the answerer has seen, this node has seen.
+    fn conclude(&mut self, place: usize, delta: &Delta) {
+        if let Some(loss) = &delta.lost {
+            if !self.held[place].1.clock.covers(&loss.lost.dots) {
+                self.drop_unconfirmed(place, loss);
+            }
+        }
+        let partition = &mut self.held[place].1;
+        partition.clock.join(&delta.clock);
+        partition.heard(delta.from, &delta.clock);
+        if delta.synced {
+            partition.synced = true;
+        } else {
+            partition.heard_unsynced(delta.from);
+        }
+    }
+
+    /// The answerer had to drop markers this node has not seen: drop what it does not vouch for.
+    fn drop_unconfirmed(&mut self, place: usize, loss: &Loss) {
+        let partition = &self.held[place].1;
+        let confirmed: hashbrown::HashTable<usize> = {
+            let mut table = hashbrown::HashTable::with_capacity(loss.confirmed.len());
+            for number in 0..loss.confirmed.len() {
+                table.insert_unique(loss.confirmed[number].0, number, |&n| loss.confirmed[n].0);
+            }
+            table
+        };
+        let is_confirmed = |hash: u64, version: Version| confirmed.find(hash, |&n| loss.confirmed[n] == (hash, version)).is_some();
+        let doubted = partition.table.iter().filter(|&&at| {
+            let version = self.memory.version(at);
+            self.memory.state(at) == State::Live
+                && version.timestamp <= loss.lost.floor
+                && !is_confirmed(crate::hash::KeyHash::of(self.memory.key(at)).0, version)
+        });
+        let doubted: Vec<Vec<u8>> = doubted.map(|&at| self.memory.key(at).to_vec()).collect();
+        let mut lost = loss.lost.clone();
+        if !doubted.is_empty() {
+            lost.dots.join(&partition.clock);
+        }
+        for key in doubted {
+            let found = Key::new(&key).ok().and_then(|key| self.memory.find(&self.held[place].1.table, key));
+            found.into_iter().for_each(|at| self.take(at));
+        }
+        self.held[place].1.join_lost(&lost);
+    }
+
+    /// Someone was sent something older than this, which it knows.
+    pub(super) fn fix(&mut self, items: &Items) {
+        for item in items.iter() {
+            let Some(place) = self.place(self.partition_of(item.key)) else { continue };
+            let at = self.memory.find(&self.held[place].1.table, item.key);
+            let Some(at) = at.filter(|&at| self.memory.version(at) < item.version) else { continue };
+            let was_live = self.memory.state(at) == State::Live;
+            let partition = &mut self.held[place].1;
+            let low = partition.lost.as_ref().is_some_and(|lost| item.version.timestamp <= lost.floor);
+            partition.clock.see(item.dot);
+            let held = if matches!(item.held, Held::Live(_)) && (!was_live || low) { Held::Evicted } else { item.held };
+            self.install_or_mark(place, item, held, Room::Free);
+            self.account(place);
+        }
+        self.keep_bound();
+    }
+
+    /// Whether clocks are the same as the asker's; if not, a fingerprint of each.
+    pub(super) fn compare(&mut self, from: Address, partitions: &[PartitionId], fingerprint: u128) -> Option<Vec<u64>> {
+        if self.fingerprint(partitions) == fingerprint {
+            self.heard_same(from, partitions);
+            return None;
+        }
+        Some(self.fingerprints(partitions))
+    }
+
+    /// A peer has the same clocks of these partitions.
+    pub fn heard_same(&mut self, from: Address, partitions: &[PartitionId]) {
+        for &id in partitions {
+            let Some(place) = self.place(id) else { continue };
+            let partition = &mut self.held[place].1;
+            if partition.lost.is_some() || !partition.stable.covers(&partition.clock) {
+                let clock = partition.clock.clone();
+                partition.heard(from, &clock);
+                self.account(place);
+            }
+        }
+        self.forget_stable(usize::MAX);
+        self.keep_bound();
+    }
+
+    /// The fingerprint of the clocks of these partitions, 128 bits.
+    pub fn fingerprint(&self, partitions: &[PartitionId]) -> u128 {
+        self.fingerprints(partitions).iter().zip(partitions).fold(0, |sum: u128, (&print, &id)| {
+            let both = u128::from(point(&[2, u64::from(id), print])) << 64 | u128::from(point(&[3, u64::from(id), print]));
+            sum.wrapping_add(both)
+        })
+    }
+
+    /// A fingerprint of the clock of each partition.
+    pub fn fingerprints(&self, partitions: &[PartitionId]) -> Vec<u64> {
+        let print = |&id: &PartitionId| self.place(id).map_or(0, |place| self.held[place].1.clock.fingerprint());
+        partitions.iter().map(print).collect()
+    }
+
+    /// What was seen in a partition, and whether the node is synced in it. `None` when it is not held.
+    pub fn clock(&self, partition: PartitionId) -> Option<(&Clock, bool)> {
+        let place = self.place(partition)?;
+        Some((&self.held[place].1.clock, self.held[place].1.synced))
+    }
+
+    /// Partitions of which this node has not pulled what it missed.
+    pub fn unsynced(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.held.iter().filter(|(_, partition)| !partition.synced).map(|(id, _)| *id)
+    }
+
+    /// The partitions held here.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.held.iter().map(|(id, _)| *id)
+    }
+
+    /// Holds a partition together with these peers.
+    pub(super) fn hold(&mut self, id: PartitionId, peers: &[Address], doubt: bool) {
+        let place = self.place(id).unwrap_or_else(|| {
+            let place = self.held.len();
+            self.held.reserve_exact(1);
+            self.held.push((id, Partition::new(!doubt)));
+            self.places[usize::from(id)] = place as u16;
+            place
+        });
+        let partition = &mut self.held[place].1;
+        partition.set_peers(peers);
+        partition.synced = (partition.synced && !doubt) || peers.is_empty();
+        self.account(place);
+        self.keep_bound();
+    }
+
+    /// Forgets a partition whose clock is covered by all owners. What was seen since keeps it here.
+    pub(super) fn release(&mut self, id: PartitionId, covered: &Clock) -> bool {
+        let Some(place) = self.place(id) else { return true };
+        if !covered.covers(&self.held[place].1.clock) {
+            return false;
+        }
+        while let Some(at) = self.held[place].1.table.iter().next().copied() {
+            self.take(at);
+        }
+        let (_, partition) = self.held.swap_remove(place);
+        self.held.shrink_to_fit();
+        self.places[usize::from(id)] = NOT_HELD;
+        if let Some((moved, _)) = self.held.get(place) {
+            self.places[usize::from(*moved)] = place as u16;
+        }
+        self.memory.account(partition.accounted + partition.table.allocation_size(), 0);
+        let before = self.retired_bytes();
+        let last = partition.clock.last_of(self.address.incarnation);
+        if last > 0 {
+            self.retired.retain(|(known, _)| *known != id);
+            self.retired.push((id, last));
+        }
+        self.memory.account(before, self.retired_bytes());
+        true
+    }
+
+    /// What is known of a key, as a message.
+    fn known_items(&self, key: Key<'_>) -> Option<Box<Items>> {
+        let item = self.known_item(key)?;
+        let mut items = Items::default();
+        items.push(item);
+        Some(Box::new(items))
+    }
+
+    fn known_item(&self, key: Key<'_>) -> Option<Item<'_>> {
+        let place = self.place(self.partition_of(key))?;
+        let at = self.memory.find(&self.held[place].1.table, key)?;
+        Some(self.item_at(place, at))
+    }
+
+    fn item_at(&self, place: usize, at: u32) -> Item<'_> {
+        let key = Key::stored(self.memory.key(at));
+        let dot = self.held[place].1.lengthen(self.memory.dot(at));
+        Item { key, version: self.memory.version(at), dot, held: self.memory.held(at) }
+    }
+}
+
+/// How an item came.
+#[derive(Clone, Copy)]
+enum Via<'a> {
+    /// From the coordinator of a user's write.
+    Update(Address),
+    /// In the answer to a pull, with the answerer's clock.
+    Delta(&'a Clock),
+}
+
+impl Via<'_> {
+    const fn is_update(self) -> bool {
+        matches!(self, Self::Update(_))
+    }
+
+    const fn room(self) -> Room {
+        if self.is_update() { Room::ByEvicting } else { Room::Free }
+    }
+}
+
+/// What became of an item.
+enum Received {
+    /// Something newer is known.
+    Older,
+    /// It is in memory, or known already.
+    Taken { was_live: bool },
+}

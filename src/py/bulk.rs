@@ -1,0 +1,191 @@
+//! ```text
+//!   items -> a batch: encoded with the GIL -> written by all cores without it -> the next batch
+//!   keys  -> a batch: hashed with the GIL  -> read by all cores without it    -> decoded with it
+//! ```
+//! Calls with many entries. Between two batches other Python threads have their turn.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+use rayon::prelude::*;
+
+use super::codec::{Encoded, Taken, encode};
+use super::convert;
+use super::errors::raise;
+use crate::cluster::Cluster;
+use crate::cluster::get::Answer;
+use crate::cluster::put::Outcome;
+use crate::config::Quorum;
+use crate::entry::{Key, Value};
+use crate::error::Error;
+use crate::message::Write;
+use crate::runtime::Wait;
+use crate::runtime::embedded::Embedded;
+use crate::version::Timestamp;
+
+/// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
+const BATCH: usize = 256;
+
+/// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
+const PARALLEL_FROM: usize = 64;
+
+/// One item, encoded.
+struct Item<'py> {
+    key: Bound<'py, PyString>,
+    timestamp: Timestamp,
+    encoded: Encoded<'py>,
+}
+
+pub(super) fn put_many<'py>(
+    py: Python<'py>,
+    cluster: &Cluster<Embedded>,
+    items: &Bound<'py, PyAny>,
+    timestamp: Option<&Bound<'py, PyAny>>,
+    quorum: Option<Quorum>,
+) -> PyResult<Bound<'py, PyList>> {
+    // A timestamp that is wrong is wrong before anything is written.
+    convert::timestamp(timestamp)?;
+    let refused = PyList::empty(py);
+    let rows = match items.cast::<PyMapping>() {
+        Ok(mapping) => mapping.items()?.into_any(),
+        Err(_) => items.clone(),
+    };
+    let mut rows = rows.try_iter()?;
+    let mut written = 0;
+    loop {
+        let mut batch: Vec<Item<'py>> = Vec::with_capacity(BATCH);
+        let mut failed = None;
+        for row in rows.by_ref().take(BATCH) {
+            match row.and_then(|row| item(&row, timestamp).map_err(|error| note(py, error, written + batch.len(), &row))) {
+                Ok(item) => batch.push(item),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let ended = batch.len() < BATCH;
+        let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
+        let outcomes = py.detach(|| each(&writes, |write| cluster.write(*write, quorum, None)));
+        for (item, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                Ok(Outcome { newest: true, .. }) => {}
+                Ok(_) => refused.append(&item.key)?,
+                Err(error) => return Err(note(py, raise(error), written, &item.key)),
+            }
+            written += 1;
+        }
+        match failed {
+            Some(error) => return Err(error),
+            None if ended => return Ok(refused),
+            None => py.check_signals()?,
+        }
+    }
+}
+
+pub(super) fn get_many<'py>(
+    py: Python<'py>,
+    cluster: &Cluster<Embedded>,
+    keys: &Bound<'py, PyAny>,
+    quorum: Option<Quorum>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    let mut keys = keys.try_iter()?;
+    loop {
+        let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
+        let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
+        for (key, (answer, taken)) in batch.iter().zip(answers) {
+            if let Some(timestamp) = answer.found().map_err(raise)? {
+                found.set_item(key, super::cache::hit(py, taken.into_object(py)?, timestamp)?)?;
+            }
+        }
+        if batch.len() < BATCH {
+            return Ok(found);
+        }
+        py.check_signals()?;
+    }
+}
+
+pub(super) fn remove_many(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    keys: &Bound<'_, PyAny>,
+    timestamp: Option<&Bound<'_, PyAny>>,
+    quorum: Option<Quorum>,
+) -> PyResult<usize> {
+    convert::timestamp(timestamp)?;
+    let mut keys = keys.try_iter()?;
+    let mut removed = 0;
+    loop {
+        let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
+        let write = |key| Ok(Write::remove(convert::key(key)?, convert::timestamp(timestamp)?));
+        let writes = batch.iter().map(write).collect::<PyResult<Vec<_>>>()?;
+        removed += py.detach(|| remove_each(cluster, &writes, quorum)).map_err(raise)?;
+        if batch.len() < BATCH {
+            return Ok(removed);
+        }
+        py.check_signals()?;
+    }
+}
+
+pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Timestamp) -> PyResult<usize> {
+    let removed = py.detach(|| {
+        cluster.check_open()?;
+        let keys = cluster.keys();
+        let writes: Vec<_> = keys.iter().filter_map(|key| Key::new(key).ok()).map(|key| Write::remove(key, timestamp)).collect();
+        remove_each(cluster, &writes, None)
+    });
+    removed.map_err(raise)
+}
+
+fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
+    let outcomes = each(writes, |write| cluster.write(*write, quorum, None));
+    outcomes.into_iter().try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
+}
+
+/// Does it for each, by all cores when there are many.
+fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Sync) -> Vec<A> {
+    if of.len() < PARALLEL_FROM {
+        return of.iter().map(run).collect();
+    }
+    of.par_iter().with_min_len(PARALLEL_FROM / 2).map(|one| run(one)).collect()
+}
+
+fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
+    let mut taken = Taken::Nothing;
+    let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent));
+    (answer, taken)
+}
+
+impl Item<'_> {
+    fn write(&self) -> PyResult<Write<'_>> {
+        let key = convert::key(self.key.as_any())?;
+        let value: Value<'_> = self.encoded.value()?;
+        Ok(Write::put(key, self.timestamp, value))
+    }
+}
+
+/// A pair or a triple, encoded.
+fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
+    let wrong = || pyo3::exceptions::PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
+    let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
+    let (key, value, own) = match row.len() {
+        2 => (row.get_item(0)?, row.get_item(1)?, None),
+        3 => (row.get_item(0)?, row.get_item(1)?, Some(row.get_item(2)?)),
+        _ => return Err(wrong()),
+    };
+    convert::key(&key)?;
+    let timestamp = convert::timestamp(own.as_ref().or(timestamp))?;
+    let encoded = encode(&value)?;
+    Ok(Item { key: key.cast_into::<PyString>()?, timestamp, encoded })
+}
+
+/// An error with a note that says at which item it stopped.
+fn note(py: Python<'_>, error: PyErr, at: usize, item: &Bound<'_, PyAny>) -> PyErr {
+    let item = item.cast::<PyTuple>().ok().and_then(|row| row.get_item(0).ok()).unwrap_or_else(|| item.clone());
+    let item = item.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let text = format!("stopped at item {at}, {item}: the items before it are written, it and those after it are not");
+    // Without its note the error is still the error.
+    let _ = error.value(py).call_method1("add_note", (text,));
+    error
+}

@@ -1,0 +1,543 @@
+//! The classes `Cache` and `Node`: one entry, and the nodes. Bulk calls are in `bulk`.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList, PyTuple};
+
+use super::codec::{LARGE_BYTES, Taken, encode};
+use super::convert;
+use super::errors::{forked, raise};
+use super::process;
+use super::report::{NodeStatus, SyncReport};
+use crate::cluster::get::Answer;
+use crate::cluster::put::Outcome;
+use crate::cluster::{Cluster, Progress};
+use crate::config::{Config, Quorum};
+use crate::entry::NodeId;
+use crate::message::Write;
+use crate::runtime::Wait;
+use crate::runtime::embedded::Embedded;
+use crate::version::Timestamp;
+
+/// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
+///
+/// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1)
+///
+/// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
+/// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
+/// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
+/// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
+/// None for none but those asked for by `gossip` and `sync`.
+///
+/// Raises ValueError or TypeError for a bad argument.
+///
+/// >>> cache = Cache(nodes=5, replicas=3)
+/// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
+/// True
+/// >>> cache.get("user:1")
+/// ({'name': 'Ada'}, 1)
+#[pyclass(frozen, module = "distributed_consistent_cache")]
+pub(super) struct Cache {
+    cluster: Option<Arc<Cluster<Embedded>>>,
+    /// The answer to most misses: `(None, -1)`.
+    miss: Py<PyTuple>,
+    generation: u32,
+}
+
+impl Cache {
+    /// The cluster, unless a fork lies between it and this process.
+    #[inline]
+    pub(super) fn cluster(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
+        match &self.cluster {
+            Some(cluster) if self.generation == process::generation() => Ok(cluster),
+            _ => Err(forked()),
+        }
+    }
+
+    /// A quorum for one call, if one is given.
+    #[inline]
+    pub(super) fn quorum(&self, argument: &'static str, quorum: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Quorum>> {
+        let Some(given) = quorum else { return Ok(None) };
+        let quorum = convert::quorum(argument, given)?;
+        self.cluster()?.config().check_quorum(argument, quorum).map(Some).map_err(raise)
+    }
+
+    /// Runs what takes long with the GIL released.
+    fn detached<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&Cluster<Embedded>) -> T + Send) -> PyResult<T> {
+        let cluster = self.cluster()?;
+        Ok(py.detach(|| run(cluster)))
+    }
+}
+
+#[pymethods]
+impl Cache {
+    #[new]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Some(0.1)))]
+    #[pyo3(text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1)")]
+    fn new(
+        py: Python<'_>,
+        nodes: Option<&Bound<'_, PyAny>>,
+        replicas: Option<&Bound<'_, PyAny>>,
+        node_capacity: Option<&Bound<'_, PyAny>>,
+        write_quorum: Option<&Bound<'_, PyAny>>,
+        read_quorum: Option<&Bound<'_, PyAny>>,
+        gossip_interval: Option<f64>,
+    ) -> PyResult<Self> {
+        let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes))?;
+        let replicas = replicas.map(|replicas| convert::count("replicas", replicas)).transpose()?;
+        let mut config = Config::new(nodes, replicas).map_err(raise)?;
+        if let Some(capacity) = node_capacity {
+            config = config.node_bytes(convert::size("node_capacity", capacity)?).map_err(raise)?;
+        }
+        if let Some(quorum) = write_quorum {
+            config = config.write_quorum(convert::quorum("write_quorum", quorum)?).map_err(raise)?;
+        }
+        if let Some(quorum) = read_quorum {
+            config = config.read_quorum(convert::quorum("read_quorum", quorum)?).map_err(raise)?;
+        }
+        config = config.gossip_interval(convert::interval(gossip_interval)?).map_err(raise)?;
+        let miss = miss(py, py.None().bind(py))?.unbind();
+        let cluster = Arc::new(Cluster::new(config, Embedded::default()));
+        cluster.start_gossip();
+        process::close_at_exit(&cluster);
+        Ok(Self { cluster: Some(cluster), miss, generation: process::generation() })
+    }
+
+    /// Writes a value under a key, unless something newer is known.
+    ///
+    /// key: a str, at most 64 KiB in UTF-8. value: any picklable object. timestamp: 0 to 2**63-1, higher is newer, in any
+    /// unit; None takes the cache's own clock, microseconds since 1970. write_quorum: see the class; None for its own.
+    ///
+    /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
+    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere.
+    ///
+    /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, ValueError, TypeError or
+    /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.
+    ///
+    /// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
+    /// True
+    #[pyo3(signature = (key, value, timestamp=None, *, write_quorum=None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+        write_quorum: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let quorum = self.quorum("write_quorum", write_quorum)?;
+        put(py, self.cluster()?, None, key, value, timestamp, quorum)
+    }
+
+    /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
+    /// becomes its node's most recently used.
+    ///
+    /// read_quorum: so many owners are asked, and the newest answer counts; None for the cache's own.
+    ///
+    /// Raises SerializationError when the value cannot be unpickled, QuorumError when fewer owners answered than asked
+    /// for, TypeError, ValueError or KeyTooLargeError for a bad key. The cache stays as it was.
+    ///
+    /// >>> cache.get("user:1")
+    /// ({'name': 'Ada'}, 1)
+    /// >>> cache.get("nobody")
+    /// (None, -1)
+    #[pyo3(signature = (key, default=None, *, read_quorum=None))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        default: Option<&Bound<'py, PyAny>>,
+        read_quorum: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let quorum = self.quorum("read_quorum", read_quorum)?;
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
+        let mut taken = Taken::Nothing;
+        let mut answer = cluster.read(key, true, quorum, Wait::Never, &mut |_, lent| taken = Taken::take(py, lent));
+        if answer == Answer::Busy {
+            answer = py.detach(|| cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent)));
+        }
+        match answer {
+            Answer::Hit(timestamp) => hit(py, taken.into_object(py)?, timestamp),
+            Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
+            answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
+        }
+    }
+
+    /// Removes a key if its timestamp is not newer than this one, and remembers it: an older put that arrives late stays
+    /// refused for as long as memory allows.
+    ///
+    /// Returns True if it removed a value, False if there was none or a newer write is known.
+    ///
+    /// Raises as `put` does.
+    ///
+    /// >>> cache.remove("user:1", timestamp=2)
+    /// True
+    #[pyo3(signature = (key, timestamp=None, *, write_quorum=None))]
+    fn remove(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+        write_quorum: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let quorum = self.quorum("write_quorum", write_quorum)?;
+        remove(py, self.cluster()?, None, key, timestamp, quorum)
+    }
+
+    /// True if `get` would find the key. It does not count as a use.
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let cluster = self.cluster()?;
+        let key = convert::key(key)?;
+        let mut answer = cluster.read(key, false, None, Wait::Never, &mut |_, _| {});
+        if answer == Answer::Busy {
+            answer = py.detach(|| cluster.read(key, false, None, Wait::ForTurn, &mut |_, _| {}));
+        }
+        answer.found().map(|found| found.is_some()).map_err(raise)
+    }
+
+    /// How many distinct live keys there are.
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.len()))?.map_err(raise)
+    }
+
+    /// Iterates over the live keys, as they were when it began, in no order.
+    fn __iter__(&self, py: Python<'_>) -> PyResult<KeyIterator> {
+        let keys = self.detached(py, |cluster| cluster.check_open().map(|()| cluster.keys()))?.map_err(raise)?;
+        let keys = PyList::new(py, keys.iter().filter_map(|key| std::str::from_utf8(key).ok()))?;
+        Ok(KeyIterator { keys: keys.try_iter()?.unbind() })
+    }
+
+    /// Takes a node down: it crashes and its memory is lost or, with lose_memory=False, is cut off and keeps it. The next
+    /// live nodes on the ring stand in. Raises ValueError if there is no such node.
+    #[pyo3(signature = (node, lose_memory=true))]
+    fn fail_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>, lose_memory: bool) -> PyResult<()> {
+        let node = convert::count("node", node)?;
+        self.detached(py, |cluster| cluster.fail_node(node, lose_memory))?.map_err(raise)
+    }
+
+    /// Brings a node back. When it returns, the node has pulled what it missed from every node it can reach. Raises
+    /// ValueError if there is no such node.
+    fn recover_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
+        let node = convert::count("node", node)?;
+        self.detached(py, |cluster| cluster.recover_node(node))?.map_err(raise)
+    }
+
+    /// Adds a node and returns its number, the lowest that is free. capacity: its bytes, as node_capacity; None for the
+    /// cache's own. When it returns, the node has pulled its share. Raises ValueError above 100 nodes.
+    #[pyo3(signature = (capacity=None))]
+    fn add_node(&self, py: Python<'_>, capacity: Option<&Bound<'_, PyAny>>) -> PyResult<NodeId> {
+        let capacity = capacity.map(|capacity| convert::size("capacity", capacity)).transpose()?;
+        self.detached(py, |cluster| cluster.add_node(capacity))?.map_err(raise)
+    }
+
+    /// Takes a node out for good. A live one hands over first what the others lack. Raises ValueError if there is no such
+    /// node or it is the last.
+    fn remove_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
+        let node = convert::count("node", node)?;
+        self.detached(py, |cluster| cluster.remove_node(node))?.map_err(raise)
+    }
+
+    /// Cuts the nodes of one side from those of the other, as a broken network would; callers reach both. Raises
+    /// ValueError for a node that is not there or on both sides.
+    fn cut(&self, py: Python<'_>, side_a: &Bound<'_, PyAny>, side_b: &Bound<'_, PyAny>) -> PyResult<()> {
+        let side = |nodes: &Bound<'_, PyAny>| nodes.try_iter()?.map(|node| convert::count("node", &node?)).collect::<PyResult<Vec<_>>>();
+        let (a, b) = (side(side_a)?, side(side_b)?);
+        self.detached(py, |cluster| cluster.cut(&a, &b))?.map_err(raise)
+    }
+
+    /// Undoes every cut. What the sides missed of each other travels with the next rounds of gossip.
+    fn heal(&self, py: Python<'_>) -> PyResult<()> {
+        self.detached(py, Cluster::heal)?.map_err(raise)
+    }
+
+    /// The live nodes that own a key, in the order in which they are asked.
+    fn owners(&self, key: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+        Ok(self.cluster()?.owners(convert::key(key)?).into_iter().map(usize::from).collect())
+    }
+
+    /// Each node as it is now.
+    fn nodes(&self, py: Python<'_>) -> PyResult<Vec<NodeStatus>> {
+        let nodes = self.detached(py, Cluster::nodes)?;
+        Ok(nodes.into_iter().map(|(member, stats)| NodeStatus::new(member, stats)).collect())
+    }
+
+    /// One node, to talk to as if connected to it. Raises ValueError if there is no such node.
+    fn node(&self, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
+        let cluster = self.cluster()?;
+        let id = cluster.view().find(convert::count("node", node)?).map_err(raise)?.address.node;
+        Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
+    }
+
+    /// One round of gossip now: every live node compares notes with one other.
+    fn gossip(&self, py: Python<'_>) -> PyResult<SyncReport> {
+        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.gossip()))?.map(SyncReport::from).map_err(raise)
+    }
+
+    /// Rounds of gossip until all live owners have seen the same. Returns what it took.
+    fn sync(&self, py: Python<'_>) -> PyResult<SyncReport> {
+        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.sync()))?.map(SyncReport::from).map_err(raise)
+    }
+
+    /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise
+    /// ClosedError. A second time does nothing.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.detached(py, Cluster::close)
+    }
+
+    /// True once it is closed.
+    #[getter]
+    fn closed(&self) -> PyResult<bool> {
+        Ok(self.cluster()?.is_closed())
+    }
+
+    /// Copies of each entry.
+    #[getter]
+    fn replicas(&self) -> PyResult<u8> {
+        Ok(self.cluster()?.config().replicas())
+    }
+
+    /// Slices of the hash space: the unit of placement.
+    #[getter]
+    fn partitions(&self) -> PyResult<u16> {
+        Ok(self.cluster()?.view().partitions())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().cluster()?.check_open().map_err(raise)?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (kind, error, traceback, /))]
+    fn __exit__(&self, py: Python<'_>, kind: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>, traceback: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = (kind, error, traceback);
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let Ok(cluster) = self.cluster() else { return "<Cache of another process>".to_owned() };
+        let view = cluster.view();
+        let (members, live) = (view.members().count(), view.live().len());
+        let down = if live < members { format!(", {} down", members - live) } else { String::new() };
+        let closed = if cluster.is_closed() { ", closed" } else { "" };
+        format!("<Cache: {members} nodes, {} replicas{down}{closed}>", view.replicas())
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        let why = "a Cache cannot be pickled: it lives in this process; pickle its contents, or make a new one there";
+        Err(PyTypeError::new_err(why))
+    }
+
+    /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
+    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each.
+    ///
+    /// Returns the keys that were refused because something newer is known: an empty list when all are the newest. An
+    /// error names the item it stopped at in a note; those before it are written.
+    #[pyo3(signature = (items, timestamp=None, *, write_quorum=None))]
+    fn put_many<'py>(
+        &self,
+        py: Python<'py>,
+        items: &Bound<'py, PyAny>,
+        timestamp: Option<&Bound<'py, PyAny>>,
+        write_quorum: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let quorum = self.quorum("write_quorum", write_quorum)?;
+        super::bulk::put_many(py, self.cluster()?, items, timestamp, quorum)
+    }
+
+    /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
+    #[pyo3(signature = (keys, *, read_quorum=None))]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+        read_quorum: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
+        let quorum = self.quorum("read_quorum", read_quorum)?;
+        super::bulk::get_many(py, self.cluster()?, keys, quorum)
+    }
+
+    /// Removes many: see `remove`. Returns how many values were removed.
+    #[pyo3(signature = (keys, timestamp=None, *, write_quorum=None))]
+    fn remove_many(
+        &self,
+        py: Python<'_>,
+        keys: &Bound<'_, PyAny>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+        write_quorum: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<usize> {
+        let quorum = self.quorum("write_quorum", write_quorum)?;
+        super::bulk::remove_many(py, self.cluster()?, keys, timestamp, quorum)
+    }
+
+    /// Removes every key whose timestamp is not newer than this one, and remembers it. Returns how many values were
+    /// removed.
+    #[pyo3(signature = (timestamp=None))]
+    fn clear(&self, py: Python<'_>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let timestamp = convert::timestamp(timestamp)?;
+        super::bulk::clear(py, self.cluster()?, timestamp)
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let Some(cluster) = self.cluster.take() else { return };
+        if self.generation == process::generation() {
+            // The background thread is waited for: never with the GIL.
+            Python::attach(|py| py.detach(|| drop(cluster)));
+        } else {
+            // The thread it would wait for stayed in the other process.
+            std::mem::forget(cluster);
+        }
+    }
+}
+
+/// One node of a cache, to talk to as if connected to it: what it answers is what it knows now.
+#[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
+pub(super) struct NodeHandle {
+    cluster: Arc<Cluster<Embedded>>,
+    id: NodeId,
+    generation: u32,
+}
+
+impl NodeHandle {
+    fn cluster(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
+        if self.generation == process::generation() { Ok(&self.cluster) } else { Err(forked()) }
+    }
+}
+
+#[pymethods]
+impl NodeHandle {
+    /// Its number.
+    #[getter]
+    const fn id(&self) -> u8 {
+        self.id
+    }
+
+    /// Writes through this node: it coordinates if it owns the key, and passes the write on to the owners it can reach.
+    /// Returns and raises as `Cache.put`, and NodeDownError.
+    #[pyo3(signature = (key, value, timestamp=None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        put(py, self.cluster()?, Some(self.id), key, value, timestamp, None)
+    }
+
+    /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
+    /// Raises as `Cache.get`, and NodeDownError.
+    #[pyo3(signature = (key, default=None))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        default: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let cluster = self.cluster()?;
+        let key = convert::key(key)?;
+        let mut taken = Taken::Nothing;
+        let found = py.detach(|| cluster.read_at(self.id, key, &mut |_, lent| taken = Taken::copy(lent))).map_err(raise)?;
+        match found {
+            Some(timestamp) => hit(py, taken.into_object(py)?, timestamp),
+            None => miss(py, default.unwrap_or(py.None().bind(py))),
+        }
+    }
+
+    /// Removes through this node. Returns and raises as `Cache.remove`, and NodeDownError.
+    #[pyo3(signature = (key, timestamp=None))]
+    fn remove(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        remove(py, self.cluster()?, Some(self.id), key, timestamp, None)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Node {}>", self.id)
+    }
+}
+
+/// Keys as they were when the iteration began.
+#[pyclass(frozen, module = "distributed_consistent_cache")]
+pub(super) struct KeyIterator {
+    keys: Py<PyIterator>,
+}
+
+#[pymethods]
+impl KeyIterator {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        self.keys.bind(py).clone().next()
+    }
+}
+
+/// Encodes a value and writes it.
+#[inline]
+fn put(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    via: Option<NodeId>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    timestamp: Option<&Bound<'_, PyAny>>,
+    quorum: Option<Quorum>,
+) -> PyResult<bool> {
+    let key = convert::key(key)?;
+    let timestamp = convert::timestamp(timestamp)?;
+    let encoded = encode(value)?;
+    let value = encoded.value()?;
+    if value.bytes().len() >= LARGE_BYTES {
+        let outcome = py.detach(|| cluster.write(Write::put(key, timestamp, value), quorum, via));
+        return outcome.map(|outcome| outcome.newest).map_err(raise);
+    }
+    write(py, cluster, Write::put(key, timestamp, value), quorum, via).map(|outcome| outcome.newest)
+}
+
+fn remove(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    via: Option<NodeId>,
+    key: &Bound<'_, PyAny>,
+    timestamp: Option<&Bound<'_, PyAny>>,
+    quorum: Option<Quorum>,
+) -> PyResult<bool> {
+    let write_it = Write::remove(convert::key(key)?, convert::timestamp(timestamp)?);
+    let outcome = write(py, cluster, write_it, quorum, via)?;
+    Ok(outcome.newest && outcome.was_live)
+}
+
+/// Writes with the GIL held, and lets go of it when a node is busy.
+#[inline]
+fn write(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    write: Write<'_>,
+    quorum: Option<Quorum>,
+    via: Option<NodeId>,
+) -> PyResult<Outcome> {
+    let mut writing = cluster.begin(write, quorum, via).map_err(raise)?;
+    let mut wait = Wait::Never;
+    loop {
+        let progress = match wait {
+            Wait::Never => cluster.advance(&mut writing, wait),
+            Wait::ForTurn => py.detach(|| cluster.advance(&mut writing, wait)),
+        };
+        match progress.map_err(raise)? {
+            Progress::Done(outcome) => return Ok(outcome),
+            Progress::Busy => wait = Wait::ForTurn,
+        }
+    }
+}
+
+#[inline]
+pub(super) fn hit<'py>(py: Python<'py>, value: Bound<'py, PyAny>, timestamp: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
+    (value, timestamp.get() as i64).into_pyobject(py)
+}
+
+fn miss<'py>(py: Python<'py>, default: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    (default, -1).into_pyobject(py)
+}

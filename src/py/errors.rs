@@ -1,0 +1,120 @@
+//! ```text
+//!   CacheError
+//!    +- ValueTooLargeError, KeyTooLargeError   also ValueError
+//!    +- NoLiveNodeError, NodeDownError, QuorumError
+//!    +- SerializationError                     raised from the original error
+//!    +- ClosedError
+//! ```
+//! The one table from what can go wrong to what Python raises.
+
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+use crate::error::Error;
+
+/// The module that users see.
+const MODULE: &str = "distributed_consistent_cache";
+
+struct Kind {
+    name: &'static str,
+    doc: &'static str,
+    also_value_error: bool,
+    class: PyOnceLock<Py<PyType>>,
+}
+
+const fn kind(name: &'static str, doc: &'static str, also_value_error: bool) -> Kind {
+    Kind { name, doc, also_value_error, class: PyOnceLock::new() }
+}
+
+static CACHE_ERROR: Kind = kind("CacheError", "The root of every error of a cache. Its message says what became of the cache.", false);
+static VALUE_TOO_LARGE: Kind =
+    kind("ValueTooLargeError", "The entry can never fit in a node. Nothing was written and nothing was evicted.", true);
+static KEY_TOO_LARGE: Kind = kind("KeyTooLargeError", "The key has more than 64 KiB in UTF-8. Nothing was written.", true);
+static NO_LIVE_NODE: Kind = kind("NoLiveNodeError", "Every node is down. Nothing was written.", false);
+static NODE_DOWN: Kind = kind("NodeDownError", "The node that was addressed is down. Nothing was done.", false);
+static QUORUM: Kind = kind(
+    "QuorumError",
+    "Fewer owners answered than asked for. A write that some hold is not undone: it spreads from them.",
+    false,
+);
+static SERIALIZATION: Kind = kind(
+    "SerializationError",
+    "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.",
+    false,
+);
+static CLOSED: Kind = kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
+
+static KINDS: [&Kind; 8] =
+    [&CACHE_ERROR, &VALUE_TOO_LARGE, &KEY_TOO_LARGE, &NO_LIVE_NODE, &NODE_DOWN, &QUORUM, &SERIALIZATION, &CLOSED];
+
+impl Kind {
+    /// The exception's class, made at its first use.
+    fn class<'py>(&'static self, py: Python<'py>) -> PyResult<&'py Bound<'py, PyType>> {
+        let make = || {
+            let mut bases = Vec::new();
+            if self.name == CACHE_ERROR.name {
+                bases.push(py.get_type::<PyException>());
+            } else {
+                bases.push(CACHE_ERROR.class(py)?.clone());
+            }
+            if self.also_value_error {
+                bases.push(py.get_type::<PyValueError>());
+            }
+            let body = PyDict::new(py);
+            body.set_item("__module__", MODULE)?;
+            body.set_item("__doc__", self.doc)?;
+            let class = py.get_type::<PyType>().call1((self.name, PyTuple::new(py, bases)?, body))?;
+            Ok::<_, PyErr>(class.cast_into::<PyType>()?.unbind())
+        };
+        Ok(self.class.get_or_try_init(py, make)?.bind(py))
+    }
+
+    fn error(&'static self, py: Python<'_>, message: String) -> PyErr {
+        match self.class(py) {
+            Ok(class) => PyErr::from_type(class.clone(), message),
+            Err(error) => error,
+        }
+    }
+}
+
+/// Adds every exception to the module.
+pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    KINDS.iter().try_for_each(|kind| module.add(kind.name, kind.class(module.py())?))
+}
+
+/// What Python raises for an error of the core.
+#[cold]
+pub(super) fn raise(error: Error) -> PyErr {
+    let kind = match &error {
+        Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(error.to_string()),
+        Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
+        Error::ValueTooLarge { .. } => &VALUE_TOO_LARGE,
+        Error::NoLiveNode => &NO_LIVE_NODE,
+        Error::NodeDown { .. } => &NODE_DOWN,
+        Error::Quorum { .. } => &QUORUM,
+        Error::Serialization(_) => &SERIALIZATION,
+        Error::Closed => &CLOSED,
+    };
+    Python::attach(|py| kind.error(py, error.to_string()))
+}
+
+/// A `SerializationError` raised from what pickle raised. What is no `Exception`, as Ctrl-C, goes through as it is.
+#[cold]
+pub(super) fn serialization(py: Python<'_>, what: &str, cause: PyErr) -> PyErr {
+    if !cause.is_instance_of::<PyException>(py) {
+        return cause;
+    }
+    let message = format!("{what}: {}", cause.value(py));
+    let error = SERIALIZATION.error(py, Error::Serialization(message).to_string());
+    error.set_cause(py, Some(cause));
+    error
+}
+
+/// The error of a cache that a fork brought into another process.
+#[cold]
+pub(super) fn forked() -> PyErr {
+    let message = "this cache was made before a fork, in another process; make a new one here; nothing was done";
+    Python::attach(|py| CLOSED.error(py, message.to_owned()))
+}

@@ -1,0 +1,54 @@
+//! ```text
+//!   Python call -> convert: arguments in -> core -> codec: value out -> return, or errors: raise
+//! ```
+//! The Python face. It converts, opens the door to the core, and converts back; nothing is decided here.
+//!
+//! The GIL: a call hashes and tries the node's lock with the GIL held, because letting go of it costs more than the whole
+//! call and hands the turn to whoever computes. It lets go when a node is busy, and for what takes long: large values,
+//! bulk calls, sync, changes of the membership, close. No Python code runs while a node is held.
+
+mod bulk;
+mod cache;
+mod codec;
+mod convert;
+mod errors;
+mod process;
+mod report;
+
+use pyo3::prelude::*;
+
+/// The native module. Everything public is re-exported by `distributed_consistent_cache`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use super::PyResult;
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::cache::{Cache, KeyIterator, NodeHandle};
+    #[pymodule_export]
+    use super::report::{NodeStatus, SyncReport};
+
+    /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
+    #[pyfunction]
+    fn key_hash(key: &Bound<'_, PyAny>) -> PyResult<u64> {
+        Ok(super::convert::key(key)?.hash().0)
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        super::errors::add_to(module)?;
+        super::process::watch(module.py())?;
+        super::start_logging(module.py());
+        Ok(())
+    }
+}
+
+/// What the core logs goes to Python's logging, from Info on, under `distributed_consistent_cache`.
+fn start_logging(py: Python<'_>) {
+    let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels);
+    // Another logger that is there already stays: it is the embedding program's.
+    if let Ok(logger) = logger {
+        let _ = logger.filter(log::LevelFilter::Info).install();
+    }
+}

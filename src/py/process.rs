@@ -1,0 +1,61 @@
+//! ```text
+//!   fork:  child  ->  its caches say so and do nothing: threads and held locks stayed behind
+//!   exit:  every cache that is left is closed, with the GIL released
+//! ```
+//! What the life of the process does to caches.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::cluster::Cluster;
+use crate::runtime::embedded::Embedded;
+
+/// How many forks lie between this process and the one that loaded the module.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Caches to be closed at exit.
+static OPEN: Mutex<Vec<Weak<Cluster<Embedded>>>> = Mutex::new(Vec::new());
+
+/// Which process this is.
+#[inline]
+pub(super) fn generation() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Has a cache closed at exit.
+pub(super) fn close_at_exit(cluster: &Arc<Cluster<Embedded>>) {
+    let mut open = OPEN.lock();
+    open.retain(|cluster| cluster.strong_count() > 0);
+    open.push(Arc::downgrade(cluster));
+}
+
+/// Asks to be told of forks and of the end.
+pub(super) fn watch(py: Python<'_>) -> PyResult<()> {
+    let os = py.import("os")?;
+    if os.hasattr("register_at_fork")? {
+        let arguments = PyDict::new(py);
+        arguments.set_item("after_in_child", wrap_pyfunction!(after_fork, py)?)?;
+        os.call_method("register_at_fork", (), Some(&arguments))?;
+    }
+    py.import("atexit")?.call_method1("register", (wrap_pyfunction!(at_exit, py)?,))?;
+    Ok(())
+}
+
+#[pyfunction]
+fn after_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    // Another thread may have held this lock when the process was forked: it is left as it is, with what it lists, unless free.
+    if let Some(mut open) = OPEN.try_lock() {
+        std::mem::take(&mut *open).into_iter().for_each(std::mem::forget);
+    }
+}
+
+#[pyfunction]
+fn at_exit(py: Python<'_>) {
+    let open: Vec<_> = OPEN.try_lock().map(|mut open| std::mem::take(&mut *open)).unwrap_or_default();
+    py.detach(|| open.iter().filter_map(Weak::upgrade).for_each(|cluster| cluster.close()));
+}

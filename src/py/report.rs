@@ -1,0 +1,95 @@
+//! What a cache tells of itself, as Python objects that print well.
+
+use pyo3::prelude::*;
+
+use crate::cluster::view::{Member, State};
+use crate::stats::{self, NodeStats};
+
+/// One node as it is now. A node that is down counts nothing.
+#[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
+pub(super) struct NodeStatus {
+    /// Its number.
+    id: u8,
+    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory lost).
+    state: &'static str,
+    /// Live entries.
+    entries: u64,
+    /// Bytes used: keys, values, bookkeeping, markers and clocks.
+    bytes_used: u64,
+    /// Bytes there are.
+    bytes_max: u64,
+    /// Removed or evicted keys that are still remembered.
+    markers: u64,
+    /// Bytes of these.
+    marker_bytes: u64,
+    /// Partitions held.
+    partitions: u64,
+    /// Partitions of which it has not yet pulled what it missed.
+    unsynced_partitions: u64,
+    /// Entries that fell off the end in this life.
+    evictions: u64,
+}
+
+impl NodeStatus {
+    pub(super) const fn new(member: Member, stats: NodeStats) -> Self {
+        let state = match member.state {
+            State::Live => "live",
+            State::CutOff => "cut off",
+            State::Failed => "failed",
+        };
+        Self {
+            id: member.address.node,
+            state,
+            entries: stats.entries,
+            bytes_used: stats.bytes_used,
+            bytes_max: stats.bytes_max,
+            markers: stats.markers,
+            marker_bytes: stats.marker_bytes,
+            partitions: stats.partitions,
+            unsynced_partitions: stats.unsynced_partitions,
+            evictions: stats.evictions,
+        }
+    }
+}
+
+#[pymethods]
+impl NodeStatus {
+    fn __repr__(&self) -> String {
+        let Self { id, state, entries, bytes_used, bytes_max, markers, evictions, .. } = self;
+        format!(
+            "NodeStatus(id={id}, state='{state}', entries={entries}, bytes_used={bytes_used}, bytes_max={bytes_max}, \
+             markers={markers}, evictions={evictions})"
+        )
+    }
+}
+
+/// What rounds of gossip moved.
+#[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
+pub(super) struct SyncReport {
+    /// Rounds: in each, every live node compares notes with one other (`gossip`) or with all (`sync`).
+    rounds: u64,
+    /// Entries and markers that were sent.
+    items: u64,
+    /// Bytes that were sent.
+    bytes: u64,
+    /// True when all live owners have seen the same and nobody waits for a hand-over.
+    converged: bool,
+    /// How long it took, in seconds.
+    seconds: f64,
+}
+
+impl From<stats::SyncReport> for SyncReport {
+    fn from(report: stats::SyncReport) -> Self {
+        let stats::SyncReport { rounds, items, bytes, converged, seconds } = report;
+        Self { rounds, items, bytes, converged, seconds }
+    }
+}
+
+#[pymethods]
+impl SyncReport {
+    fn __repr__(&self) -> String {
+        let Self { rounds, items, bytes, converged, seconds } = self;
+        let converged = if *converged { "True" } else { "False" };
+        format!("SyncReport(rounds={rounds}, items={items}, bytes={bytes}, converged={converged}, seconds={seconds:.6})")
+    }
+}

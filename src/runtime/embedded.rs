@@ -1,0 +1,87 @@
+//! ```text
+//!   caller's thread --carry--> [ lock ] node 0
+//!                   --carry--> [ lock ] node 1         one lock a node, held for one answer, never two
+//! ```
+//! All nodes in this process: a message is a plain call on the calling thread, and is answered when it returns.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Runtime, Unreached, Wait};
+use crate::clock::Incarnation;
+use crate::entry::{Key, NODES_MAX, NodeId};
+use crate::message::{Address, Read, Reply, Request};
+use crate::node::{Node, Take};
+
+/// Nodes in this process.
+pub struct Embedded {
+    /// A place is made when its node first starts, and stays; a node that is stopped leaves it empty.
+    places: [OnceLock<Box<Place>>; NODES_MAX as usize],
+    lives: AtomicU64,
+}
+
+/// One node's place, on cache lines of its own: neighbours' locks must not share one.
+#[repr(align(128))]
+struct Place(Mutex<Option<Node>>);
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0) }
+    }
+}
+
+impl Embedded {
+    #[inline]
+    fn hold(&self, to: Address, wait: Wait) -> Result<MutexGuard<'_, Option<Node>>, Unreached> {
+        let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unreached::Down)?;
+        match wait {
+            Wait::Never => place.0.try_lock().ok_or(Unreached::Busy),
+            Wait::ForTurn => Ok(place.0.lock()),
+        }
+    }
+}
+
+/// The node of a place, if it is in the life that was addressed.
+#[inline]
+fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Result<&'g mut Node, Unreached> {
+    held.as_mut().filter(|node| node.address() == to).ok_or(Unreached::Down)
+}
+
+impl Runtime for Embedded {
+    #[inline]
+    fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached> {
+        let mut held = self.hold(to, wait)?;
+        addressed(&mut held, to)?.answer(request).map_err(Unreached::Refused)
+    }
+
+    #[inline]
+    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unreached> {
+        let mut held = self.hold(to, wait)?;
+        Ok(addressed(&mut held, to)?.get(key, touch, take))
+    }
+
+    fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
+        let mut held = self.hold(to, Wait::ForTurn)?;
+        look(addressed(&mut held, to)?);
+        Ok(())
+    }
+
+    fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
+        let incarnation = Incarnation(self.lives.fetch_add(1, Ordering::Relaxed) + 1);
+        let fresh = Node::new(Address { node, incarnation }, bytes_max, partitions);
+        let place = self.places[usize::from(node)].get_or_init(|| Box::new(Place(Mutex::new(None))));
+        // The old life's memory is freed after the lock is let go: it may be large.
+        let old = place.0.lock().replace(fresh);
+        drop(old);
+        incarnation
+    }
+
+    fn stop(&self, node: NodeId) {
+        if let Some(place) = self.places.get(usize::from(node)).and_then(OnceLock::get) {
+            let old = place.0.lock().take();
+            drop(old);
+        }
+    }
+}

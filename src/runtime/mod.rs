@@ -1,0 +1,59 @@
+//! ```text
+//!   cluster: whom to ask, and what  ->  Runtime::carry  ->  node: the answer
+//! ```
+//! How a message reaches a node and its answer comes back. `embedded` does it by a plain call within this process.
+
+pub mod embedded;
+
+use crate::clock::Incarnation;
+use crate::entry::{Key, NodeId};
+use crate::error::Error;
+use crate::message::{Address, Read, Reply, Request};
+use crate::node::{Node, Take};
+
+/// Whether a message may wait for a node that is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Come back at once with [`Unreached::Busy`]: the caller holds something that others wait for.
+    Never,
+    /// Until the node is free.
+    ForTurn,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreached {
+    /// The node is in use and the message was not to wait. Nothing happened.
+    Busy,
+    /// This life of the node is over.
+    Down,
+    /// The node refused, and says why. Nothing changed.
+    Refused(Error),
+}
+
+/// Carries messages to nodes, and starts and stops them.
+pub trait Runtime: Send + Sync {
+    /// Carries a request to a node and its answer back.
+    ///
+    /// # Errors
+    /// [`Unreached`] when there is no answer.
+    fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached>;
+
+    /// Asks a node what it knows of a key. `take` is lent the value if it is live there. With `touch` this is a use.
+    ///
+    /// # Errors
+    /// [`Unreached`] when there is no answer.
+    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unreached>;
+
+    /// Looks at a node as it is. The node waits meanwhile, so a look must be short.
+    ///
+    /// # Errors
+    /// [`Unreached::Down`] when this life of the node is over.
+    fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached>;
+
+    /// Starts a life of a node with empty memory; what the node had before is gone.
+    fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation;
+
+    /// Ends a node's life; its memory is gone.
+    fn stop(&self, node: NodeId);
+}

@@ -1,0 +1,93 @@
+//! ```text
+//!   timestamp   >   kind (put < remove)   >   digest of the value
+//!   the user's      a remove wins a tie       a tie between two puts falls the same way everywhere
+//! ```
+//! Promise: `Ord for Version` is the only rule of who wins, and it is total: two different writes of a key are never equal.
+
+use std::fmt;
+
+/// The user's time of a write: 0 to 2^63 - 1, higher is newer. Its unit is the user's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The largest timestamp: 2^63 - 1, so that it is an `i64` in every language.
+    pub const MAX: Self = Self(i64::MAX as u64);
+
+    /// A timestamp, or `None` when `value` is above [`Timestamp::MAX`].
+    #[inline]
+    pub const fn new(value: u64) -> Option<Self> {
+        if value <= Self::MAX.0 { Some(Self(value)) } else { None }
+    }
+
+    /// The number itself.
+    #[inline]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a write does to its key. A whole word, so that a version is copied in words: in the middle of a read that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u64)]
+pub enum Kind {
+    /// It gives the key a value.
+    Put,
+    /// It takes the value away, and beats a put of the same timestamp.
+    Remove,
+}
+
+/// What orders two writes of one key. The field order is the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The user's time: the newest wins.
+    pub timestamp: Timestamp,
+    /// At equal times a remove wins.
+    pub kind: Kind,
+    /// Between two puts of one time the larger digest wins; 0 for a remove.
+    pub digest: u64,
+}
+
+impl Version {
+    /// The version of a put of a value with this digest.
+    #[inline]
+    pub const fn put(timestamp: Timestamp, digest: u64) -> Self {
+        Self { timestamp, kind: Kind::Put, digest }
+    }
+
+    /// The version of a remove.
+    #[inline]
+    pub const fn remove(timestamp: Timestamp) -> Self {
+        Self { timestamp, kind: Kind::Remove, digest: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_wins_then_remove_wins_then_the_larger_digest_wins() {
+        let at = |t| Timestamp::new(t).expect("small");
+        let rising = [
+            Version::put(at(1), 9),
+            Version::remove(at(1)),
+            Version::put(at(2), 3),
+            Version::put(at(2), 4),
+            Version::remove(at(2)),
+        ];
+        assert!(rising.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_timestamp_fits_an_i64() {
+        assert_eq!(Timestamp::new(i64::MAX as u64), Some(Timestamp::MAX));
+        assert_eq!(Timestamp::new(i64::MAX as u64 + 1), None);
+    }
+}

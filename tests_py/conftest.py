@@ -1,0 +1,59 @@
+"""What the tests share: many threads with a deadline, so that a deadlock is a failure and not a hang."""
+
+import faulthandler
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+
+
+class RunThreads(Protocol):
+    """The type of the fixture `run_threads`."""
+
+    def __call__(self, count: int, work: Callable[[int], Any], *, seconds: float = 60.0) -> list[Any]:
+        """Call `work(0)` to `work(count - 1)`, each in a thread of its own, all at once; return the results in order.
+
+        What a thread raises is raised here. If one is not done after so many seconds, the stacks of all threads are
+        written to stderr and the test fails.
+        """
+        ...
+
+
+@pytest.fixture
+def run_threads() -> RunThreads:
+    """A watchdog around threads: `run_threads(1000, lambda i: cache.put(f"k{i}", i))`."""
+    return _run_threads
+
+
+def _run_threads(count: int, work: Callable[[int], Any], *, seconds: float = 60.0) -> list[Any]:
+    results: list[Any] = [None] * count
+    errors: list[BaseException] = []
+    gate = threading.Event()
+
+    def run(index: int) -> None:
+        gate.wait()
+        try:
+            results[index] = work(index)
+        except BaseException as error:  # noqa: BLE001 - it is raised again below, whatever it is
+            errors.append(error)
+
+    # Daemons, so that a thread that hangs cannot keep the test run from ending.
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    gate.set()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    hanging = sum(thread.is_alive() for thread in threads)
+    if hanging:
+        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        pytest.fail(f"{hanging} of {count} threads were not done after {seconds:g} s; their stacks are on stderr")
+    if errors:
+        if len(errors) > 1:
+            errors[0].add_note(f"{len(errors)} of {count} threads failed; this is the first")
+        raise errors[0]
+    return results
