@@ -47,7 +47,8 @@ impl Clock {
     /// True when the dot was seen.
     #[inline]
     pub fn has(&self, dot: Dot) -> bool {
-        dot.counter <= self.upto_of(dot.incarnation) || (!self.beyond.is_empty() && self.beyond.binary_search(&dot).is_ok())
+        dot.counter <= self.upto_of(dot.incarnation)
+            || (!self.beyond.is_empty() && self.beyond.binary_search(&dot).is_ok())
     }
 
     /// The highest counter below which there is no gap; 0 when none of this life was seen.
@@ -103,7 +104,8 @@ impl Clock {
 
     /// The part that both have seen without a gap: what is below it, both know.
     pub fn meet(&self, other: &Self) -> Self {
-        let common = |&(incarnation, counter): &(Incarnation, u64)| (incarnation, counter.min(other.upto_of(incarnation)));
+        let common =
+            |&(incarnation, counter): &(Incarnation, u64)| (incarnation, counter.min(other.upto_of(incarnation)));
         Self { upto: self.upto.iter().map(common).filter(|&(_, counter)| counter > 0).collect(), beyond: Vec::new() }
     }
 
@@ -144,7 +146,8 @@ impl Clock {
     /// The dots below and including `dot` of its life that this clock has seen.
     pub fn down_from(&self, dot: Dot) -> Self {
         let upto = self.upto_of(dot.incarnation).min(dot.counter);
-        let beyond = self.beyond.iter().copied().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
+        let beyond =
+            self.beyond.iter().copied().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
         let mut below = Self { upto: vec![(dot.incarnation, upto)], beyond: beyond.collect() };
         below.see(dot);
         below

@@ -200,9 +200,14 @@ mod tests {
 
     #[test]
     fn sizes_are_bytes_or_numbers_with_a_unit() {
-        for (text, bytes) in
-            [("65536", 65536), ("64KiB", 65536), ("1MiB", 1 << 20), ("2GB", 2_000_000_000), ("1.5 kB", 1500), (" 7 B ", 7)]
-        {
+        for (text, bytes) in [
+            ("65536", 65536),
+            ("64KiB", 65536),
+            ("1MiB", 1 << 20),
+            ("2GB", 2_000_000_000),
+            ("1.5 kB", 1500),
+            (" 7 B ", 7),
+        ] {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
         for text in ["", "MiB", "1 mib", "-1", "1e3", "1..5", "99999999TiB"] {

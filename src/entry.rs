@@ -265,7 +265,9 @@ mod tests {
 
     #[test]
     fn bytes_that_only_look_like_an_envelope_stay_as_they_are() {
-        for bytes in [&b""[..], b"\x80\x05\x95", b"\x80\x05\x95\x05\0\0\0\0\0\0\0K\x01K.", b"any bytes that are no pickle"] {
+        for bytes in
+            [&b""[..], b"\x80\x05\x95", b"\x80\x05\x95\x05\0\0\0\0\0\0\0K\x01K.", b"any bytes that are no pickle"]
+        {
             let value = Value::new(bytes).expect("short");
             assert_eq!((&*value.whole(), value.is_unframed()), (bytes, false));
         }

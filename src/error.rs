@@ -61,7 +61,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid { argument, value, expected } => write!(f, "{argument} is {value}, but must be {expected}; nothing was done"),
+            Self::Invalid { argument, value, expected } => {
+                write!(f, "{argument} is {value}, but must be {expected}; nothing was done")
+            }
             Self::KeyTooLarge { bytes, bytes_max } => {
                 write!(f, "the key has {bytes} bytes in UTF-8, the most is {bytes_max}; nothing was written")
             }
@@ -74,7 +76,10 @@ impl fmt::Display for Error {
             Self::NodeDown { node } => write!(f, "node {node} is down; nothing was done"),
             Self::NoSuchNode { node, nodes } => write!(f, "there is no node {node}, only {nodes:?}; nothing was done"),
             Self::Quorum { wanted, reached } => {
-                write!(f, "{wanted} owners had to answer and {reached} did; a write they hold is not undone, and spreads from them")
+                write!(
+                    f,
+                    "{wanted} owners had to answer and {reached} did; a write they hold is not undone, and spreads from them"
+                )
             }
             Self::Serialization(why) => write!(f, "{why}; the cache is as it was"),
             Self::Closed => write!(f, "the cache is closed; nothing was done"),

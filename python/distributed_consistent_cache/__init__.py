@@ -14,8 +14,6 @@ False
 >>> cache.close()
 """
 
-from typing import TYPE_CHECKING
-
 from ._core import (
     Cache,
     CacheError,
@@ -29,6 +27,7 @@ from ._core import (
     SerializationError,
     SyncReport,
     ValueTooLargeError,
+    __version__,
 )
 
 __all__ = [
@@ -46,15 +45,3 @@ __all__ = [
     "ValueTooLargeError",
     "__version__",
 ]
-
-__version__: str
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> str:
-        # Read when it is asked for: `importlib.metadata` takes longer to import than all of this package.
-        if name == "__version__":
-            from importlib.metadata import version
-
-            return version("distributed-consistent-cache")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ __all__ = [
     "Cache",
     "CacheError",
     "ClosedError",
+    "KeyIterator",
     "KeyTooLargeError",
     "NoLiveNodeError",
     "Node",
@@ -17,8 +18,11 @@ __all__ = [
     "SerializationError",
     "SyncReport",
     "ValueTooLargeError",
+    "__version__",
     "key_hash",
 ]
+
+__version__: str
 
 # How many owners must answer.
 _Quorum: TypeAlias = int | Literal["one", "majority", "all"]
@@ -89,6 +93,12 @@ class Cache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
+
+# What `iter(cache)` returns: the keys as they were when it was called.
+@final
+class KeyIterator:
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> str: ...
 
 # One node, spoken to as if connected to it: it answers with what it knows now.
 @final

@@ -165,8 +165,13 @@ class _Demo:
     def recover(self, modules: Sequence[Module], known: Known) -> None:
         """Bring the node back empty, and have it learn what it missed."""
         heading(f"Node {FAILING_NODE} comes back with an empty memory")
+        started = time.perf_counter()
         self.cache.recover_node(FAILING_NODE)
-        print(f"  It holds {self.status(FAILING_NODE).entries:,} entries and asks the others what it has missed.")
+        seconds = time.perf_counter() - started
+        print(
+            f"  Back after {_text.duration(seconds)}, it has already pulled"
+            f" {self.status(FAILING_NODE).entries:,} entries from the others."
+        )
         self.sync()
         owned = [key for key in known if FAILING_NODE in self.cache.owners(key)]
         node = self.cache.node(FAILING_NODE)
@@ -222,8 +227,9 @@ class _Demo:
     def sync(self) -> None:
         """Have the nodes exchange what they have not seen, and say what it took."""
         report = self.cache.sync()
+        rounds = "round" if report.rounds == 1 else "rounds"
         print(
-            f"  sync: {report.items:,} items, {_text.size(report.bytes)} in {report.rounds} rounds,"
+            f"  sync: {report.items:,} items, {_text.size(report.bytes)} in {report.rounds} {rounds},"
             f" {_text.duration(report.seconds)}"
         )
         self.claim(report.converged, "the nodes have converged")

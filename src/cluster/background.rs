@@ -26,7 +26,8 @@ impl<R: Runtime + 'static> Cluster<R> {
         let Some(interval) = self.config().interval() else { return };
         let (end, ended) = channel();
         let cluster = Arc::downgrade(self);
-        let run = move || while matches!(ended.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) && beat(&cluster) {};
+        let run =
+            move || while matches!(ended.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) && beat(&cluster) {};
         match std::thread::Builder::new().name("cache-gossip".to_owned()).spawn(run) {
             Ok(thread) => *self.background.lock() = Some(Background { end, thread }),
             Err(error) => log::warn!("no gossip in the background: {error}"),

@@ -140,7 +140,13 @@ impl<R: Runtime> Cluster<R> {
     }
 
     /// Pulls what a partner has seen of one partition and the asker has not, chunk after chunk.
-    fn pull(&self, asker: Address, answerer: Address, id: PartitionId, moved: &mut SyncReport) -> Result<(), Unreached> {
+    fn pull(
+        &self,
+        asker: Address,
+        answerer: Address,
+        id: PartitionId,
+        moved: &mut SyncReport,
+    ) -> Result<(), Unreached> {
         let mut clock = None;
         self.runtime.look(asker, &mut |node| clock = node.clock(id).map(|(clock, _)| clock.clone()))?;
         let Some(clock) = clock else { return Ok(()) };
@@ -220,7 +226,9 @@ impl<R: Runtime> Cluster<R> {
             let mut prints = view.owners(id).iter().map(|&owner| seen(owner, id));
             let first = prints.next().flatten();
             let handed_over = view.holders(id).iter().all(|holder| !view.live().contains(holder));
-            handed_over && (view.owners(id).is_empty() || first.is_some()) && prints.all(|print| print.is_some() && print == first)
+            handed_over
+                && (view.owners(id).is_empty() || first.is_some())
+                && prints.all(|print| print.is_some() && print == first)
         })
     }
 

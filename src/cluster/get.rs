@@ -44,7 +44,9 @@ impl Answer {
         match self {
             Self::Hit(timestamp) => Ok(Some(timestamp)),
             Self::Miss | Self::Busy => Ok(None),
-            Self::TooFew { wanted, reached } => Err(Error::Quorum { wanted: wanted as usize, reached: reached as usize }),
+            Self::TooFew { wanted, reached } => {
+                Err(Error::Quorum { wanted: wanted as usize, reached: reached as usize })
+            }
             Self::Closed => Err(Error::Closed),
         }
     }

@@ -82,7 +82,11 @@ impl<R: Runtime> Cluster<R> {
         let view = self.view();
         let Some(id) = (0..NODES_MAX).find(|&node| view.member(node).is_none()) else {
             let expected = format!("at most {NODES_MAX}");
-            return Err(Error::Invalid { argument: "the number of nodes", value: (NODES_MAX + 1).to_string(), expected });
+            return Err(Error::Invalid {
+                argument: "the number of nodes",
+                value: (NODES_MAX + 1).to_string(),
+                expected,
+            });
         };
         let incarnation = self.runtime.start(id, bytes_max, view.partitions());
         let address = Address { node: id, incarnation };
@@ -130,7 +134,9 @@ impl<R: Runtime> Cluster<R> {
     pub fn cut(&self, side_a: &[usize], side_b: &[usize]) -> Result<(), Error> {
         let _changes = self.changes.lock();
         self.check_open()?;
-        let side = |nodes: &[usize]| nodes.iter().map(|&node| Ok(self.view().find(node)?.address.node)).collect::<Result<NodeSet, _>>();
+        let side = |nodes: &[usize]| {
+            nodes.iter().map(|&node| Ok(self.view().find(node)?.address.node)).collect::<Result<NodeSet, _>>()
+        };
         let (a, b) = (side(side_a)?, side(side_b)?);
         if let Some(both) = a.iter().find(|&node| b.contains(node)) {
             let expected = "on one side only".to_owned();
@@ -186,7 +192,9 @@ impl<R: Runtime> Cluster<R> {
     pub(super) fn introduce(&self, before: Option<&View>, next: &View) {
         for id in 0..next.partitions() {
             let holders = next.all_holders(id);
-            let same = |node: NodeId| before.is_some_and(|before| owned(before, id, node) && before.address(node) == next.address(node));
+            let same = |node: NodeId| {
+                before.is_some_and(|before| owned(before, id, node) && before.address(node) == next.address(node))
+            };
             let unchanged = before.is_some_and(|before| {
                 before.all_holders(id) == holders
                     && before.owners(id) == next.owners(id)
@@ -196,7 +204,8 @@ impl<R: Runtime> Cluster<R> {
                 continue;
             }
             for node in holders.iter().filter(|&node| next.live().contains(node)) {
-                let peers: Vec<Address> = holders.iter().filter(|&peer| peer != node).map(|peer| next.address(peer)).collect();
+                let peers: Vec<Address> =
+                    holders.iter().filter(|&peer| peer != node).map(|peer| next.address(peer)).collect();
                 // At the very start nobody has missed anything.
                 let doubt = before.is_some() && owned(next, id, node) && !same(node);
                 // A node that went down this moment will be told when it is back.

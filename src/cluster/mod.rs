@@ -26,9 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
 use parking_lot::Mutex;
 use rayon::prelude::*;
+use std::collections::HashMap;
 
 use crate::config::{Config, Quorum};
 use crate::entry::{Key, NodeId, PartitionId};
@@ -37,7 +37,7 @@ use crate::hash::KeyHash;
 use crate::message::{Address, Known, Lent, Read, Request, Write};
 use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
-use crate::runtime::{Runtime, Unreached, Wait};
+use crate::runtime::{Runtime, Unreached, Unread, Wait};
 use crate::stats::NodeStats;
 use crate::version::{Timestamp, Version};
 use background::Background;
@@ -139,7 +139,12 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
     #[inline]
-    pub fn begin<'a>(&self, write: Write<'a>, quorum: Option<Quorum>, via: Option<NodeId>) -> Result<Writing<'a>, Error> {
+    pub fn begin<'a>(
+        &self,
+        write: Write<'a>,
+        quorum: Option<Quorum>,
+        via: Option<NodeId>,
+    ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
         let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
         if bytes > self.routes.entry_bytes_max() {
@@ -219,8 +224,10 @@ impl<R: Runtime> Cluster<R> {
         // Nearly always the first owner is synced and has the value, and nobody else need be asked.
         let first = match self.routes.owner(partition, 0) {
             Some(owner) => match self.runtime.read(owner, key, touch, wait, take) {
-                Ok(Read { known: Known::Live(version), synced: true }) if quorum == Quorum::One => return Answer::Hit(version.timestamp),
-                Err(Unreached::Busy) => return Answer::Busy,
+                Ok(Read { known: Known::Live(version), synced: true }) if quorum == Quorum::One => {
+                    return Answer::Hit(version.timestamp);
+                }
+                Err(Unread::Busy) => return Answer::Busy,
                 first => first.ok(),
             },
             None => None,
@@ -254,7 +261,7 @@ impl<R: Runtime> Cluster<R> {
                 };
                 match self.runtime.read(owner, key, touch, wait, better) {
                     Ok(read) => enough = get.hear(read),
-                    Err(Unreached::Busy) => return Answer::Busy,
+                    Err(Unread::Busy) => return Answer::Busy,
                     Err(_) => {}
                 }
                 at += 1;
@@ -318,7 +325,10 @@ impl<R: Runtime> Cluster<R> {
     /// How many live keys there are.
     pub fn len(&self) -> usize {
         let view = self.view();
-        (0..view.partitions()).into_par_iter().map(|id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count()).sum()
+        (0..view.partitions())
+            .into_par_iter()
+            .map(|id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count())
+            .sum()
     }
 
     /// True when there is no live key.

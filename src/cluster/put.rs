@@ -66,7 +66,9 @@ pub struct Put<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Looking for an owner that accepts it; `force` when none is synced.
-    Accept { force: bool },
+    Accept {
+        force: bool,
+    },
     /// Telling the other owners.
     Spread,
     /// Telling the coordinator what came of it.
@@ -218,7 +220,10 @@ impl<'a> Put<'a> {
                 Stage::Spread => match self.next_to_tell(routes) {
                     Some(owner) => {
                         let item = self.write.item(self.dot);
-                        return Step::Send(owner, Request::Update { from: self.coordinator, item, stable_upto: self.stable_upto });
+                        return Step::Send(
+                            owner,
+                            Request::Update { from: self.coordinator, item, stable_upto: self.stable_upto },
+                        );
                     }
                     None => self.stage = Stage::Settle,
                 },

@@ -109,7 +109,9 @@ impl View {
             let mut holders = self.all_holders(partition);
             for node in holders.iter() {
                 // A new life has nothing of what the old one held.
-                let same_life = view.member(node).is_some_and(|now| now.state != State::Failed && now.address == self.address(node));
+                let same_life = view
+                    .member(node)
+                    .is_some_and(|now| now.state != State::Failed && now.address == self.address(node));
                 if !same_life || view.owners(partition).contains(&node) {
                     holders.remove(node);
                 }
@@ -140,8 +142,10 @@ impl View {
 
     fn place(&mut self) {
         let members = self.members.iter().flatten();
-        self.live = members.clone().filter(|member| member.state == State::Live).map(|member| member.address.node).collect();
-        let staying: NodeSet = members.clone().filter(|m| m.state == State::Live && !m.leaving).map(|m| m.address.node).collect();
+        self.live =
+            members.clone().filter(|member| member.state == State::Live).map(|member| member.address.node).collect();
+        let staying: NodeSet =
+            members.clone().filter(|m| m.state == State::Live && !m.leaving).map(|m| m.address.node).collect();
         self.owners_each = usize::from(self.replicas).min(staying.len());
         self.owners = (0..self.partitions).flat_map(|partition| self.ring.owners(partition, staying)).collect();
         self.entry_bytes_max = members.map(|member| entry_bytes_max(member.bytes_max)).min().unwrap_or(0);
@@ -204,7 +208,10 @@ impl View {
     /// [`Error::NoSuchNode`] when there is none.
     pub fn find(&self, node: usize) -> Result<Member, Error> {
         let found = NodeId::try_from(node).ok().and_then(|node| self.member(node));
-        found.ok_or_else(|| Error::NoSuchNode { node, nodes: self.members().map(|member| member.address.node).collect() })
+        found.ok_or_else(|| Error::NoSuchNode {
+            node,
+            nodes: self.members().map(|member| member.address.node).collect(),
+        })
     }
 
     /// Nodes that answer.

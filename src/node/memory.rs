@@ -55,7 +55,8 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ShortDot(pub(super) u64);
 
-struct Slot {
+/// Where an entry or marker is kept.
+pub(super) struct Slot {
     timestamp: u64,
     digest: u64,
     dot: ShortDot,
@@ -214,15 +215,24 @@ impl Memory {
         }
     }
 
-    /// Counts as a use: moves an entry to the front of its list.
+    /// Counts as a use: moves a live entry to the front.
     #[inline]
     pub(super) fn touch(&mut self, at: At) {
-        let list = &self.lists[self.slot(at).state() as usize];
-        if list.newest != at {
-            let state = self.slot(at).state();
-            self.unlink(at);
-            self.link(at, state, false);
+        let front = self.lists[State::Live as usize].newest;
+        if front == at {
+            return;
         }
+        let slot = self.slot_mut(at);
+        let (newer, older) = (slot.newer, slot.older);
+        (slot.newer, slot.older) = (NONE, front);
+        // It is not at the front, so there is a newer one.
+        self.slot_mut(newer).older = older;
+        match older {
+            NONE => self.lists[State::Live as usize].oldest = newer,
+            older => self.slot_mut(older).newer = newer,
+        }
+        self.slot_mut(front).newer = at;
+        self.lists[State::Live as usize].newest = at;
     }
 
     /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back.
@@ -276,20 +286,12 @@ impl Memory {
 
     #[inline]
     pub(super) fn version(&self, at: At) -> Version {
-        let slot = self.slot(at);
-        let kind = if slot.state() == State::Removed { Kind::Remove } else { Kind::Put };
-        Version { timestamp: timestamp(slot.timestamp), kind, digest: slot.digest }
+        self.slot(at).version()
     }
 
     #[inline]
     pub(super) fn key(&self, at: At) -> &[u8] {
         self.slot(at).payload.key()
-    }
-
-    #[inline]
-    pub(super) fn payload(&self, at: At) -> (&Payload, bool) {
-        let slot = self.slot(at);
-        (&slot.payload, slot.unframed())
     }
 
     /// What the slot holds, as it travels.
@@ -374,7 +376,7 @@ impl Memory {
     }
 
     #[inline]
-    fn slot(&self, at: At) -> &Slot {
+    pub(super) fn slot(&self, at: At) -> &Slot {
         &self.pages[at as usize / PAGE][at as usize % PAGE]
     }
 
@@ -421,12 +423,23 @@ impl Slot {
         Self { timestamp: 0, digest: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
 
     #[inline]
+    pub(super) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    #[inline]
+    pub(super) fn version(&self) -> Version {
+        let kind = if self.state() == State::Removed { Kind::Remove } else { Kind::Put };
+        Version { timestamp: timestamp(self.timestamp), kind, digest: self.digest }
+    }
+
+    #[inline]
     fn partition(&self) -> PartitionId {
         self.payload.label() & PARTITION_MASK
     }
 
     #[inline]
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         match self.payload.label() >> PARTITION_BITS & 3 {
             0 => State::Live,
             1 => State::Removed,
@@ -435,7 +448,7 @@ impl Slot {
     }
 
     #[inline]
-    fn unframed(&self) -> bool {
+    pub(super) fn unframed(&self) -> bool {
         self.payload.label() >> (PARTITION_BITS + 2) & 1 == 1
     }
 }

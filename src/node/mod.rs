@@ -97,8 +97,12 @@ impl Node {
                 self.settle(*partition, *dot, *seen_by);
                 Reply::Done
             }
-            Request::Compare { from, partitions, fingerprint } => Reply::Compared(self.compare(*from, partitions, *fingerprint)),
-            Request::Pull { from, partition, clock, after } => Reply::Delta(self.delta(*from, *partition, clock, *after)),
+            Request::Compare { from, partitions, fingerprint } => {
+                Reply::Compared(self.compare(*from, partitions, *fingerprint))
+            }
+            Request::Pull { from, partition, clock, after } => {
+                Reply::Delta(self.delta(*from, *partition, clock, *after))
+            }
             Request::Fix { items } => {
                 self.fix(items);
                 Reply::Done
@@ -123,16 +127,17 @@ impl Node {
             self.stats.misses += u64::from(touch);
             return Read { known: Known::Nothing, synced };
         };
-        let version = self.memory.version(at);
-        if self.memory.state(at) != State::Live {
+        if touch && self.memory.state(at) == State::Live {
+            self.memory.touch(at);
+        }
+        let slot = self.memory.slot(at);
+        let version = slot.version();
+        if slot.state() != State::Live {
             self.stats.misses += u64::from(touch);
             return Read { known: Known::Marker(version), synced };
         }
-        if touch {
-            self.stats.hits += 1;
-            self.memory.touch(at);
-        }
-        let (payload, unframed) = self.memory.payload(at);
+        self.stats.hits += u64::from(touch);
+        let (payload, unframed) = (slot.payload(), slot.unframed());
         match payload.share(unframed) {
             Some(share) => take(version, Lent::Share(share)),
             None => take(version, Lent::Now(payload.value_as(unframed))),
@@ -211,8 +216,8 @@ impl Node {
         let entry = Entry { key, version, dot, held };
         self.account(place);
         if let Some(at) = at {
-            let (old, _) = self.memory.payload(at);
-            if self.memory.bytes_used() + bytes <= self.bytes_soft() + old.bytes_held() {
+            let old_bytes = self.memory.slot(at).payload().bytes_held();
+            if self.memory.bytes_used() + bytes <= self.bytes_soft() + old_bytes {
                 self.memory.replace(at, partition_id, entry);
                 self.trim_markers();
                 return true;
@@ -223,7 +228,11 @@ impl Node {
             Room::ByEvicting => self.make_room(Some(place), bytes),
             Room::Free => {
                 // Free space is left for the markers of what finds no room.
-                let kept = if matches!(held, Held::Live(_)) { self.marker_bytes_max() - self.memory.marker_bytes() } else { 0 };
+                let kept = if matches!(held, Held::Live(_)) {
+                    self.marker_bytes_max() - self.memory.marker_bytes()
+                } else {
+                    0
+                };
                 self.fits(Some(place), bytes + kept)
             }
         };
@@ -391,7 +400,8 @@ impl Node {
     pub fn check(&self) {
         let fixed = size_of::<Self>() + self.places.capacity() * size_of::<u16>();
         let tables = self.held.iter().map(|(id, partition)| (*id, &partition.table));
-        let beside = self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
+        let beside =
+            self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
         self.memory.check(tables, fixed + beside + self.retired_bytes());
         assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
         assert!(self.memory.marker_bytes() <= self.marker_bytes_max(), "markers are over their budget");

@@ -39,15 +39,7 @@ pub(super) struct Partition {
 
 impl Partition {
     pub(super) const fn new(synced: bool) -> Self {
-        Self {
-            table: Table::new(),
-            clock: CLOCK,
-            stable: CLOCK,
-            synced,
-            peers: Vec::new(),
-            lost: None,
-            accounted: 0,
-        }
+        Self { table: Table::new(), clock: CLOCK, stable: CLOCK, synced, peers: Vec::new(), lost: None, accounted: 0 }
     }
 
     /// What this takes beside its entries and their table.

@@ -217,7 +217,8 @@ impl Node {
             }
             table
         };
-        let is_confirmed = |hash: u64, version: Version| confirmed.find(hash, |&n| loss.confirmed[n] == (hash, version)).is_some();
+        let is_confirmed =
+            |hash: u64, version: Version| confirmed.find(hash, |&n| loss.confirmed[n] == (hash, version)).is_some();
         let doubted = partition.table.iter().filter(|&&at| {
             let version = self.memory.version(at);
             self.memory.state(at) == State::Live
@@ -280,7 +281,8 @@ impl Node {
     /// The fingerprint of the clocks of these partitions, 128 bits.
     pub fn fingerprint(&self, partitions: &[PartitionId]) -> u128 {
         self.fingerprints(partitions).iter().zip(partitions).fold(0, |sum: u128, (&print, &id)| {
-            let both = u128::from(point(&[2, u64::from(id), print])) << 64 | u128::from(point(&[3, u64::from(id), print]));
+            let both =
+                u128::from(point(&[2, u64::from(id), print])) << 64 | u128::from(point(&[3, u64::from(id), print]));
             sum.wrapping_add(both)
         })
     }

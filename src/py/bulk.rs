@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::codec::{Encoded, Taken, encode};
+use super::codec::{Encoded, Taken, encode, hit};
 use super::convert;
 use super::errors::raise;
 use crate::cluster::Cluster;
@@ -55,7 +55,9 @@ pub(super) fn put_many<'py>(
         let mut batch: Vec<Item<'py>> = Vec::with_capacity(BATCH);
         let mut failed = None;
         for row in rows.by_ref().take(BATCH) {
-            match row.and_then(|row| item(&row, timestamp).map_err(|error| note(py, error, written + batch.len(), &row))) {
+            match row
+                .and_then(|row| item(&row, timestamp).map_err(|error| note(py, error, written + batch.len(), &row)))
+            {
                 Ok(item) => batch.push(item),
                 Err(error) => {
                     failed = Some(error);
@@ -96,7 +98,7 @@ pub(super) fn get_many<'py>(
         let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
         for (key, (answer, taken)) in batch.iter().zip(answers) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, super::cache::hit(py, taken.into_object(py)?, timestamp)?)?;
+                found.set_item(key, hit(py, taken.into_object(py)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -132,7 +134,8 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Time
     let removed = py.detach(|| {
         cluster.check_open()?;
         let keys = cluster.keys();
-        let writes: Vec<_> = keys.iter().filter_map(|key| Key::new(key).ok()).map(|key| Write::remove(key, timestamp)).collect();
+        let writes: Vec<_> =
+            keys.iter().filter_map(|key| Key::new(key).ok()).map(|key| Write::remove(key, timestamp)).collect();
         remove_each(cluster, &writes, None)
     });
     removed.map_err(raise)
@@ -140,7 +143,9 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Time
 
 fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
     let outcomes = each(writes, |write| cluster.write(*write, quorum, None));
-    outcomes.into_iter().try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
+    outcomes
+        .into_iter()
+        .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
 }
 
 /// Does it for each, by all cores when there are many.

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use super::codec::{LARGE_BYTES, Taken, encode};
+use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert;
 use super::errors::{forked, raise};
 use super::process;
@@ -19,7 +19,6 @@ use crate::entry::NodeId;
 use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
-use crate::version::Timestamp;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
@@ -75,7 +74,9 @@ impl Cache {
 impl Cache {
     #[new]
     #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Some(0.1)))]
-    #[pyo3(text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1)")]
+    #[pyo3(
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1)"
+    )]
     fn new(
         py: Python<'_>,
         nodes: Option<&Bound<'_, PyAny>>,
@@ -156,7 +157,8 @@ impl Cache {
         let mut taken = Taken::Nothing;
         let mut answer = cluster.read(key, true, quorum, Wait::Never, &mut |_, lent| taken = Taken::take(py, lent));
         if answer == Answer::Busy {
-            answer = py.detach(|| cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent)));
+            answer =
+                py.detach(|| cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent)));
         }
         match answer {
             Answer::Hit(timestamp) => hit(py, taken.into_object(py)?, timestamp),
@@ -242,7 +244,9 @@ impl Cache {
     /// Cuts the nodes of one side from those of the other, as a broken network would; callers reach both. Raises
     /// ValueError for a node that is not there or on both sides.
     fn cut(&self, py: Python<'_>, side_a: &Bound<'_, PyAny>, side_b: &Bound<'_, PyAny>) -> PyResult<()> {
-        let side = |nodes: &Bound<'_, PyAny>| nodes.try_iter()?.map(|node| convert::count("node", &node?)).collect::<PyResult<Vec<_>>>();
+        let side = |nodes: &Bound<'_, PyAny>| {
+            nodes.try_iter()?.map(|node| convert::count("node", &node?)).collect::<PyResult<Vec<_>>>()
+        };
         let (a, b) = (side(side_a)?, side(side_b)?);
         self.detached(py, |cluster| cluster.cut(&a, &b))?.map_err(raise)
     }
@@ -272,7 +276,9 @@ impl Cache {
 
     /// One round of gossip now: every live node compares notes with one other.
     fn gossip(&self, py: Python<'_>) -> PyResult<SyncReport> {
-        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.gossip()))?.map(SyncReport::from).map_err(raise)
+        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.gossip()))?
+            .map(SyncReport::from)
+            .map_err(raise)
     }
 
     /// Rounds of gossip until all live owners have seen the same. Returns what it took.
@@ -310,7 +316,13 @@ impl Cache {
     }
 
     #[pyo3(signature = (kind, error, traceback, /))]
-    fn __exit__(&self, py: Python<'_>, kind: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>, traceback: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let _ = (kind, error, traceback);
         self.close(py)
     }
@@ -440,7 +452,8 @@ impl NodeHandle {
         let cluster = self.cluster()?;
         let key = convert::key(key)?;
         let mut taken = Taken::Nothing;
-        let found = py.detach(|| cluster.read_at(self.id, key, &mut |_, lent| taken = Taken::copy(lent))).map_err(raise)?;
+        let found =
+            py.detach(|| cluster.read_at(self.id, key, &mut |_, lent| taken = Taken::copy(lent))).map_err(raise)?;
         match found {
             Some(timestamp) => hit(py, taken.into_object(py)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
@@ -531,11 +544,6 @@ fn write(
             Progress::Busy => wait = Wait::ForTurn,
         }
     }
-}
-
-#[inline]
-pub(super) fn hit<'py>(py: Python<'py>, value: Bound<'py, PyAny>, timestamp: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
-    (value, timestamp.get() as i64).into_pyobject(py)
 }
 
 fn miss<'py>(py: Python<'py>, default: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {

@@ -39,10 +39,14 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
         return Err(wrong_type("timestamp", "int or None", given));
     }
     if given.lt(0)? {
-        return Err(PyValueError::new_err(format!("timestamp is {given}, but must be from 0 to 2**63-1; nothing was done")));
+        return Err(PyValueError::new_err(format!(
+            "timestamp is {given}, but must be from 0 to 2**63-1; nothing was done"
+        )));
     }
     let number = given.extract::<u64>().ok().and_then(Timestamp::new);
-    number.ok_or_else(|| PyOverflowError::new_err(format!("timestamp is {given}, but must be from 0 to 2**63-1; nothing was done")))
+    number.ok_or_else(|| {
+        PyOverflowError::new_err(format!("timestamp is {given}, but must be from 0 to 2**63-1; nothing was done"))
+    })
 }
 
 /// A size: bytes, or text such as `"1MiB"`.
@@ -67,7 +71,10 @@ pub(super) fn count(argument: &'static str, count: &Bound<'_, PyAny>) -> PyResul
     }
     let number = count.extract::<u32>();
     number.map(|number| number as usize).map_err(|_| {
-        PyValueError::new_err(format!("{argument} is {}, but must not be negative or above 2**32-1; nothing was done", repr(count)))
+        PyValueError::new_err(format!(
+            "{argument} is {}, but must not be negative or above 2**32-1; nothing was done",
+            repr(count)
+        ))
     })
 }
 
@@ -80,7 +87,10 @@ pub(super) fn quorum(argument: &'static str, quorum: &Bound<'_, PyAny>) -> PyRes
             "all" => Ok(Quorum::All),
             _ => {
                 let expected = "\"one\", \"majority\", \"all\" or an int";
-                Err(PyValueError::new_err(format!("{argument} is {}, but must be {expected}; nothing was done", repr(quorum))))
+                Err(PyValueError::new_err(format!(
+                    "{argument} is {}, but must be {expected}; nothing was done",
+                    repr(quorum)
+                )))
             }
         };
     }
@@ -92,7 +102,8 @@ pub(super) fn quorum(argument: &'static str, quorum: &Bound<'_, PyAny>) -> PyRes
 pub(super) fn interval(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     let Some(seconds) = seconds else { return Ok(None) };
     let interval = Duration::try_from_secs_f64(seconds).ok();
-    let wrong = || format!("gossip_interval is {seconds}, but must be from 0.001 to 3600 seconds, or None; nothing was done");
+    let wrong =
+        || format!("gossip_interval is {seconds}, but must be from 0.001 to 3600 seconds, or None; nothing was done");
     interval.map(Some).ok_or_else(|| PyValueError::new_err(wrong()))
 }
 

@@ -28,10 +28,12 @@ const fn kind(name: &'static str, doc: &'static str, also_value_error: bool) -> 
     Kind { name, doc, also_value_error, class: PyOnceLock::new() }
 }
 
-static CACHE_ERROR: Kind = kind("CacheError", "The root of every error of a cache. Its message says what became of the cache.", false);
+static CACHE_ERROR: Kind =
+    kind("CacheError", "The root of every error of a cache. Its message says what became of the cache.", false);
 static VALUE_TOO_LARGE: Kind =
     kind("ValueTooLargeError", "The entry can never fit in a node. Nothing was written and nothing was evicted.", true);
-static KEY_TOO_LARGE: Kind = kind("KeyTooLargeError", "The key has more than 64 KiB in UTF-8. Nothing was written.", true);
+static KEY_TOO_LARGE: Kind =
+    kind("KeyTooLargeError", "The key has more than 64 KiB in UTF-8. Nothing was written.", true);
 static NO_LIVE_NODE: Kind = kind("NoLiveNodeError", "Every node is down. Nothing was written.", false);
 static NODE_DOWN: Kind = kind("NodeDownError", "The node that was addressed is down. Nothing was done.", false);
 static QUORUM: Kind = kind(
@@ -44,7 +46,8 @@ static SERIALIZATION: Kind = kind(
     "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.",
     false,
 );
-static CLOSED: Kind = kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
+static CLOSED: Kind =
+    kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
 
 static KINDS: [&Kind; 8] =
     [&CACHE_ERROR, &VALUE_TOO_LARGE, &KEY_TOO_LARGE, &NO_LIVE_NODE, &NODE_DOWN, &QUORUM, &SERIALIZATION, &CLOSED];

@@ -90,6 +90,8 @@ impl SyncReport {
     fn __repr__(&self) -> String {
         let Self { rounds, items, bytes, converged, seconds } = self;
         let converged = if *converged { "True" } else { "False" };
-        format!("SyncReport(rounds={rounds}, items={items}, bytes={bytes}, converged={converged}, seconds={seconds:.6})")
+        format!(
+            "SyncReport(rounds={rounds}, items={items}, bytes={bytes}, converged={converged}, seconds={seconds:.6})"
+        )
     }
 }

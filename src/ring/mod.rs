@@ -6,21 +6,24 @@
 //!                                                     owners      |
 //! ```
 //! The hash space is cut into equal partitions, and every partition has a walk: an order of all the nodes. The first
-//! `replicas` live nodes on the walk own the partition. `placement.rs` says how the walks are made.
+//! `replicas` live nodes on the walk own the partition. `walks.rs` makes the walks; `placement.rs` fits them to the
+//! members.
 //!
-//! Promise: the same members give the same walks in every process. No node owns much more than its share, one node more
-//! or less moves little more than that node's own copies, and a node that fails moves nothing between the healthy ones.
+//! Promise: the same members give the same walks in every process and on every machine. No node owns much more than its
+//! share, one node more or less moves hardly more than that node's own copies, and a node that fails moves nothing
+//! between the healthy ones.
 //!
 //! No clock, no chance, no list of who is live: liveness comes in as an argument, and a ring never changes. When a node
 //! is added or removed, a new ring is made and the two are compared.
 
 mod placement;
+mod walks;
 
 use crate::NodeId;
 use crate::node_set::NodeSet;
 
-/// How many partitions a cache of `nodes` nodes of `node_bytes` bytes, with `replicas` copies of everything, is cut into.
-/// It is asked once, when the cache is created: the number stays while nodes come and go.
+/// How many partitions a cache of `nodes` nodes of `node_bytes` bytes, with `replicas` copies of everything, is cut
+/// into. It is asked once, when the cache is created: the number stays while nodes come and go.
 ///
 /// It is a multiple of `nodes`, so that equal nodes can have equally many. Many partitions make the shares even after
 /// nodes come and go; few keep the clocks small. So: as many as the formulas at the constants below wish for, but no
@@ -28,7 +31,7 @@ use crate::node_set::NodeSet;
 pub fn partition_count(nodes: u8, replicas: u8, node_bytes: u64) -> u16 {
     assert!(nodes > 0 && replicas > 0, "a cache has at least one node and one copy");
     let (nodes, replicas) = (u64::from(nodes), u64::from(replicas));
-    let clocks_max = node_bytes * CLOCK_PERCENT_MAX / 100 / CLOCK_BYTES;
+    let clocks_max = node_bytes / 100 * CLOCK_PERCENT_MAX / CLOCK_BYTES;
     let affordable = (clocks_max / replicas).max((SMALL_NODE_CLOCKS / replicas).min(4));
     let wished = PER_NODE.max(IN_ALL_MIN.div_ceil(nodes));
     (nodes * wished.min(affordable).min(IN_ALL_MAX / nodes).max(1)) as u16
@@ -83,7 +86,8 @@ impl Ring {
     /// fewest copies; others are correct too.
     ///
     /// # Panics
-    /// If there are no partitions, replicas or members, an id is above [`Ring::ID_MAX`] or there twice, or a weight is 0.
+    /// If there are no partitions, replicas or members, if an id is above [`Ring::ID_MAX`] or there twice, or if a
+    /// weight is 0.
     pub fn new(partitions: u16, replicas: u8, members: &[(NodeId, u64)]) -> Ring {
         assert!(partitions > 0 && replicas > 0 && !members.is_empty(), "a ring needs partitions, replicas and members");
         let mut ids = NodeSet::new();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Runtime, Unreached, Wait};
+use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
 use crate::entry::{Key, NODES_MAX, NodeId};
 use crate::message::{Address, Read, Reply, Request};
@@ -34,10 +34,10 @@ impl Default for Embedded {
 
 impl Embedded {
     #[inline]
-    fn hold(&self, to: Address, wait: Wait) -> Result<MutexGuard<'_, Option<Node>>, Unreached> {
-        let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unreached::Down)?;
+    fn hold(&self, to: Address, wait: Wait) -> Result<MutexGuard<'_, Option<Node>>, Unread> {
+        let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unread::Down)?;
         match wait {
-            Wait::Never => place.0.try_lock().ok_or(Unreached::Busy),
+            Wait::Never => place.0.try_lock().ok_or(Unread::Busy),
             Wait::ForTurn => Ok(place.0.lock()),
         }
     }
@@ -45,8 +45,8 @@ impl Embedded {
 
 /// The node of a place, if it is in the life that was addressed.
 #[inline]
-fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Result<&'g mut Node, Unreached> {
-    held.as_mut().filter(|node| node.address() == to).ok_or(Unreached::Down)
+fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Result<&'g mut Node, Unread> {
+    held.as_mut().filter(|node| node.address() == to).ok_or(Unread::Down)
 }
 
 impl Runtime for Embedded {
@@ -57,7 +57,7 @@ impl Runtime for Embedded {
     }
 
     #[inline]
-    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unreached> {
+    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unread> {
         let mut held = self.hold(to, wait)?;
         Ok(addressed(&mut held, to)?.get(key, touch, take))
     }

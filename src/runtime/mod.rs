@@ -31,6 +31,24 @@ pub enum Unreached {
     Refused(Error),
 }
 
+/// Why a read has no answer. A type of its own, because it is small and a read is quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The node is in use and the read was not to wait.
+    Busy,
+    /// This life of the node is over.
+    Down,
+}
+
+impl From<Unread> for Unreached {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Busy => Self::Busy,
+            Unread::Down => Self::Down,
+        }
+    }
+}
+
 /// Carries messages to nodes, and starts and stops them.
 pub trait Runtime: Send + Sync {
     /// Carries a request to a node and its answer back.
@@ -42,8 +60,8 @@ pub trait Runtime: Send + Sync {
     /// Asks a node what it knows of a key. `take` is lent the value if it is live there. With `touch` this is a use.
     ///
     /// # Errors
-    /// [`Unreached`] when there is no answer.
-    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unreached>;
+    /// [`Unread`] when there is no answer.
+    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unread>;
 
     /// Looks at a node as it is. The node waits meanwhile, so a look must be short.
     ///
