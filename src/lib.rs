@@ -1,4 +1,6 @@
-//! placeholder
+#![doc = include_str!("README.md")]
+
+pub mod api;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -16,4 +18,8 @@ pub mod ring;
 pub mod runtime;
 pub mod stats;
 pub mod version;
+
+pub use api::Cache;
+pub use config::{Config, Quorum};
 pub use entry::NodeId;
+pub use error::Error;

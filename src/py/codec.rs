@@ -285,14 +285,22 @@ fn bytes_of<'py>(py: Python<'py>, parts: &[&[u8]], copying: Copying) -> PyResult
                 to = to.add(part.len());
             }
         };
-        if len >= LARGE_BYTES && copying == Copying::Detached { py.detach(fill) } else { fill() }
+        if len >= LARGE_BYTES && copying == Copying::Detached {
+            py.detach(fill)
+        } else {
+            fill()
+        }
         Ok(object)
     }
 }
 
 /// The answer to a read that found something: `(value, timestamp)`.
 #[inline]
-pub(super) fn hit<'py>(py: Python<'py>, value: Bound<'py, PyAny>, timestamp: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
+pub(super) fn hit<'py>(
+    py: Python<'py>,
+    value: Bound<'py, PyAny>,
+    timestamp: Timestamp,
+) -> PyResult<Bound<'py, PyTuple>> {
     // Safety: each object is checked for null before it is used, and `PyTuple_SetItem` takes over the reference it is
     // given, also when it fails, which it does not in a fresh tuple of two.
     #[expect(unsafe_code, reason = "the safe way takes 6 ns more of a get's 80")]

@@ -1,0 +1,182 @@
+//! ```text
+//!   opcodes of a pickle  ->  a stack of depths, not of values  ->  plain, and not nested too deep?
+//! ```
+//! A look over a pickle before it is read: the reader recurses once for each level and copies what is shared, so a few
+//! hundred bytes from elsewhere could end the process. Only plain data passes: no opcode that imports or calls anything.
+//!
+//! Promise: it takes memory and time in proportion to the pickle, and never recurses.
+
+/// Levels of containers that are read. Python's own recursion limit is 1,000 levels of calls.
+const DEPTH_MAX: u32 = 128;
+
+/// Depth of a value that holds nothing.
+const FLAT: u32 = 0;
+
+/// Fails with a reason unless the pickle is plain data of bounded depth.
+pub(super) fn check(pickle: &[u8]) -> Result<(), &'static str> {
+    let mut scan = Scan { rest: pickle, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    while let Some(opcode) = scan.byte() {
+        if opcode == b'.' {
+            return if scan.stack.len() == 1 { Ok(()) } else { Err(BROKEN) };
+        }
+        scan.step(opcode).ok_or(BROKEN)??;
+        if scan.stack.last().is_some_and(|&depth| depth > DEPTH_MAX) {
+            return Err("it is nested too deep");
+        }
+    }
+    Err(BROKEN)
+}
+
+const BROKEN: &str = "it is no complete pickle";
+const NOT_PLAIN: &str = "it is not plain data";
+const SHARED: &str = "a container in it is shared";
+
+struct Scan<'a> {
+    rest: &'a [u8],
+    /// The depth of each value on the pickle's stack.
+    stack: Vec<u32>,
+    marks: Vec<usize>,
+    memo: Vec<u32>,
+}
+
+impl Scan<'_> {
+    /// One opcode; `None` when the pickle ends within it or takes what is not there.
+    fn step(&mut self, opcode: u8) -> Option<Result<(), &'static str>> {
+        match opcode {
+            b'N' | 0x88 | 0x89 => self.stack.push(FLAT),
+            b'K' => self.skip_and_push(1)?,
+            b'M' => self.skip_and_push(2)?,
+            b'J' => self.skip_and_push(4)?,
+            b'G' => self.skip_and_push(8)?,
+            b'C' | b'U' | 0x8c | 0x8a => self.string(1)?,
+            b'B' | b'T' | b'X' | 0x8b => self.string(4)?,
+            0x8d | 0x8e | 0x96 => self.string(8)?,
+            b']' | b'}' | b')' | 0x8f => self.stack.push(1),
+            b'(' => self.marks.push(self.stack.len()),
+            b't' | b'l' | b'd' | 0x91 => {
+                let depth = self.pop_to_mark()?;
+                self.stack.push(depth + 1);
+            }
+            b'a' => self.put_in(1)?,
+            b's' => self.put_in(2)?,
+            b'e' | b'u' | 0x90 => {
+                let depth = self.pop_to_mark()?;
+                let container = self.stack.last_mut()?;
+                *container = (*container).max(depth + 1);
+            }
+            0x85..=0x87 => {
+                let depth = self.pop(usize::from(opcode - 0x84))?;
+                self.stack.push(depth + 1);
+            }
+            0x94 => self.memo.push(*self.stack.last()?),
+            b'q' => return self.memoize(1),
+            b'r' => return self.memoize(4),
+            b'h' => return self.recall(1),
+            b'j' => return self.recall(4),
+            0x80 => drop(self.take(1)?),
+            0x95 => drop(self.take(8)?),
+            _ => return Some(Err(NOT_PLAIN)),
+        }
+        Some(Ok(()))
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(byte)
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<&[u8]> {
+        let (taken, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self, bytes: usize) -> Option<usize> {
+        let little = self.take(bytes)?.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+        usize::try_from(little).ok()
+    }
+
+    fn skip_and_push(&mut self, bytes: usize) -> Option<()> {
+        self.take(bytes)?;
+        self.stack.push(FLAT);
+        Some(())
+    }
+
+    /// A length of so many bytes, and as many bytes as it says.
+    fn string(&mut self, length_bytes: usize) -> Option<()> {
+        let bytes = self.number(length_bytes)?;
+        self.skip_and_push(bytes)
+    }
+
+    /// The greatest depth of the last so many values.
+    fn pop(&mut self, count: usize) -> Option<u32> {
+        let start = self.stack.len().checked_sub(count)?;
+        self.stack.drain(start..).max()
+    }
+
+    fn pop_to_mark(&mut self) -> Option<u32> {
+        let start = self.marks.pop().filter(|&start| start <= self.stack.len())?;
+        Some(self.stack.drain(start..).max().unwrap_or(FLAT))
+    }
+
+    fn put_in(&mut self, count: usize) -> Option<()> {
+        let depth = self.pop(count)?;
+        let container = self.stack.last_mut()?;
+        *container = (*container).max(depth + 1);
+        Some(())
+    }
+
+    fn memoize(&mut self, bytes: usize) -> Option<Result<(), &'static str>> {
+        let at = self.number(bytes)?;
+        // Picklers number in order; a gap could ask for any amount of memory.
+        if at > self.memo.len() {
+            return Some(Err(NOT_PLAIN));
+        }
+        let depth = *self.stack.last()?;
+        self.memo.truncate(at);
+        self.memo.push(depth);
+        Some(Ok(()))
+    }
+
+    /// A value that was met before: a string is copied, a container would be copied with all it holds.
+    fn recall(&mut self, bytes: usize) -> Option<Result<(), &'static str>> {
+        let at = self.number(bytes)?;
+        let depth = *self.memo.get(at)?;
+        if depth > FLAT {
+            return Some(Err(SHARED));
+        }
+        self.stack.push(depth);
+        Some(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_data_passes() {
+        let plain: [&[u8]; 5] = [
+            b"\x80\x05N.",
+            b"\x80\x05]\x94(K\x01K\x02e.",
+            b"\x80\x05}\x94(\x8c\x01a\x94K\x01\x8c\x01b\x94K\x02u.",
+            b"\x80\x03}q\x00(X\x01\x00\x00\x00aq\x01K\x01u.",
+            b"\x80\x05\x8c\x01a\x94h\x00\x86\x94.",
+        ];
+        plain.iter().for_each(|pickle| assert_eq!(check(pickle), Ok(()), "{pickle:?}"));
+    }
+
+    #[test]
+    fn depth_code_sharing_and_broken_pickles_do_not() {
+        let deep: Vec<u8> = [&b"\x80\x05"[..], &b"]".repeat(200_000), &b"a".repeat(199_999), b"."].concat();
+        assert_eq!(check(&deep), Err("it is nested too deep"));
+        assert_eq!(check(b"\x80\x05\x8c\x02os\x94\x8c\x06system\x94\x93."), Err(NOT_PLAIN));
+        assert_eq!(check(b"\x80\x05]\x94h\x00h\x00\x86."), Err(SHARED));
+        for broken in
+            [&b""[..], b"\x80", b"\x80\x05K", b"N", b"a.", b"e.", b"\x85.", b"X\xff\xff\xff\xff.", b"NN.", b"h\x05."]
+        {
+            assert_eq!(check(broken), Err(BROKEN), "{broken:?}");
+        }
+    }
+}

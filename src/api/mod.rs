@@ -1,0 +1,172 @@
+//! ```text
+//!   Cache  ->  cluster: put, get, remove, fail_node, ..
+//!      put_value, get_value  ->  serde-pickle: typed values that Python reads and writes too
+//! ```
+//! The Rust face: the same cluster that Python sees, with bytes or typed values.
+
+mod depth;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::Cluster;
+use crate::cluster::get::Answer;
+use crate::config::Config;
+use crate::entry::{Key, NodeId, Value};
+use crate::error::Error;
+use crate::hybrid_clock;
+use crate::message::{Lent, Write};
+use crate::runtime::Wait;
+use crate::runtime::embedded::Embedded;
+use crate::version::Timestamp;
+
+/// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
+///
+/// Values are bytes, or anything that serde can turn into a pickle. Everything about nodes, such as
+/// [`fail_node`](Cluster::fail_node), [`sync`](Cluster::sync) and [`nodes`](Cluster::nodes), is the [`Cluster`]'s, to which
+/// this dereferences. It can be called from any thread, and ends when it is dropped.
+///
+/// ```
+/// use distributed_consistent_cache::{Cache, Config};
+///
+/// let cache = Cache::new(Config::new(5, Some(3))?);
+/// assert!(cache.put("user:1", b"Ada", 1)?);
+/// assert_eq!(cache.get("user:1")?, Some((b"Ada".to_vec(), 1)));
+/// assert!(!cache.put("user:1", b"Bob", 0)?, "an older put changes nothing");
+/// assert!(cache.remove("user:1", 2)?);
+/// assert_eq!(cache.get("user:1")?, None);
+/// # Ok::<(), distributed_consistent_cache::Error>(())
+/// ```
+pub struct Cache {
+    cluster: Arc<Cluster<Embedded>>,
+}
+
+impl Cache {
+    /// Starts the nodes, and gossip in the background if the configuration has an interval for it.
+    pub fn new(config: Config) -> Self {
+        let cluster = Arc::new(Cluster::new(config, Embedded::default()));
+        cluster.start_gossip();
+        Self { cluster }
+    }
+
+    /// Writes bytes under a key, unless something newer is known. `timestamp` is 0 to 2^63 - 1, higher is newer.
+    ///
+    /// True if this is now the newest write known (also if the very same was in place), false if a newer one is known, and
+    /// then nothing changed.
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLarge`], [`Error::ValueTooLarge`], [`Error::NoLiveNode`], [`Error::Invalid`] for the timestamp and
+    /// [`Error::Closed`]: nothing was written. [`Error::Quorum`]: fewer owners have it than asked for, and it spreads.
+    pub fn put(&self, key: &str, value: &[u8], timestamp: u64) -> Result<bool, Error> {
+        let write = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
+        Ok(self.cluster.write(write, None, None)?.newest)
+    }
+
+    /// The bytes and the timestamp of the newest write known of a key, or `None`. A use: the entry becomes its node's most
+    /// recently used.
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLarge`], [`Error::Quorum`] and [`Error::Closed`]. The cache stays as it was.
+    pub fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u64)>, Error> {
+        let mut bytes = Vec::new();
+        let answer = self.read(key, &mut |lent| {
+            bytes = match lent {
+                Lent::Now(value) => value.whole().into_owned(),
+                Lent::Share(share) => share.value().whole().into_owned(),
+            };
+        })?;
+        Ok(answer.found()?.map(|timestamp| (bytes, timestamp.get())))
+    }
+
+    /// Removes a key if its timestamp is not newer than this one, and remembers it. True if it removed a value.
+    ///
+    /// # Errors
+    /// Those of [`Cache::put`].
+    pub fn remove(&self, key: &str, timestamp: u64) -> Result<bool, Error> {
+        let outcome = self.cluster.write(Write::remove(Key::new(key.as_bytes())?, check(timestamp)?), None, None)?;
+        Ok(outcome.newest && outcome.was_live)
+    }
+
+    /// Writes a typed value as a pickle, which Python reads as plain objects: structs as dicts, sequences as lists.
+    ///
+    /// ```
+    /// # use distributed_consistent_cache::{Cache, Config};
+    /// #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
+    /// struct User { name: String, age: u32 }
+    ///
+    /// let cache = Cache::new(Config::new(3, None)?);
+    /// let ada = User { name: "Ada".to_owned(), age: 36 };
+    /// cache.put_value("user:1", &ada, 1)?;
+    /// assert_eq!(cache.get_value::<User>("user:1")?, Some((ada, 1)));
+    /// # Ok::<(), distributed_consistent_cache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the value is none that a pickle can hold, and those of [`Cache::put`].
+    pub fn put_value<T: Serialize>(&self, key: &str, value: &T, timestamp: u64) -> Result<bool, Error> {
+        let pickle = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
+        let pickle =
+            pickle.map_err(|why| Error::Serialization(format!("the value of {key:?} cannot be pickled: {why}")))?;
+        self.put(key, &pickle, timestamp)
+    }
+
+    /// Reads a typed value from a pickle that Rust or Python wrote. No code runs: only plain data is accepted, nested no
+    /// deeper than 128 and without shared containers.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when it is something else, and those of [`Cache::get`].
+    pub fn get_value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, u64)>, Error> {
+        let Some((pickle, timestamp)) = self.get(key)? else { return Ok(None) };
+        let wrong = |why: String| Error::Serialization(format!("the value of {key:?} cannot be read: {why}"));
+        depth::check(&pickle).map_err(|why| wrong(why.to_owned()))?;
+        let value = serde_pickle::from_slice(&pickle, serde_pickle::DeOptions::new());
+        value.map(|value| Some((value, timestamp))).map_err(|why| wrong(why.to_string()))
+    }
+
+    /// Writes many, by all cores. For each item, in order: as [`Cache::put`].
+    pub fn put_many(&self, items: &[(&str, &[u8], u64)]) -> Vec<Result<bool, Error>> {
+        items.par_iter().map(|(key, value, timestamp)| self.put(key, value, *timestamp)).collect()
+    }
+
+    /// Reads many, by all cores. For each key, in order: as [`Cache::get`].
+    pub fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<(Vec<u8>, u64)>, Error>> {
+        keys.par_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// The live nodes that own a key, in the order in which they are asked.
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLarge`].
+    pub fn owners_of(&self, key: &str) -> Result<Vec<NodeId>, Error> {
+        Ok(self.cluster.owners(Key::new(key.as_bytes())?))
+    }
+
+    /// A timestamp from the cache's own clock: microseconds since 1970, never twice the same in this process.
+    pub fn now() -> u64 {
+        hybrid_clock::now().get()
+    }
+
+    fn read(&self, key: &str, take: &mut dyn FnMut(Lent<'_>)) -> Result<Answer, Error> {
+        Ok(self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, &mut |_, lent| take(lent)))
+    }
+}
+
+impl Deref for Cache {
+    type Target = Cluster<Embedded>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.cluster
+    }
+}
+
+fn check(timestamp: u64) -> Result<Timestamp, Error> {
+    Timestamp::new(timestamp).ok_or_else(|| Error::Invalid {
+        argument: "timestamp",
+        value: timestamp.to_string(),
+        expected: "from 0 to 2^63 - 1".to_owned(),
+    })
+}
