@@ -73,10 +73,10 @@ impl Clock {
             if !self.beyond.is_empty() {
                 self.drain(at);
             }
-        } else if dot.counter > *upto {
-            if let Err(place) = self.beyond.binary_search(&dot) {
-                self.beyond.insert(place, dot);
-            }
+        } else if dot.counter > *upto
+            && let Err(place) = self.beyond.binary_search(&dot)
+        {
+            self.beyond.insert(place, dot);
         }
     }
 
@@ -151,6 +151,12 @@ impl Clock {
         let mut below = Self { upto: vec![(dot.incarnation, upto)], beyond: beyond.collect() };
         below.see(dot);
         below
+    }
+
+    /// How many dots were seen above a gap.
+    #[inline]
+    pub const fn gaps(&self) -> usize {
+        self.beyond.len()
     }
 
     /// Bytes this clock holds beside its own struct.

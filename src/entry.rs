@@ -89,10 +89,10 @@ impl<'a> Value<'a> {
         if bytes.len() > VALUE_BYTES_MAX {
             return Err(Error::ValueTooLarge { bytes: bytes.len() as u64, bytes_max: VALUE_BYTES_MAX as u64 });
         }
-        if let Some((envelope, body)) = bytes.split_first_chunk::<ENVELOPE_BYTES>() {
-            if *envelope == envelope_of(body.len()) {
-                return Ok(Self { bytes: body, unframed: true });
-            }
+        if let Some((envelope, body)) = bytes.split_first_chunk::<ENVELOPE_BYTES>()
+            && *envelope == envelope_of(body.len())
+        {
+            return Ok(Self { bytes: body, unframed: true });
         }
         Ok(Self { bytes, unframed: false })
     }

@@ -217,6 +217,8 @@ pub struct Delta {
     pub next: Option<u64>,
     /// What the answerer has seen. To be joined only when the last chunk is in.
     pub clock: Clock,
+    /// What every owner has seen, as far as the answerer knows: nobody holds anything older than these writes.
+    pub stable: Clock,
     /// Whether the answerer is synced.
     pub synced: bool,
     /// Markers that the answerer had to drop, if the asker has not seen them all.

@@ -1,13 +1,66 @@
-"""What the tests share: many threads with a deadline, so that a deadlock is a failure and not a hang."""
+"""What the tests share: many threads with a deadline, so that a deadlock is a failure and not a hang; and programs of
+their own, for what a process does when it forks, is interrupted or ends."""
 
+import contextlib
 import faulthandler
+import os
+import signal
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
+
+# A shared machine may be slow at any moment: no example fails for its time. A failure prints the line that brings it back.
+settings.register_profile("tests", deadline=None, print_blob=True)
+settings.load_profile("tests")
+
+
+class RunProgram(Protocol):
+    """The type of the fixture `run_program`."""
+
+    def __call__(self, source: str, *, seconds: float = 60.0) -> str:
+        """Run Python source in a new interpreter, with warnings off, and return what it printed.
+
+        The test fails if it is not done after so many seconds, exits with anything but 0, or writes to stderr.
+        """
+        ...
+
+
+@pytest.fixture
+def run_program() -> RunProgram:
+    """A program of its own: `assert run_program("print(1)") == "1\\n"`."""
+    return _run_program
+
+
+def _run_program(source: str, *, seconds: float = 60.0) -> str:
+    # A session of its own, so that what it forked can be ended with it.
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-X", "faulthandler", "-c", textwrap.dedent(source)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        _end_session(process.pid)
+        output, errors = process.communicate()
+        pytest.fail(f"the program was not done after {seconds:g} s\nstdout: {output}\nstderr: {errors}")
+    assert (process.returncode, errors) == (0, ""), f"exit code {process.returncode}\nstdout: {output}\nstderr: {errors}"
+    return output
+
+
+def _end_session(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 class RunThreads(Protocol):

@@ -24,6 +24,9 @@ use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
 
+/// What a read gives: bytes and timestamp, nothing for a miss, or why it failed.
+pub type Found = Result<Option<(Vec<u8>, u64)>, Error>;
+
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Values are bytes, or anything that serde can turn into a pickle. Everything about nodes, such as
@@ -71,7 +74,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::KeyTooLarge`], [`Error::Quorum`] and [`Error::Closed`]. The cache stays as it was.
-    pub fn get(&self, key: &str) -> Result<Option<(Vec<u8>, u64)>, Error> {
+    pub fn get(&self, key: &str) -> Found {
         let mut bytes = Vec::new();
         let answer = self.read(key, &mut |lent| {
             bytes = match lent {
@@ -133,7 +136,7 @@ impl Cache {
     }
 
     /// Reads many, by all cores. For each key, in order: as [`Cache::get`].
-    pub fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<(Vec<u8>, u64)>, Error>> {
+    pub fn get_many(&self, keys: &[&str]) -> Vec<Found> {
         keys.par_iter().map(|key| self.get(key)).collect()
     }
 

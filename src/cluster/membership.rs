@@ -143,8 +143,10 @@ impl<R: Runtime> Cluster<R> {
             return Err(Error::Invalid { argument: "a node of a cut", value: both.to_string(), expected });
         }
         self.publish(self.view().with_cuts(|cuts| {
-            a.iter().for_each(|node| b.iter().for_each(|other| drop(cuts[usize::from(node)].insert(other))));
-            b.iter().for_each(|node| a.iter().for_each(|other| drop(cuts[usize::from(node)].insert(other))));
+            for (node, other) in a.iter().flat_map(|node| b.iter().map(move |other| (node, other))) {
+                cuts[usize::from(node)].insert(other);
+                cuts[usize::from(other)].insert(node);
+            }
         }));
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod view;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -48,6 +49,9 @@ use view::{Member, State, View};
 
 /// A call begins again this often when nodes come and go under it, before it makes do with what it reached.
 const RESTARTS_MAX: u32 = 64;
+
+/// How long such a call waits before it begins again, after the first few times.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// The view as it is at a moment. It stays as it is while this is kept.
 pub struct Now(arc_swap::Guard<Arc<View>>);
@@ -173,9 +177,12 @@ impl<R: Runtime> Cluster<R> {
             }
             // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
             // published: that takes a moment.
-            std::thread::yield_now();
-            writing.restarts += 1;
             writing.put.restart(&self.routes);
+            if wait == Wait::Never {
+                return Ok(Progress::Busy);
+            }
+            pause(writing.restarts);
+            writing.restarts += 1;
         }
     }
 
@@ -270,7 +277,10 @@ impl<R: Runtime> Cluster<R> {
             if enough || self.routes.is_still(epoch) || restarts == RESTARTS_MAX {
                 return get.outcome();
             }
-            std::thread::yield_now();
+            if wait == Wait::Never {
+                return Answer::Busy;
+            }
+            pause(restarts);
             restarts += 1;
             epoch = self.routes.epoch();
         }
@@ -363,6 +373,15 @@ impl<R: Runtime> Cluster<R> {
 
     fn next_round(&self) -> u64 {
         self.rounds.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Waits for a change of the membership to be published: a moment, or with many partitions a millisecond.
+fn pause(restarts: u32) {
+    if restarts < 4 {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(PAUSE);
     }
 }
 

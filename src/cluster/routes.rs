@@ -83,7 +83,7 @@ impl Routes {
     /// True when a call that began at this epoch saw one view, which still is the present one.
     #[inline]
     pub fn is_still(&self, epoch: u64) -> bool {
-        epoch % 2 == 0 && self.epoch() == epoch
+        epoch.is_multiple_of(2) && self.epoch() == epoch
     }
 
     /// Copies of each entry that are wanted.

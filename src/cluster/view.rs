@@ -45,6 +45,9 @@ pub struct Member {
     pub leaving: bool,
 }
 
+/// The nodes that a node shares partitions with, and which.
+type Partners = Vec<(NodeId, Vec<PartitionId>)>;
+
 /// One picture of the cluster.
 #[derive(Clone)]
 pub struct View {
@@ -63,7 +66,7 @@ pub struct View {
     cuts: Vec<NodeSet>,
     entry_bytes_max: u64,
     /// For each node: with whom it shares which partitions.
-    partners: OnceLock<Vec<Vec<(NodeId, Vec<PartitionId>)>>>,
+    partners: OnceLock<Vec<Partners>>,
 }
 
 impl View {
@@ -240,21 +243,29 @@ impl View {
         &self.partners.get_or_init(|| self.all_partners())[usize::from(node)]
     }
 
-    fn all_partners(&self) -> Vec<Vec<(NodeId, Vec<PartitionId>)>> {
-        let mut all: Vec<Vec<(NodeId, Vec<PartitionId>)>> = vec![Vec::new(); usize::from(NODES_MAX)];
+    /// Other owners come first, then those that only hold a partition: a stand-in that was full knows of entries it has
+    /// no value of, and who hears of such an entry from it first would not take the value from the owner after it.
+    fn all_partners(&self) -> Vec<Partners> {
+        let nobody = || vec![Vec::new(); usize::from(NODES_MAX)];
+        let (mut owners, mut holders): (Vec<Partners>, Vec<Partners>) = (nobody(), nobody());
         for partition in 0..self.partitions {
-            let holders = self.all_holders(partition);
             for &owner in self.owners(partition) {
-                for other in holders.iter().filter(|&other| other != owner && self.live.contains(other)) {
-                    let partners = &mut all[usize::from(owner)];
-                    match partners.iter_mut().find(|(partner, _)| *partner == other) {
-                        Some((_, shared)) => shared.push(partition),
-                        None => partners.push((other, vec![partition])),
-                    }
+                let others = self.all_holders(partition);
+                for other in others.iter().filter(|&other| other != owner && self.live.contains(other)) {
+                    let all = if self.owners(partition).contains(&other) { &mut owners } else { &mut holders };
+                    share(&mut all[usize::from(owner)], other, partition);
                 }
             }
         }
-        all
+        owners.iter_mut().zip(holders).for_each(|(owners, holders)| owners.extend(holders));
+        owners
+    }
+}
+
+fn share(partners: &mut Partners, other: NodeId, partition: PartitionId) {
+    match partners.iter_mut().find(|(partner, _)| *partner == other) {
+        Some((_, shared)) => shared.push(partition),
+        None => partners.push((other, vec![partition])),
     }
 }
 

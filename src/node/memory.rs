@@ -91,6 +91,7 @@ pub(super) struct Entry<'a> {
 
 /// Slots, lists and the count of bytes.
 pub(super) struct Memory {
+    #[expect(clippy::vec_box, reason = "a page must stay where it is while the list of pages grows")]
     pages: Vec<Box<[Slot; PAGE]>>,
     len: u32,
     lists: [List; 3],
@@ -246,10 +247,6 @@ impl Memory {
         let after = slot.payload.bytes_held();
         self.bytes_used = self.bytes_used + after - before;
         self.link(at, State::Evicted, false);
-    }
-
-    pub(super) fn set_dot(&mut self, at: At, dot: ShortDot) {
-        self.slot_mut(at).dot = dot;
     }
 
     /// The entry that was used least recently, or the oldest marker of a kind.

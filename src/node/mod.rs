@@ -209,7 +209,7 @@ impl Node {
         room: Room,
     ) -> bool {
         let (partition_id, partition) = &mut self.held[place];
-        let partition_id = *partition_id;
+        let (partition_id, is_stable) = (*partition_id, partition.is_stable(dot));
         let dot = partition.shorten(dot);
         let value_bytes = if let Held::Live(value) = held { value.bytes().len() } else { 0 };
         let bytes = Payload::bytes_for(key.bytes().len() + value_bytes);
@@ -227,12 +227,9 @@ impl Node {
         let fits = match room {
             Room::ByEvicting => self.make_room(Some(place), bytes),
             Room::Free => {
-                // Free space is left for the markers of what finds no room.
-                let kept = if matches!(held, Held::Live(_)) {
-                    self.marker_bytes_max() - self.memory.marker_bytes()
-                } else {
-                    0
-                };
+                // Free space is left for the markers of what finds no room. What is stable will need none.
+                let needs_none = is_stable || !matches!(held, Held::Live(_));
+                let kept = if needs_none { 0 } else { self.marker_bytes_max() - self.memory.marker_bytes() };
                 self.fits(Some(place), bytes + kept)
             }
         };

@@ -23,6 +23,9 @@ use crate::version::Version;
 /// A delta ends after about so many bytes, and says where to go on: a node is held no longer than copying them takes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all.
+const GAPS_MAX: usize = 64;
+
 impl Node {
     /// A coordinator passes a write on.
     pub(super) fn update(&mut self, from: Address, item: Item<'_>, stable_upto: u64) -> Reply {
@@ -51,8 +54,10 @@ impl Node {
     pub(super) fn settle(&mut self, partition: PartitionId, dot: Dot, seen_by: NodeSet) {
         let Some(place) = self.place(partition) else { return };
         let partition = &mut self.held[place].1;
-        if partition.peers.iter().all(|peer| seen_by.contains(peer.address.node)) {
+        if partition.peers.iter().all(|peer| seen_by.contains(peer.address.node)) && partition.stable.gaps() < GAPS_MAX
+        {
             partition.stable.see(dot);
+            self.account(place);
             self.forget_stable(2);
         }
     }
@@ -100,13 +105,17 @@ impl Node {
     /// Installs an item; if there is no room, a marker of it; if there is none for that either, remembers that it is lost.
     fn install_or_mark(&mut self, place: usize, item: Item<'_>, held: Held<'_>, room: Room) {
         let at = self.memory.find(&self.held[place].1.table, item.key);
+        let is_stable = self.held[place].1.is_stable(item.dot);
+        // A stable eviction that arrives is news only if something older is here.
+        if held == Held::Evicted && is_stable && at.is_none() {
+            return;
+        }
         if self.install(place, at, item.key, item.version, item.dot, held, room) {
             return;
         }
         let at = self.memory.find(&self.held[place].1.table, item.key);
         let marker = if matches!(held, Held::Live(_)) { Held::Evicted } else { held };
-        let partition = &mut self.held[place].1;
-        if partition.is_stable(item.dot) && marker == Held::Evicted {
+        if is_stable && marker == Held::Evicted {
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
@@ -124,6 +133,7 @@ impl Node {
             items: Items::default(),
             next: None,
             clock: Clock::new(),
+            stable: Clock::new(),
             synced: false,
             lost: None,
         };
@@ -148,6 +158,7 @@ impl Node {
         }
         let partition = &self.held[place].1;
         delta.clock = partition.clock.clone();
+        delta.stable = partition.stable.clone();
         delta.synced = partition.synced;
         if let Some(lost) = partition.lost.as_ref().filter(|lost| delta.next.is_none() && !clock.covers(&lost.dots)) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
@@ -171,6 +182,8 @@ impl Node {
         if !self.held[place].1.peers.iter().any(|peer| peer.address == delta.from) {
             return newer;
         }
+        // What is stable elsewhere needs no marker here either, so it is known before the items are.
+        self.held[place].1.stable.join(&delta.stable);
         for item in delta.items.iter() {
             if self.held[place].1.clock.has(item.dot) {
                 continue;
@@ -192,10 +205,8 @@ impl Node {
 
     /// The last chunk is in: what the answerer has seen, this node has seen.
     fn conclude(&mut self, place: usize, delta: &Delta) {
-        if let Some(loss) = &delta.lost {
-            if !self.held[place].1.clock.covers(&loss.lost.dots) {
-                self.drop_unconfirmed(place, loss);
-            }
+        if let Some(loss) = delta.lost.as_ref().filter(|loss| !self.held[place].1.clock.covers(&loss.lost.dots)) {
+            self.drop_unconfirmed(place, loss);
         }
         let partition = &mut self.held[place].1;
         partition.clock.join(&delta.clock);

@@ -153,7 +153,7 @@ fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Sync) -> Vec<A> {
     if of.len() < PARALLEL_FROM {
         return of.iter().map(run).collect();
     }
-    of.par_iter().with_min_len(PARALLEL_FROM / 2).map(|one| run(one)).collect()
+    of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect()
 }
 
 fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {

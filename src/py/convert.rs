@@ -25,10 +25,10 @@ pub(super) fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<Key<'a>> {
 #[inline]
 pub(super) fn timestamp(timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<Timestamp> {
     let Some(given) = timestamp else { return Ok(hybrid_clock::now()) };
-    if given.is_exact_instance_of::<PyInt>() {
-        if let Ok(Ok(number)) = given.extract::<i64>().map(u64::try_from) {
-            return Ok(Timestamp::new(number).unwrap_or(Timestamp::MAX));
-        }
+    if given.is_exact_instance_of::<PyInt>()
+        && let Ok(Ok(number)) = given.extract::<i64>().map(u64::try_from)
+    {
+        return Ok(Timestamp::new(number).unwrap_or(Timestamp::MAX));
     }
     unusual_timestamp(given)
 }
