@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distributed_consistent_cache import Cache
@@ -111,7 +111,6 @@ def change_nodes(cache: Cache, model: Model, step: Step) -> None:
             if model.may_fail(node):
                 cache.fail_node(node, lose_memory)
                 model.down.add(node)
-                event("a node failed")
         case ("recover", int(number)):
             node = sorted(model.nodes)[number % len(model.nodes)]
             cache.recover_node(node)
@@ -120,7 +119,6 @@ def change_nodes(cache: Cache, model: Model, step: Step) -> None:
             node = cache.add_node()
             assert node not in model.nodes
             model.nodes.add(node)
-            event("a node joined")
         case ("leave", int(number)) if len(model.nodes) > max(model.replicas, 1 + len(model.down)):
             node = sorted(model.nodes)[number % len(model.nodes)]
             cache.remove_node(node)
@@ -128,7 +126,6 @@ def change_nodes(cache: Cache, model: Model, step: Step) -> None:
             if node in model.down:
                 model.down.remove(node)
                 model.missed += 1
-            event("a node left")
         case ("gossip",):
             cache.gossip()
         case ("sync",):

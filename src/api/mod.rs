@@ -22,6 +22,7 @@ use crate::hybrid_clock;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
+use crate::runtime::workers;
 use crate::version::Timestamp;
 
 /// What a read gives: bytes and timestamp, nothing for a miss, or why it failed.
@@ -132,12 +133,12 @@ impl Cache {
 
     /// Writes many, by all cores. For each item, in order: as [`Cache::put`].
     pub fn put_many(&self, items: &[(&str, &[u8], u64)]) -> Vec<Result<bool, Error>> {
-        items.par_iter().map(|(key, value, timestamp)| self.put(key, value, *timestamp)).collect()
+        workers::divide(|| items.par_iter().map(|(key, value, timestamp)| self.put(key, value, *timestamp)).collect())
     }
 
     /// Reads many, by all cores. For each key, in order: as [`Cache::get`].
     pub fn get_many(&self, keys: &[&str]) -> Vec<Found> {
-        keys.par_iter().map(|key| self.get(key)).collect()
+        workers::divide(|| keys.par_iter().map(|key| self.get(key)).collect())
     }
 
     /// The live nodes that own a key, in the order in which they are asked.

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::entry::{NodeId, PartitionId};
 use crate::gossip;
 use crate::message::{Address, Reply, Request};
-use crate::runtime::{Runtime, Unreached, Wait};
+use crate::runtime::{Runtime, Unreached, Wait, workers};
 use crate::stats::SyncReport;
 
 /// `sync` gives up after so many rounds without agreement: something is cut, or writes go on faster than they spread.
@@ -79,10 +79,11 @@ impl<R: Runtime> Cluster<R> {
         let view = self.view();
         let live: Vec<NodeId> = view.live().iter().collect();
         let of_node = |&node: &NodeId| self.pull_all(&view, node);
-        let mut moved = live.par_iter().map(of_node).reduce(SyncReport::default, |mut sum, one| {
+        let sum = |mut sum: SyncReport, one: SyncReport| {
             sum.add(&one);
             sum
-        });
+        };
+        let mut moved = workers::divide(|| live.par_iter().map(of_node).reduce(SyncReport::default, sum));
         self.release_handed_over();
         moved.rounds = 1;
         moved

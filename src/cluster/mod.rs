@@ -38,7 +38,7 @@ use crate::hash::KeyHash;
 use crate::message::{Address, Known, Lent, Read, Request, Write};
 use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
-use crate::runtime::{Runtime, Unreached, Unread, Wait};
+use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
 use crate::version::{Timestamp, Version};
 use background::Background;
@@ -329,16 +329,15 @@ impl<R: Runtime> Cluster<R> {
     /// Every live key: one that a get would find. A snapshot, partition by partition, in no order.
     pub fn keys(&self) -> Vec<Vec<u8>> {
         let view = self.view();
-        (0..view.partitions()).into_par_iter().flat_map_iter(|id| self.keys_of(&view, id)).collect()
+        let of_partition = |id| self.keys_of(&view, id);
+        workers::divide(|| (0..view.partitions()).into_par_iter().flat_map_iter(of_partition).collect())
     }
 
     /// How many live keys there are.
     pub fn len(&self) -> usize {
         let view = self.view();
-        (0..view.partitions())
-            .into_par_iter()
-            .map(|id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count())
-            .sum()
+        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count();
+        workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).sum())
     }
 
     /// True when there is no live key.

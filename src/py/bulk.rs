@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
+use crate::runtime::workers;
 use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
@@ -149,11 +150,11 @@ fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option
 }
 
 /// Does it for each, by all cores when there are many.
-fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Sync) -> Vec<A> {
+fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<A> {
     if of.len() < PARALLEL_FROM {
         return of.iter().map(run).collect();
     }
-    of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect()
+    workers::divide(|| of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect())
 }
 
 fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {

@@ -4,6 +4,7 @@
 //! How a message reaches a node and its answer comes back. `embedded` does it by a plain call within this process.
 
 pub mod embedded;
+pub mod workers;
 
 use crate::clock::Incarnation;
 use crate::entry::{Key, NodeId};

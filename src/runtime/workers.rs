@@ -1,0 +1,61 @@
+//! ```text
+//!   bulk call -> divide -> [ worker ] [ worker ] .. -> collect          as many as there are cores
+//! ```
+//! The threads that bulk work is divided among: bulk calls, sync, looking over all keys. Never a single get or put.
+//!
+//! One pool for the process, made at its first use. A forked child makes its own: threads do not survive a fork, and work
+//! given to the parent's would never be done.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// The pool, and the process it was made in.
+struct Workers {
+    process: u32,
+    pool: ThreadPool,
+}
+
+static WORKERS: ArcSwapOption<Workers> = ArcSwapOption::const_empty();
+
+/// Runs something in which rayon's parallel iterators are divided among the workers. When no thread can be had, rayon's
+/// own pool does it.
+pub fn divide<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    match workers() {
+        Some(workers) => workers.pool.install(run),
+        None => run(),
+    }
+}
+
+fn workers() -> Option<Arc<Workers>> {
+    let process = std::process::id();
+    let present = WORKERS.load_full();
+    if let Some(workers) = present.as_ref().filter(|workers| workers.process == process) {
+        return Some(Arc::clone(workers));
+    }
+    let pool = ThreadPoolBuilder::new().thread_name(|number| format!("cache-worker-{number}")).build().ok()?;
+    let workers = Arc::new(Workers { process, pool });
+    let before = WORKERS.compare_and_swap(&present, Some(Arc::clone(&workers)));
+    if before.as_ref().map(Arc::as_ptr) != present.as_ref().map(Arc::as_ptr) {
+        // Another thread was quicker.
+        return before.as_ref().map(Arc::clone);
+    }
+    // A parent's pool is not ended: its threads are not in this process to be told.
+    std::mem::forget(present);
+    Some(workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    #[test]
+    fn work_is_done_by_the_workers() {
+        let names = divide(|| {
+            (0..100).into_par_iter().map(|_| std::thread::current().name().map(str::to_owned)).collect::<Vec<_>>()
+        });
+        assert!(names.iter().flatten().all(|name| name.starts_with("cache-worker-")));
+    }
+}
