@@ -105,6 +105,8 @@ pub enum Request<'a> {
         from: Address,
         /// In which partition.
         partition: PartitionId,
+        /// Which pull this is: the answer must name it.
+        ticket: u64,
         /// What the asker has seen.
         clock: &'a Clock,
         /// Send items after this hash of a key: where the chunk before ended.
@@ -211,6 +213,8 @@ pub struct Delta {
     pub to: Address,
     /// Who answers.
     pub from: Address,
+    /// Which pull it answers.
+    pub ticket: u64,
     /// Entries and markers with dots that the asker lacked.
     pub items: Items,
     /// Where to go on, when this was not all.

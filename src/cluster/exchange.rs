@@ -148,13 +148,13 @@ impl<R: Runtime> Cluster<R> {
         id: PartitionId,
         moved: &mut SyncReport,
     ) -> Result<(), Unreached> {
-        let mut clock = None;
-        self.runtime.look(asker, &mut |node| clock = node.clock(id).map(|(clock, _)| clock.clone()))?;
-        let Some(clock) = clock else { return Ok(()) };
+        let mut begun = None;
+        self.runtime.look(asker, &mut |node| begun = node.begin_pull(id))?;
+        let Some((ticket, clock)) = begun else { return Ok(()) };
         let mut after = None;
         let mut seen_at_first: Option<Clock> = None;
         loop {
-            let request = Request::Pull { from: asker, partition: id, clock: &clock, after };
+            let request = Request::Pull { from: asker, partition: id, ticket, clock: &clock, after };
             let Reply::Delta(mut delta) = self.ask(answerer, &request)? else { return Ok(()) };
             moved.items += delta.items.len() as u64;
             moved.bytes += (clock.message_bytes() + delta.items.message_bytes() + delta.clock.message_bytes()) as u64;
@@ -162,8 +162,10 @@ impl<R: Runtime> Cluster<R> {
             // had seen at the first chunk is known to be complete at the last.
             delta.clock = seen_at_first.get_or_insert(delta.clock).clone();
             let mut newer = None;
-            self.runtime.look(asker, &mut |node| newer = Some(node.apply(id, &delta)))?;
-            if let Some(items) = newer.filter(|items| !items.is_empty()) {
+            self.runtime.look(asker, &mut |node| newer = node.apply(id, &delta))?;
+            // An answer that was overtaken is asked for again in the next round.
+            let Some(items) = newer else { return Ok(()) };
+            if !items.is_empty() {
                 moved.items += items.len() as u64;
                 moved.bytes += items.message_bytes() as u64;
                 self.ask(answerer, &Request::Fix { items: Cow::Owned(items) })?;

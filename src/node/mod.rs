@@ -65,6 +65,8 @@ pub struct Node {
     held: Vec<(PartitionId, Partition)>,
     /// Last counters of partitions that were held before in this life, so that no dot is given twice.
     retired: Vec<(PartitionId, u64)>,
+    /// The number of the last pull.
+    pulls: u64,
     stats: NodeStats,
 }
 
@@ -76,7 +78,16 @@ impl Node {
         // A node of more bytes than the address space has is bounded by the address space.
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let memory = Memory::new(fixed);
-        Self { address, bytes_max, memory, places, held: Vec::new(), retired: Vec::new(), stats: NodeStats::default() }
+        Self {
+            address,
+            bytes_max,
+            memory,
+            places,
+            held: Vec::new(),
+            retired: Vec::new(),
+            pulls: 0,
+            stats: NodeStats::default(),
+        }
     }
 
     /// Which life of which node this is.
@@ -100,8 +111,10 @@ impl Node {
             Request::Compare { from, partitions, fingerprint } => {
                 Reply::Compared(self.compare(*from, partitions, *fingerprint))
             }
-            Request::Pull { from, partition, clock, after } => {
-                Reply::Delta(self.delta(*from, *partition, clock, *after))
+            Request::Pull { from, partition, ticket, clock, after } => {
+                let mut delta = self.delta(*from, *partition, clock, *after);
+                delta.ticket = *ticket;
+                Reply::Delta(delta)
             }
             Request::Fix { items } => {
                 self.fix(items);
@@ -264,7 +277,7 @@ impl Node {
         self.stats.evictions += 1;
         let partition = self.partition_at(at);
         if partition.is_stable(partition.lengthen(self.memory.dot(at))) {
-            self.take(at);
+            self.forget(at);
         } else {
             self.memory.forget_value(at);
             self.trim_markers();
@@ -280,7 +293,7 @@ impl Node {
     fn drop_marker(&mut self) -> bool {
         let stable = [State::Evicted, State::Removed].into_iter().find_map(|state| self.oldest_stable(state));
         if let Some(at) = stable {
-            self.take(at);
+            self.forget(at);
             return true;
         }
         let oldest = self.memory.oldest(State::Evicted).or_else(|| self.memory.oldest(State::Removed));
@@ -301,6 +314,14 @@ impl Node {
             let partition = self.partition_at(at);
             partition.is_stable(partition.lengthen(self.memory.dot(at)))
         })
+    }
+
+    /// Forgets an entry or marker that every owner has seen. An answer that is on its way may be older than it.
+    fn forget(&mut self, at: At) {
+        let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
+        let partition = &mut self.held[place].1;
+        partition.forgets(partition.lengthen(self.memory.dot(at)));
+        self.take(at);
     }
 
     /// Takes an entry or marker out of memory.

@@ -25,6 +25,16 @@ pub(super) struct Peer {
     pub(super) unsynced: bool,
 }
 
+/// A pull on its way. What its answer tells was true when it was sent: a write that arrived after the question, and was
+/// forgotten before the answer, is newer than what the answer may hold of that key, and nothing here would tell.
+pub(super) struct Pull {
+    ticket: u64,
+    /// What was seen when it was asked.
+    seen: Clock,
+    /// A write that came later was forgotten: the answer is not to be believed.
+    outdated: bool,
+}
+
 /// One partition on one node.
 pub(super) struct Partition {
     pub(super) table: Table,
@@ -33,13 +43,24 @@ pub(super) struct Partition {
     pub(super) synced: bool,
     pub(super) peers: Vec<Peer>,
     pub(super) lost: Option<Box<Lost>>,
+    /// The pull whose answer is awaited.
+    pub(super) pull: Option<Box<Pull>>,
     /// Bytes counted for this partition so far.
     pub(super) accounted: usize,
 }
 
 impl Partition {
     pub(super) const fn new(synced: bool) -> Self {
-        Self { table: Table::new(), clock: CLOCK, stable: CLOCK, synced, peers: Vec::new(), lost: None, accounted: 0 }
+        Self {
+            table: Table::new(),
+            clock: CLOCK,
+            stable: CLOCK,
+            synced,
+            peers: Vec::new(),
+            lost: None,
+            pull: None,
+            accounted: 0,
+        }
     }
 
     /// What this takes beside its entries and their table.
@@ -50,6 +71,7 @@ impl Partition {
             + self.clock.heap_bytes()
             + self.stable.heap_bytes()
             + self.peers.iter().map(peer_bytes).sum::<usize>()
+            + self.pull.as_ref().map_or(0, |pull| size_of::<Pull>() + pull.seen.heap_bytes())
             + lost
     }
 
@@ -68,6 +90,24 @@ impl Partition {
     #[inline]
     pub(super) fn is_stable(&self, dot: Dot) -> bool {
         self.peers.is_empty() || self.stable.has(dot)
+    }
+
+    /// Begins a pull, in place of one that may be on its way.
+    pub(super) fn begin_pull(&mut self, ticket: u64) {
+        self.pull = Some(Box::new(Pull { ticket, seen: self.clock.clone(), outdated: false }));
+    }
+
+    /// A write that was seen leaves no trace here any more.
+    #[inline]
+    pub(super) fn forgets(&mut self, dot: Dot) {
+        if let Some(pull) = &mut self.pull {
+            pull.outdated |= !pull.seen.has(dot);
+        }
+    }
+
+    /// Whether an answer belongs to the pull that is awaited, and can be believed.
+    pub(super) fn awaits(&self, ticket: u64) -> bool {
+        self.pull.as_ref().is_some_and(|pull| pull.ticket == ticket && !pull.outdated)
     }
 
     /// Who holds this partition beside this node. What was heard of those who stay in the same life is kept.

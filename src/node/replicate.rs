@@ -70,7 +70,7 @@ impl Node {
             if !partition.is_stable(partition.lengthen(self.memory.dot(at))) {
                 return;
             }
-            self.take(at);
+            self.forget(at);
         }
     }
 
@@ -130,6 +130,7 @@ impl Node {
         let mut delta = Delta {
             to,
             from: self.address,
+            ticket: 0,
             items: Items::default(),
             next: None,
             clock: Clock::new(),
@@ -171,19 +172,27 @@ impl Node {
         Box::new(delta)
     }
 
-    /// Takes in an answer to a pull. Returns what the answerer does not know yet, to be sent to it as a fix.
-    pub fn apply(&mut self, id: PartitionId, delta: &Delta) -> Items {
+    /// Begins a pull of a partition: its ticket, and what was seen so far. `None` when it is not held.
+    pub fn begin_pull(&mut self, id: PartitionId) -> Option<(u64, Clock)> {
+        let place = self.place(id)?;
+        self.pulls += 1;
+        self.held[place].1.begin_pull(self.pulls);
+        self.account(place);
+        self.keep_bound();
+        Some((self.pulls, self.held[place].1.clock.clone()))
+    }
+
+    /// Takes in an answer to a pull. Returns what the answerer does not know yet, to be sent to it as a fix, or `None` for
+    /// an answer that is not to be believed: to an earlier life, to another pull, or overtaken by what was forgotten since.
+    pub fn apply(&mut self, id: PartitionId, delta: &Delta) -> Option<Items> {
+        let place = self.place(id).filter(|_| delta.to == self.address)?;
+        let partition = &mut self.held[place].1;
+        if !partition.awaits(delta.ticket) || !partition.peers.iter().any(|peer| peer.address == delta.from) {
+            return None;
+        }
         let mut newer = Items::default();
-        // An answer to an earlier life of this node says nothing about what this one has.
-        if delta.to != self.address {
-            return newer;
-        }
-        let Some(place) = self.place(id) else { return newer };
-        if !self.held[place].1.peers.iter().any(|peer| peer.address == delta.from) {
-            return newer;
-        }
         // What is stable elsewhere needs no marker here either, so it is known before the items are.
-        self.held[place].1.stable.join(&delta.stable);
+        partition.stable.join(&delta.stable);
         for item in delta.items.iter() {
             if self.held[place].1.clock.has(item.dot) {
                 continue;
@@ -200,7 +209,7 @@ impl Node {
         self.account(place);
         self.forget_stable(usize::MAX);
         self.keep_bound();
-        newer
+        Some(newer)
     }
 
     /// The last chunk is in: what the answerer has seen, this node has seen.
@@ -209,6 +218,7 @@ impl Node {
             self.drop_unconfirmed(place, loss);
         }
         let partition = &mut self.held[place].1;
+        partition.pull = None;
         partition.clock.join(&delta.clock);
         partition.heard(delta.from, &delta.clock);
         if delta.synced {
