@@ -84,10 +84,15 @@ impl Get {
         self.authorities >= self.wanted && self.live.is_some() && self.live >= self.marker
     }
 
-    /// True when this answer counts more than those before it, so that its value is the one to keep.
+    /// True when this answer counts more than those before it, so that its value is the one to keep: a synced owner's
+    /// more than any other's, and then the newer one.
     #[inline]
-    pub fn improves(&self, version: Version) -> bool {
-        Some(version) > self.live.max(self.doubtful)
+    pub fn improves(&self, read: Read) -> bool {
+        match read.known {
+            Known::Live(version) if read.synced => Some(version) > self.live,
+            Known::Live(version) => self.authorities == 0 && Some(version) > self.doubtful,
+            Known::Marker(_) | Known::Nothing => false,
+        }
     }
 
     /// How it ended. On a hit the caller has been lent the value.
@@ -138,6 +143,19 @@ mod tests {
     fn an_owner_that_is_not_synced_is_heard_only_when_no_other_answers() {
         assert_eq!(hear(1, &[(Known::Live(at(9)), false), (Known::Nothing, true)]), (false, Answer::Miss));
         assert_eq!(hear(1, &[(Known::Live(at(9)), false)]), (false, hit(9)));
+    }
+
+    #[test]
+    fn the_value_that_is_kept_is_the_one_that_is_answered_with() {
+        let answers = [(9, false), (3, true), (5, false), (2, true), (4, true)];
+        let (mut get, mut kept) = (Get::new(5), None);
+        for (timestamp, synced) in answers {
+            let read = Read { known: Known::Live(at(timestamp)), synced };
+            kept = if get.improves(read) { Some(timestamp) } else { kept };
+            get.hear(read);
+        }
+        get.wanted = 1;
+        assert_eq!((kept.map(hit), get.outcome()), (Some(hit(4)), hit(4)));
     }
 
     #[test]

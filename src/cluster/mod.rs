@@ -261,9 +261,9 @@ impl<R: Runtime> Cluster<R> {
             let mut at = usize::from(first.is_some());
             let mut enough = first.take().is_some_and(|read| get.hear(read));
             while !enough && let Some(owner) = self.routes.owner(partition, at) {
-                let better = &mut |version: Version, lent: Lent<'_>| {
-                    if get.improves(version) {
-                        take(version, lent);
+                let better = &mut |read: Read, lent: Lent<'_>| {
+                    if get.improves(read) {
+                        take(read, lent);
                     }
                 };
                 match self.runtime.read(owner, key, touch, wait, better) {

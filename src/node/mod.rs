@@ -29,8 +29,8 @@ use memory::{At, Entry, Memory, PAGE_BYTES, State};
 use partition::Partition;
 use payload::Payload;
 
-/// Called with a live value and its version while the node still holds it. It must not wait for anything.
-pub type Take<'t> = &'t mut dyn FnMut(Version, Lent<'_>);
+/// Called with what will be answered and the live value, while the node still holds it. It must not wait for anything.
+pub type Take<'t> = &'t mut dyn FnMut(Read, Lent<'_>);
 
 /// Markers may take one part in so many of a node's memory.
 const MARKER_PART: usize = 8;
@@ -150,12 +150,13 @@ impl Node {
             return Read { known: Known::Marker(version), synced };
         }
         self.stats.hits += u64::from(touch);
+        let read = Read { known: Known::Live(version), synced };
         let (payload, unframed) = (slot.payload(), slot.unframed());
         match payload.share(unframed) {
-            Some(share) => take(version, Lent::Share(share)),
-            None => take(version, Lent::Now(payload.value_as(unframed))),
+            Some(share) => take(read, Lent::Share(share)),
+            None => take(read, Lent::Now(payload.value_as(unframed))),
         }
-        Read { known: Known::Live(version), synced }
+        read
     }
 
     /// Accepts a write under a new dot, unless something as new is known.

@@ -92,7 +92,7 @@ pub(super) fn get_many<'py>(
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let found = PyDict::new(py);
-    let mut keys = keys.try_iter()?;
+    let mut keys = convert::keys(keys)?;
     loop {
         let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
@@ -117,7 +117,7 @@ pub(super) fn remove_many(
     quorum: Option<Quorum>,
 ) -> PyResult<usize> {
     convert::timestamp(timestamp)?;
-    let mut keys = keys.try_iter()?;
+    let mut keys = convert::keys(keys)?;
     let mut removed = 0;
     loop {
         let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;

@@ -333,7 +333,9 @@ impl Cache {
         let (members, live) = (view.members().count(), view.live().len());
         let down = if live < members { format!(", {} down", members - live) } else { String::new() };
         let closed = if cluster.is_closed() { ", closed" } else { "" };
-        format!("<Cache: {members} nodes, {} replicas{down}{closed}>", view.replicas())
+        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (nodes, replicas) = (counted(members, "node"), counted(usize::from(view.replicas()), "replica"));
+        format!("<Cache: {nodes}, {replicas}{down}{closed}>")
     }
 
     fn __reduce__(&self) -> PyResult<()> {

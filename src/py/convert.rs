@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyString};
+use pyo3::types::{PyBool, PyInt, PyIterator, PyString};
 
 use super::codec::type_name;
 use super::errors::raise;
@@ -105,6 +105,14 @@ pub(super) fn interval(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     let wrong =
         || format!("gossip_interval is {seconds}, but must be from 0.001 to 3600 seconds, or None; nothing was done");
     interval.map(Some).ok_or_else(|| PyValueError::new_err(wrong()))
+}
+
+/// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.
+pub(super) fn keys<'py>(keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
+    if keys.is_instance_of::<PyString>() {
+        return Err(wrong_type("keys", "an iterable of str", keys));
+    }
+    keys.try_iter()
 }
 
 fn wrong_type(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyErr {
