@@ -41,7 +41,7 @@ pub enum Error {
     /// There is no such node. Nothing was done.
     NoSuchNode {
         /// Which node was named.
-        node: usize,
+        node: String,
         /// The nodes that there are.
         nodes: Vec<NodeId>,
     },

@@ -59,8 +59,8 @@ BAD_CACHES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"replicas": 4}, ValueError, "replicas is 4, but must be from 1 to 3"),
     ({"nodes": 7, "replicas": 8}, ValueError, "replicas is 8, but must be from 1 to 7"),
     ({"replicas": -1}, ValueError, "replicas is -1, but must be from 1 to 3"),
-    ({"replicas": False}, TypeError, "replicas must be int or None, not bool"),
-    ({"replicas": "all"}, TypeError, "replicas must be int or None, not str"),
+    ({"replicas": False}, TypeError, "replicas must be int.*, not bool"),
+    ({"replicas": "all"}, TypeError, "replicas must be int.*, not str"),
     ({"node_capacity": 0}, ValueError, f"node_capacity is 0 bytes, but must be {CAPACITIES}"),
     ({"node_capacity": 16383}, ValueError, f"node_capacity is 16383 bytes, but must be {CAPACITIES}"),
     ({"node_capacity": "15.9KiB"}, ValueError, f"node_capacity is 16281 bytes, but must be {CAPACITIES}"),
@@ -87,8 +87,8 @@ BAD_CACHES: list[tuple[dict[str, Any], type[Exception], str]] = [
             ({name: 2, "replicas": 1}, ValueError, "QUORUM is 2, but must be from 1 to 1"),
             ({name: "two"}, ValueError, "QUORUM is 'two', but must be \"one\", \"majority\", \"all\" or an int"),
             ({name: "ALL"}, ValueError, "QUORUM is 'ALL', but must be \"one\", \"majority\", \"all\" or an int"),
-            ({name: True}, TypeError, "QUORUM must be int or str, not bool"),
-            ({name: 1.0}, TypeError, "QUORUM must be int or str, not float"),
+            ({name: True}, TypeError, "QUORUM must be int.*, not bool"),
+            ({name: 1.0}, TypeError, "QUORUM must be int.*, not float"),
         )
     ),
     ({"gossip_interval": 0}, ValueError, "gossip_interval is 0.*, but must be from 0.001.* to 3600.*, or None"),
@@ -187,13 +187,13 @@ def test_a_str_with_a_lone_surrogate_is_no_key(key: str, cache: Cache) -> None:
     check_refused(cache, WITH_A_KEY, key, ValueError, "surrogates not allowed")
 
 
-@pytest.mark.parametrize("timestamp", [-1, -(2**63), -(2**70), Number(-1)])
+@pytest.mark.parametrize("timestamp", [-1, -(2**63), -(2**70), Number(-2)])
 def test_a_negative_timestamp_is_a_value_error(timestamp: int, cache: Cache) -> None:
     message = rf"^timestamp is {int(timestamp)}, but must be from 0 to 2\*\*63-1; nothing was done$"
     check_refused(cache, WITH_A_TIMESTAMP, timestamp, ValueError, message)
 
 
-@pytest.mark.parametrize("timestamp", [2**63, 2**64 - 1, 2**64, 2**200, Number(2**63)])
+@pytest.mark.parametrize("timestamp", [2**63, 2**64 - 1, 2**64, 2**200, Number(2**63 + 1)])
 def test_a_timestamp_above_2_to_63_is_an_overflow_error(timestamp: int, cache: Cache) -> None:
     message = rf"^timestamp is {int(timestamp)}, but must be from 0 to 2\*\*63-1; nothing was done$"
     check_refused(cache, WITH_A_TIMESTAMP, timestamp, OverflowError, message)
@@ -231,7 +231,7 @@ def test_an_unknown_word_for_a_quorum_is_a_value_error(quorum: str, cache: Cache
 
 @pytest.mark.parametrize("quorum", [True, 1.0, b"one"], ids=repr)
 def test_a_quorum_of_another_type_is_a_type_error(quorum: Any, cache: Cache) -> None:
-    message = f"^(read|write)_quorum must be int or str, not {type(quorum).__name__}; nothing was done$"
+    message = f"^(read|write)_quorum must be int.*, not {type(quorum).__name__}; nothing was done$"
     check_refused(cache, WITH_A_QUORUM, quorum, TypeError, message)
 
 
@@ -340,7 +340,8 @@ def test_a_str_of_the_users_own_is_a_key(cache: Cache) -> None:
 def test_a_capacity_is_bytes_or_text(text: int | str, size: int) -> None:
     cache = Cache(2, node_capacity=text, gossip_interval=None)
     assert [node.bytes_max for node in cache.nodes()] == [size, size]
-    assert cache.nodes()[cache.add_node(text)].bytes_max == size
+    assert cache.add_node(text) == 2
+    assert cache.nodes()[2].bytes_max == size
 
 
 def test_large_capacities_take_no_memory_before_they_are_used() -> None:

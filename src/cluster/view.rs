@@ -212,7 +212,7 @@ impl View {
     pub fn find(&self, node: usize) -> Result<Member, Error> {
         let found = NodeId::try_from(node).ok().and_then(|node| self.member(node));
         found.ok_or_else(|| Error::NoSuchNode {
-            node,
+            node: node.to_string(),
             nodes: self.members().map(|member| member.address.node).collect(),
         })
     }

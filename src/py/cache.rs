@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use super::codec::{LARGE_BYTES, Taken, encode, hit};
-use super::convert;
+use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
 use super::report::{NodeStatus, SyncReport};
@@ -59,8 +59,7 @@ impl Cache {
     #[inline]
     pub(super) fn quorum(&self, argument: &'static str, quorum: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Quorum>> {
         let Some(given) = quorum else { return Ok(None) };
-        let quorum = convert::quorum(argument, given)?;
-        self.cluster()?.config().check_quorum(argument, quorum).map(Some).map_err(raise)
+        convert::quorum(argument, given, self.cluster()?.config().replicas()).map(Some)
     }
 
     /// Runs what takes long with the GIL released.
@@ -73,7 +72,7 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Some(0.1)))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None)))]
     #[pyo3(
         text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1)"
     )]
@@ -84,21 +83,25 @@ impl Cache {
         node_capacity: Option<&Bound<'_, PyAny>>,
         write_quorum: Option<&Bound<'_, PyAny>>,
         read_quorum: Option<&Bound<'_, PyAny>>,
-        gossip_interval: Option<f64>,
+        gossip_interval: Given<'_>,
     ) -> PyResult<Self> {
-        let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes))?;
-        let replicas = replicas.map(|replicas| convert::count("replicas", replicas)).transpose()?;
+        let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
+        let replicas =
+            replicas.map(|replicas| convert::count("replicas", replicas, &format!("from 1 to {nodes}"))).transpose()?;
         let mut config = Config::new(nodes, replicas).map_err(raise)?;
+        let replicas = config.replicas();
         if let Some(capacity) = node_capacity {
             config = config.node_bytes(convert::size("node_capacity", capacity)?).map_err(raise)?;
         }
         if let Some(quorum) = write_quorum {
-            config = config.write_quorum(convert::quorum("write_quorum", quorum)?).map_err(raise)?;
+            config = config.write_quorum(convert::quorum("write_quorum", quorum, replicas)?).map_err(raise)?;
         }
         if let Some(quorum) = read_quorum {
-            config = config.read_quorum(convert::quorum("read_quorum", quorum)?).map_err(raise)?;
+            config = config.read_quorum(convert::quorum("read_quorum", quorum, replicas)?).map_err(raise)?;
         }
-        config = config.gossip_interval(convert::interval(gossip_interval)?).map_err(raise)?;
+        if let Given(Some(interval)) = gossip_interval {
+            config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
+        }
         let miss = miss(py, py.None().bind(py))?.unbind();
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
@@ -215,14 +218,14 @@ impl Cache {
     /// live nodes on the ring stand in. Raises ValueError if there is no such node.
     #[pyo3(signature = (node, lose_memory=true))]
     fn fail_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>, lose_memory: bool) -> PyResult<()> {
-        let node = convert::count("node", node)?;
+        let node = convert::node(self.cluster()?, node)?;
         self.detached(py, |cluster| cluster.fail_node(node, lose_memory))?.map_err(raise)
     }
 
     /// Brings a node back. When it returns, the node has pulled what it missed from every node it can reach. Raises
     /// ValueError if there is no such node.
     fn recover_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
-        let node = convert::count("node", node)?;
+        let node = convert::node(self.cluster()?, node)?;
         self.detached(py, |cluster| cluster.recover_node(node))?.map_err(raise)
     }
 
@@ -237,7 +240,7 @@ impl Cache {
     /// Takes a node out for good. A live one hands over first what the others lack. Raises ValueError if there is no such
     /// node or it is the last.
     fn remove_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
-        let node = convert::count("node", node)?;
+        let node = convert::node(self.cluster()?, node)?;
         self.detached(py, |cluster| cluster.remove_node(node))?.map_err(raise)
     }
 
@@ -245,7 +248,7 @@ impl Cache {
     /// ValueError for a node that is not there or on both sides.
     fn cut(&self, py: Python<'_>, side_a: &Bound<'_, PyAny>, side_b: &Bound<'_, PyAny>) -> PyResult<()> {
         let side = |nodes: &Bound<'_, PyAny>| {
-            nodes.try_iter()?.map(|node| convert::count("node", &node?)).collect::<PyResult<Vec<_>>>()
+            nodes.try_iter()?.map(|node| convert::node(self.cluster()?, &node?)).collect::<PyResult<Vec<_>>>()
         };
         let (a, b) = (side(side_a)?, side(side_b)?);
         self.detached(py, |cluster| cluster.cut(&a, &b))?.map_err(raise)
@@ -270,7 +273,7 @@ impl Cache {
     /// One node, to talk to as if connected to it. Raises ValueError if there is no such node.
     fn node(&self, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
         let cluster = self.cluster()?;
-        let id = cluster.view().find(convert::count("node", node)?).map_err(raise)?.address.node;
+        let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
         Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
     }
 

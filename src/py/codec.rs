@@ -20,7 +20,7 @@ use crate::version::Timestamp;
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
 pub(super) const LARGE_BYTES: usize = 16 * 1024;
 
-/// Payloads from here on stand outside of pickle's frames, which hold at most so many bytes.
+/// From this length on pickle writes a string outside of its frames.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 const PROTO_5: [u8; 2] = [0x80, 5];
@@ -114,21 +114,9 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
 
 /// The bytes of a long string, and whether they are a frame's body.
 fn long_text(head: &[u8], text: &[u8]) -> (Vec<u8>, bool) {
-    // A frame that has grown to its limit with the payload ends before `STOP`; a payload that alone reaches it has none.
-    let frame_bytes = head.len() + text.len() + 1;
-    let framed = frame_bytes < FRAME_BYTES_MAX;
-    let mut bytes = Vec::with_capacity(PROTO_5.len() + 9 + frame_bytes + 1);
-    if !framed {
-        bytes.extend_from_slice(&PROTO_5);
-        if text.len() < FRAME_BYTES_MAX {
-            bytes.push(0x95);
-            bytes.extend_from_slice(&(frame_bytes as u64).to_le_bytes());
-        }
-    }
-    bytes.extend_from_slice(head);
-    bytes.extend_from_slice(text);
-    bytes.extend_from_slice(&[MEMOIZE, STOP]);
-    (bytes, framed)
+    let framed = text.len() < FRAME_BYTES_MAX;
+    let proto = if framed { &[][..] } else { &PROTO_5 };
+    ([proto, head, text, &[MEMOIZE, STOP]].concat(), framed)
 }
 
 /// `None`, `bool`, `int` of 64 bits and `float`: the bytes, their number, and whether pickle frames them.

@@ -3,15 +3,19 @@
 
 use std::time::Duration;
 
+use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyIterator, PyString};
+use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyString};
 
 use super::codec::type_name;
 use super::errors::raise;
-use crate::config::{Quorum, parse_bytes};
+use crate::cluster::Cluster;
+use crate::config::{NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
 use crate::entry::Key;
+use crate::error::Error;
 use crate::hybrid_clock;
+use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
 
 /// A key: a `str` that UTF-8 can encode, at most 64 KiB of it.
@@ -52,8 +56,8 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
 /// A size: bytes, or text such as `"1MiB"`.
 pub(super) fn size(argument: &'static str, size: &Bound<'_, PyAny>) -> PyResult<u64> {
     let wrong = || {
-        let expected = "a positive number of bytes, or text such as \"64KiB\", \"1MiB\" or \"2GB\"";
-        PyValueError::new_err(format!("{argument} is {}, but must be {expected}; nothing was done", repr(size)))
+        let range = format!("from {NODE_BYTES_MIN} bytes (16KiB) to {NODE_BYTES_MAX} (1TiB)");
+        out_of_range(argument, size, &format!("bytes, or text such as \"64KiB\", \"1MiB\" or \"2GB\", {range}"))
     };
     if let Ok(text) = size.cast::<PyString>() {
         return parse_bytes(text.to_str()?).ok_or_else(wrong);
@@ -64,47 +68,64 @@ pub(super) fn size(argument: &'static str, size: &Bound<'_, PyAny>) -> PyResult<
     size.extract::<u64>().map_err(|_| wrong())
 }
 
-/// A count: an `int` that is no `bool`; one that is negative or beyond 2**32 is out of any range here.
-pub(super) fn count(argument: &'static str, count: &Bound<'_, PyAny>) -> PyResult<usize> {
-    if !count.is_instance_of::<PyInt>() || count.is_instance_of::<PyBool>() {
-        return Err(wrong_type(argument, "int", count));
-    }
-    let number = count.extract::<u32>();
-    number.map(|number| number as usize).map_err(|_| {
-        PyValueError::new_err(format!(
-            "{argument} is {}, but must not be negative or above 2**32-1; nothing was done",
-            repr(count)
-        ))
-    })
+/// A count: an `int` that is no `bool`. One that is negative or beyond 2**32 is out of any range: `expected` says which.
+pub(super) fn count(argument: &'static str, count: &Bound<'_, PyAny>, expected: &str) -> PyResult<usize> {
+    check_int(argument, count)?;
+    let wrong = |_| out_of_range(argument, count, expected);
+    count.extract::<u32>().map(|number| number as usize).map_err(wrong)
+}
+
+/// The number of a node of this cluster.
+pub(super) fn node(cluster: &Cluster<Embedded>, node: &Bound<'_, PyAny>) -> PyResult<usize> {
+    check_int("node", node)?;
+    let number = node.extract::<u32>().map_or(usize::MAX, |number| number as usize);
+    let view = cluster.view();
+    let nodes = || view.members().map(|member| member.address.node).collect();
+    view.find(number).map_err(|_| raise(Error::NoSuchNode { node: repr(node), nodes: nodes() }))?;
+    Ok(number)
 }
 
 /// A quorum: `"one"`, `"majority"`, `"all"`, or how many.
-pub(super) fn quorum(argument: &'static str, quorum: &Bound<'_, PyAny>) -> PyResult<Quorum> {
+pub(super) fn quorum(argument: &'static str, quorum: &Bound<'_, PyAny>, replicas: u8) -> PyResult<Quorum> {
     if let Ok(text) = quorum.cast::<PyString>() {
         return match text.to_str()? {
             "one" => Ok(Quorum::One),
             "majority" => Ok(Quorum::Majority),
             "all" => Ok(Quorum::All),
-            _ => {
-                let expected = "\"one\", \"majority\", \"all\" or an int";
-                Err(PyValueError::new_err(format!(
-                    "{argument} is {}, but must be {expected}; nothing was done",
-                    repr(quorum)
-                )))
-            }
+            _ => Err(out_of_range(argument, quorum, "\"one\", \"majority\", \"all\" or an int")),
         };
     }
-    // A count beyond 255 is beyond any number of replicas; the range is checked where the replicas are known.
-    Ok(Quorum::Count(count(argument, quorum)?.min(255) as u8))
+    let expected = || format!("from 1 to {replicas}");
+    let count = count(argument, quorum, &expected())?;
+    match u8::try_from(count) {
+        Ok(count) if (1..=replicas).contains(&count) => Ok(Quorum::Count(count)),
+        _ => Err(out_of_range(argument, quorum, &expected())),
+    }
 }
 
-/// Seconds between two rounds of gossip.
-pub(super) fn interval(seconds: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = seconds else { return Ok(None) };
-    let interval = Duration::try_from_secs_f64(seconds).ok();
-    let wrong =
-        || format!("gossip_interval is {seconds}, but must be from 0.001 to 3600 seconds, or None; nothing was done");
-    interval.map(Some).ok_or_else(|| PyValueError::new_err(wrong()))
+/// An argument as it was given, `None` included; or nothing, when it was not given.
+pub(super) struct Given<'py>(pub(super) Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Self(Some(given.to_owned())))
+    }
+}
+
+/// Seconds between two rounds of gossip: a number that is no `bool`, or `None`.
+pub(super) fn interval(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    if seconds.is_none() {
+        return Ok(None);
+    }
+    let is_number = seconds.is_instance_of::<PyFloat>() || seconds.is_instance_of::<PyInt>();
+    if !is_number || seconds.is_instance_of::<PyBool>() {
+        return Err(wrong_type("gossip_interval", "float, int or None", seconds));
+    }
+    let interval = seconds.extract::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wrong = || out_of_range("gossip_interval", seconds, "from 0.001 to 3600 seconds, or None");
+    interval.map(Some).ok_or_else(wrong)
 }
 
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.
@@ -113,6 +134,15 @@ pub(super) fn keys<'py>(keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyItera
         return Err(wrong_type("keys", "an iterable of str", keys));
     }
     keys.try_iter()
+}
+
+fn check_int(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<()> {
+    let is_int = given.is_instance_of::<PyInt>() && !given.is_instance_of::<PyBool>();
+    if is_int { Ok(()) } else { Err(wrong_type(argument, "int", given)) }
+}
+
+fn out_of_range(argument: &str, given: &Bound<'_, PyAny>, expected: &str) -> PyErr {
+    PyValueError::new_err(format!("{argument} is {}, but must be {expected}; nothing was done", repr(given)))
 }
 
 fn wrong_type(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyErr {

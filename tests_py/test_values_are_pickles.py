@@ -1,0 +1,100 @@
+"""What is stored is a plain protocol 5 pickle, byte for byte what `pickle.dumps(value, 5)` gives.
+
+The bytes are not shown by any call, but two values of one key and time are the same write exactly when their bytes are
+the same: putting the other one is then True in both orders, and else False in one of them.
+"""
+
+import pytest
+from conftest import RunProgram
+
+# `Pickled` has the bytes of `pickle.dumps(value, 5)` however the cache writes `value` itself.
+PROGRAM = """
+import math, pickle, random, struct
+from distributed_consistent_cache import Cache
+
+class Pickled:
+    def __init__(self, value):
+        self.value = value
+
+dumps = pickle.dumps
+
+def dumps_of_the_value(given, protocol=None, **options):
+    assert protocol == 5 and not options
+    return dumps(given.value if type(given) is Pickled else given, protocol)
+
+# Before the cache has looked it up.
+pickle.dumps = dumps_of_the_value
+cache = Cache(1, node_capacity="64MiB", gossip_interval=None)
+
+def is_same_write(one, other):
+    cache.remove("key", is_same_write.time)
+    is_same_write.time += 1
+    assert cache.put("key", one, is_same_write.time) is True
+    forth = cache.put("key", other, is_same_write.time)
+    cache.remove("key", is_same_write.time)
+    is_same_write.time += 1
+    assert cache.put("key", other, is_same_write.time) is True
+    back = cache.put("key", one, is_same_write.time)
+    assert forth or back
+    return forth and back
+
+is_same_write.time = 0
+
+def check(value):
+    assert is_same_write(value, Pickled(value)), repr(value)[:100]
+"""
+
+VALUES = {
+    "the method can tell": """
+        for one, other in [(1, 2), (1, 1.0), (1, True), ("a", b"a"), (0.0, -0.0), ("a" * 65536, "a" * 65535 + "b")]:
+            assert not is_same_write(one, Pickled(other)), (one, other)
+        check([1, "a"])
+    """,
+    "None and bool": """
+        for value in (None, True, False):
+            check(value)
+    """,
+    "int": """
+        for bits in [*range(70), 127, 128, 2040, 2041]:
+            for near in range(-2, 3):
+                check(2 ** bits + near)
+                check(-(2 ** bits) + near)
+        rng = random.Random(1)
+        for _ in range(2000):
+            check(rng.getrandbits(rng.randrange(1, 80)) * rng.choice((1, -1)))
+    """,
+    "float": """
+        for value in (0.0, -0.0, 1.5, math.inf, -math.inf, math.nan, 5e-324, 1e308):
+            check(value)
+        rng = random.Random(2)
+        for _ in range(2000):
+            check(struct.unpack("<d", rng.randbytes(8))[0])
+    """,
+    "str": """
+        for length in [*range(300), *range(65500, 65560), 16 * 1024 - 5, 16 * 1024, 131072, 2 ** 20]:
+            for letter in "a", "\\u00e9", "\\u20ac", "\\U0001f980":
+                check(letter * length)
+                check(letter * (length // len(letter.encode())))
+        for text in ("\\ud800", "a\\udfff", "\\ud800" * 70000):
+            check(text)
+    """,
+    "bytes": """
+        for length in [*range(300), *range(65500, 65560), 16 * 1024 - 5, 16 * 1024, 131072, 2 ** 20]:
+            check(random.Random(length).randbytes(length))
+    """,
+    "many": """
+        for value in ("text", b"bytes", 7, 1.5, None, True, "\\u00e9" * 70000, bytes(66000)):
+            is_same_write.time += 1
+            cache.put_many([("key", value)] * 3, is_same_write.time)
+            assert cache.put("key", Pickled(value), is_same_write.time) is True
+            is_same_write.time += 1
+            cache.put("key", Pickled(value), is_same_write.time)
+            assert cache.put_many([("key", value)] * 3, is_same_write.time) == []
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_is_stored_as_pickle_writes_it(kind: str, run_program: RunProgram) -> None:
+    lines = [line[8:] for line in VALUES[kind].splitlines()]
+    assert run_program(PROGRAM + "\n".join(lines)) == ""
