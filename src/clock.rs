@@ -1,18 +1,33 @@
 //! ```text
 //!   accepted writes of one partition          its clock
-//!   a1 a2 a3 .. a5   b1 b2                     upto: a=3 b=2   beyond: {a5}
+//!   a1 a2 a3 .. a5   b1 b2                     upto: a=3 b=2   beyond: {a5}   closed: lives that are over, seen whole
 //! ```
 //! A dot names one accepted write, and a clock is the set of dots a node has seen in a partition: also those it has since
 //! evicted, removed or replaced. Nodes compare what they have *seen*, not what they hold, so that forgetting is not a
 //! difference. (Dotted version vectors: Preguiça, Baquero et al., 2010.)
 //!
-//! Promise: joining is commutative, associative and idempotent, and a clock never unsees a dot.
+//! Promise: joining is commutative, associative and idempotent, and a clock never unsees a dot. A life that is over costs
+//! nothing once every owner has seen all of it: only the last such life of each node is remembered.
 
+use crate::entry::NodeId;
 use crate::hash::point;
 
-/// One life of a node: a new one at every start with empty memory.
+/// One life of a node: a new one at every start with empty memory. Later lives of a node have higher numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
+
+impl Incarnation {
+    /// The `life`-th life that was begun, of this node.
+    pub const fn new(life: u64, node: NodeId) -> Self {
+        Self(life << 8 | node as u64)
+    }
+
+    /// Whose life it is.
+    #[inline]
+    pub const fn node(self) -> NodeId {
+        self.0 as NodeId
+    }
+}
 
 /// The name of one accepted write: the `counter`-th that this life of a node accepted in the partition, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,24 +39,24 @@ pub struct Dot {
 }
 
 /// The set of dots seen in one partition.
-///
-/// The incarnations keep the order in which they were first met, so that a node can name one by its position.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     upto: Vec<(Incarnation, u64)>,
     /// Seen dots above a gap, sorted. Empty unless a message is missing.
     beyond: Vec<Dot>,
+    /// For each node the last of its lives of which, and of all before, every dot counts as seen.
+    closed: Vec<Incarnation>,
 }
 
 impl Clock {
     /// A clock that has seen nothing.
     pub const fn new() -> Self {
-        Self { upto: Vec::new(), beyond: Vec::new() }
+        Self { upto: Vec::new(), beyond: Vec::new(), closed: Vec::new() }
     }
 
     /// True when nothing was seen yet.
     pub fn is_empty(&self) -> bool {
-        self.beyond.is_empty() && self.upto.iter().all(|&(_, counter)| counter == 0)
+        self.beyond.is_empty() && self.closed.is_empty() && self.upto.is_empty()
     }
 
     /// True when the dot was seen.
@@ -49,9 +64,10 @@ impl Clock {
     pub fn has(&self, dot: Dot) -> bool {
         dot.counter <= self.upto_of(dot.incarnation)
             || (!self.beyond.is_empty() && self.beyond.binary_search(&dot).is_ok())
+            || self.is_closed(dot.incarnation)
     }
 
-    /// The highest counter below which there is no gap; 0 when none of this life was seen.
+    /// The highest counter below which there is no gap; 0 when none of this life was seen, or it is closed.
     #[inline]
     pub fn upto_of(&self, incarnation: Incarnation) -> u64 {
         self.upto.iter().find(|&&(known, _)| known == incarnation).map_or(0, |&(_, counter)| counter)
@@ -63,10 +79,21 @@ impl Clock {
         beyond.map_or(self.upto_of(incarnation), |dot| dot.counter)
     }
 
+    /// Whether this life is over and was seen whole.
+    #[inline]
+    pub fn is_closed(&self, incarnation: Incarnation) -> bool {
+        self.closed.iter().any(|&closed| closed.node() == incarnation.node() && incarnation <= closed)
+    }
+
+    /// The lives that are not closed.
+    pub fn open(&self) -> impl Iterator<Item = Incarnation> + '_ {
+        self.upto.iter().map(|&(incarnation, _)| incarnation)
+    }
+
     /// Marks a dot as seen.
     #[inline]
     pub fn see(&mut self, dot: Dot) {
-        let at = self.position(dot.incarnation);
+        let Some(at) = self.position(dot.incarnation) else { return };
         let upto = &mut self.upto[at].1;
         if dot.counter == *upto + 1 {
             *upto += 1;
@@ -83,7 +110,10 @@ impl Clock {
     /// Marks every dot of this life up to `counter` as seen.
     #[inline]
     pub fn see_upto(&mut self, incarnation: Incarnation, counter: u64) {
-        let at = self.position(incarnation);
+        if counter == 0 {
+            return;
+        }
+        let Some(at) = self.position(incarnation) else { return };
         if counter > self.upto[at].1 {
             self.upto[at].1 = counter;
             if !self.beyond.is_empty() {
@@ -92,8 +122,28 @@ impl Clock {
         }
     }
 
+    /// Marks every dot of this life, and of all earlier lives of its node, as seen.
+    pub fn close(&mut self, incarnation: Incarnation) {
+        match self.closed.iter_mut().find(|closed| closed.node() == incarnation.node()) {
+            Some(closed) if *closed >= incarnation => return,
+            Some(closed) => *closed = incarnation,
+            None => {
+                self.closed.reserve_exact(1);
+                self.closed.push(incarnation);
+            }
+        }
+        let stays = |other: Incarnation| other.node() != incarnation.node() || other > incarnation;
+        self.upto.retain(|&(other, _)| stays(other));
+        self.beyond.retain(|dot| stays(dot.incarnation));
+        self.upto.shrink_to_fit();
+        self.beyond.shrink_to_fit();
+    }
+
     /// Adds all that `other` has seen.
     pub fn join(&mut self, other: &Self) {
+        for &incarnation in &other.closed {
+            self.close(incarnation);
+        }
         for &(incarnation, counter) in &other.upto {
             self.see_upto(incarnation, counter);
         }
@@ -102,55 +152,50 @@ impl Clock {
         }
     }
 
-    /// The part that both have seen without a gap: what is below it, both know.
-    pub fn meet(&self, other: &Self) -> Self {
-        let common =
-            |&(incarnation, counter): &(Incarnation, u64)| (incarnation, counter.min(other.upto_of(incarnation)));
-        Self { upto: self.upto.iter().map(common).filter(|&(_, counter)| counter > 0).collect(), beyond: Vec::new() }
-    }
-
     /// True when every dot of `other` was seen.
     pub fn covers(&self, other: &Self) -> bool {
         let seen_run = |&(incarnation, counter): &(Incarnation, u64)| {
             let upto = self.upto_of(incarnation);
-            upto >= counter || (upto + 1..=counter).all(|counter| self.has(Dot { incarnation, counter }))
+            upto >= counter
+                || self.is_closed(incarnation)
+                || (upto + 1..=counter).all(|counter| self.has(Dot { incarnation, counter }))
         };
-        other.upto.iter().all(seen_run) && other.beyond.iter().all(|&dot| self.has(dot))
+        other.upto.iter().all(seen_run)
+            && other.beyond.iter().all(|&dot| self.has(dot))
+            && other.closed.iter().all(|&incarnation| self.is_closed(incarnation))
     }
 
     /// A 64-bit fingerprint that does not depend on the order in which the lives were met.
     pub fn fingerprint(&self) -> u64 {
-        let runs = self.upto.iter().filter(|&&(_, counter)| counter > 0);
-        let runs = runs.map(|&(incarnation, counter)| point(&[0, incarnation.0, counter]));
+        let runs = self.upto.iter().map(|&(incarnation, counter)| point(&[0, incarnation.0, counter]));
         let dots = self.beyond.iter().map(|dot| point(&[1, dot.incarnation.0, dot.counter]));
-        runs.chain(dots).fold(0, |sum, part| sum.wrapping_add(part))
-    }
-
-    /// The place of a life in this clock, made when it is new. It never changes, so it names the life in 16 bits.
-    #[inline]
-    pub fn position(&mut self, incarnation: Incarnation) -> usize {
-        if let Some(at) = self.upto.iter().position(|&(known, _)| known == incarnation) {
-            return at;
-        }
-        self.upto.reserve_exact(1);
-        self.upto.push((incarnation, 0));
-        self.upto.len() - 1
-    }
-
-    /// The life at a place that [`Clock::position`] gave.
-    #[inline]
-    pub fn incarnation_at(&self, position: usize) -> Incarnation {
-        self.upto[position].0
+        let closed = self.closed.iter().map(|incarnation| point(&[4, incarnation.0]));
+        runs.chain(dots).chain(closed).fold(0, |sum, part| sum.wrapping_add(part))
     }
 
     /// The dots below and including `dot` of its life that this clock has seen.
     pub fn down_from(&self, dot: Dot) -> Self {
-        let upto = self.upto_of(dot.incarnation).min(dot.counter);
-        let beyond =
-            self.beyond.iter().copied().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
-        let mut below = Self { upto: vec![(dot.incarnation, upto)], beyond: beyond.collect() };
+        let mut below = Self::new();
+        below.see_upto(dot.incarnation, self.upto_of(dot.incarnation).min(dot.counter));
+        let beyond = self.beyond.iter().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
+        beyond.for_each(|&dot| below.see(dot));
         below.see(dot);
         below
+    }
+
+    /// True when every dot seen here is of this life or is in `other`, and there is no gap.
+    pub fn is_of(&self, incarnation: Incarnation, other: &Self) -> bool {
+        let known = |&(life, counter): &(Incarnation, u64)| {
+            life == incarnation || other.upto_of(life) >= counter || other.is_closed(life)
+        };
+        self.beyond.is_empty() && self.upto.iter().all(known)
+    }
+
+    /// True when both have seen the same of an open life.
+    pub fn is_same_of(&self, life: Incarnation, other: &Self) -> bool {
+        let beyond =
+            |clock: &Self| clock.beyond.iter().filter(|dot| dot.incarnation == life).copied().collect::<Vec<_>>();
+        self.upto_of(life) == other.upto_of(life) && beyond(self) == beyond(other)
     }
 
     /// How many dots were seen above a gap.
@@ -161,13 +206,29 @@ impl Clock {
 
     /// Bytes this clock holds beside its own struct.
     #[inline]
-    pub fn heap_bytes(&self) -> usize {
-        self.upto.capacity() * size_of::<(Incarnation, u64)>() + self.beyond.capacity() * size_of::<Dot>()
+    pub const fn heap_bytes(&self) -> usize {
+        self.upto.capacity() * size_of::<(Incarnation, u64)>()
+            + self.beyond.capacity() * size_of::<Dot>()
+            + self.closed.capacity() * size_of::<Incarnation>()
     }
 
-    /// Bytes of this clock in a message: 16 for each life and for each dot above a gap, and two counts.
-    pub fn message_bytes(&self) -> usize {
-        4 + 16 * (self.upto.len() + self.beyond.len())
+    /// Bytes of this clock in a message: 16 for each open life and each dot above a gap, 8 for each closed one, 6 for counts.
+    pub const fn message_bytes(&self) -> usize {
+        6 + 16 * (self.upto.len() + self.beyond.len()) + 8 * self.closed.len()
+    }
+
+    /// The place of an open life, made when it is new; `None` for a closed one.
+    #[inline]
+    fn position(&mut self, incarnation: Incarnation) -> Option<usize> {
+        if let Some(at) = self.upto.iter().position(|&(known, _)| known == incarnation) {
+            return Some(at);
+        }
+        if self.is_closed(incarnation) {
+            return None;
+        }
+        self.upto.reserve_exact(1);
+        self.upto.push((incarnation, 0));
+        Some(self.upto.len() - 1)
     }
 
     fn drain(&mut self, at: usize) {
@@ -195,27 +256,29 @@ impl Eq for Clock {}
 mod tests {
     use super::*;
 
-    fn dot(incarnation: u64, counter: u64) -> Dot {
-        Dot { incarnation: Incarnation(incarnation), counter }
+    /// Lives of three nodes: the life's number is its counter, its node the remainder by three.
+    fn dot(life: u64, counter: u64) -> Dot {
+        Dot { incarnation: Incarnation::new(life, (life % 3) as NodeId), counter }
     }
 
     #[test]
     fn a_gap_is_remembered_and_closes_when_the_missing_dot_arrives() {
-        let mut clock = Clock::default();
+        let mut clock = Clock::new();
         for counter in [1, 3, 4, 6] {
             clock.see(dot(7, counter));
         }
+        let life = dot(7, 1).incarnation;
         assert!(clock.has(dot(7, 4)) && !clock.has(dot(7, 2)) && !clock.has(dot(7, 5)));
-        assert_eq!((clock.upto_of(Incarnation(7)), clock.last_of(Incarnation(7))), (1, 6));
+        assert_eq!((clock.upto_of(life), clock.last_of(life)), (1, 6));
         clock.see(dot(7, 2));
-        assert_eq!(clock.upto_of(Incarnation(7)), 4);
+        assert_eq!(clock.upto_of(life), 4);
         clock.see(dot(7, 5));
-        assert_eq!((clock.upto_of(Incarnation(7)), clock.beyond.len()), (6, 0));
+        assert_eq!((clock.upto_of(life), clock.gaps()), (6, 0));
     }
 
     #[test]
     fn equality_and_fingerprint_do_not_depend_on_the_order_of_seeing() {
-        let (mut a, mut b) = (Clock::default(), Clock::default());
+        let (mut a, mut b) = (Clock::new(), Clock::new());
         let dots = [dot(1, 1), dot(2, 1), dot(2, 2), dot(1, 3), dot(3, 2)];
         dots.iter().for_each(|&d| a.see(d));
         dots.iter().rev().for_each(|&d| b.see(d));
@@ -223,5 +286,25 @@ mod tests {
         assert_eq!(a.fingerprint(), b.fingerprint());
         b.see(dot(1, 2));
         assert!(b.covers(&a) && !a.covers(&b) && a.fingerprint() != b.fingerprint());
+    }
+
+    #[test]
+    fn a_closed_life_and_those_before_it_are_seen_whole_and_cost_one_word_a_node() {
+        let mut clock = Clock::new();
+        for life in [1, 4, 7, 10, 2] {
+            clock.see(dot(life, 2));
+        }
+        clock.close(dot(7, 1).incarnation);
+        assert!(clock.has(dot(1, 9)) && clock.has(dot(4, 1)) && clock.has(dot(7, 3)));
+        assert!(clock.has(dot(10, 2)) && !clock.has(dot(10, 1)) && !clock.has(dot(2, 1)));
+        clock.close(dot(4, 1).incarnation);
+        clock.see(dot(4, 5));
+        assert_eq!((clock.closed.len(), clock.upto.len(), clock.beyond.len()), (1, 2, 2));
+
+        let mut other = Clock::new();
+        other.see(dot(7, 1));
+        assert!(clock.covers(&other) && !other.covers(&clock));
+        other.join(&clock);
+        assert_eq!((other.fingerprint(), other.upto.len()), (clock.fingerprint(), 2));
     }
 }

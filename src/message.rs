@@ -144,6 +144,8 @@ pub enum Reply {
     Seen {
         /// The node held a value that the write replaced or removed.
         was_live: bool,
+        /// All that the node has seen from others than this coordinator is stable.
+        quiet: bool,
         /// What the node knows that is newer.
         newer: Option<Box<Items>>,
     },

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import settings
 
-# A shared machine may be slow at any moment: no example fails for its time. A failure prints the line that brings it back.
+# A shared machine may be slow at any moment: no example fails for its time. A failure prints what brings it back.
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
@@ -54,7 +54,9 @@ def _run_program(source: str, *, seconds: float = 60.0) -> str:
         _end_session(process.pid)
         output, errors = process.communicate()
         pytest.fail(f"the program was not done after {seconds:g} s\nstdout: {output}\nstderr: {errors}")
-    assert (process.returncode, errors) == (0, ""), f"exit code {process.returncode}\nstdout: {output}\nstderr: {errors}"
+    assert (process.returncode, errors) == (0, ""), (
+        f"exit code {process.returncode}\nstdout: {output}\nstderr: {errors}"
+    )
     return output
 
 

@@ -194,7 +194,9 @@ def live_through(steps: Iterable[Step], start: int, replicas: int) -> None:
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data(), start=st.integers(1, 8), steps=steps)
-def test_any_writes_and_any_failures_agree_with_a_dictionary(data: st.DataObject, start: int, steps: list[Step]) -> None:
+def test_any_writes_and_any_failures_agree_with_a_dictionary(
+    data: st.DataObject, start: int, steps: list[Step]
+) -> None:
     live_through(steps, start, data.draw(st.integers(1, start), "replicas"))
 
 

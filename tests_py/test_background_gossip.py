@@ -1,14 +1,14 @@
 """Gossip in the background makes the nodes agree by itself; without it they agree when they are told to."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from helpers import copies
 
 from distributed_consistent_cache import Cache
+from helpers import copies
 
 KEYS = [f"key {number}" for number in range(50)]
 
@@ -90,7 +90,7 @@ def test_a_round_of_gossip_tells_what_it_moved() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="threads of the process are counted in /proc")
 def test_closing_or_dropping_a_cache_ends_its_thread() -> None:
     def threads() -> int:
-        return len(os.listdir("/proc/self/task"))
+        return len(list(Path("/proc/self/task").iterdir()))
 
     warm_up = Cache(gossip_interval=0.01)
     warm_up.put_many((key, 1) for key in [*KEYS, *map(str, range(1000))])

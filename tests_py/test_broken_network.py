@@ -1,11 +1,12 @@
 """A broken network splits the nodes; both sides go on, and after it is healed all agree on the newest."""
 
+import random
 from typing import Any
 
 import pytest
-from helpers import owners_hold
 
 from distributed_consistent_cache import Cache
+from helpers import owners_hold
 
 KEYS = [f"key {number}" for number in range(50)]
 
@@ -98,8 +99,6 @@ def test_a_caller_reaches_both_sides() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_writes_on_both_sides_of_many_cuts_converge(seed: int) -> None:
-    import random
-
     rng = random.Random(seed)
     nodes = rng.randint(3, 7)
     cache = Cache(nodes, rng.randint(2, nodes), gossip_interval=None)
@@ -128,6 +127,20 @@ def test_writes_on_both_sides_of_many_cuts_converge(seed: int) -> None:
         expected = (timestamp, timestamp) if is_put else (None, -1)
         assert owners_hold(cache, key) == [expected] * cache.replicas, key
     assert len(cache) == sum(is_put for _, is_put in newest.values())
+
+
+def test_a_write_refused_for_a_newer_one_brings_the_newer_one() -> None:
+    for told_late in ("put", "remove"):
+        cache = Cache(2, 2, gossip_interval=None)
+        cache.cut([0], [1])
+        cache.node(1).put("key", "newer", 9)
+        cache.heal()
+        if told_late == "put":
+            assert cache.node(0).put("key", "older", 5) is False
+        else:
+            assert cache.node(0).remove("key", 5) is False
+        assert cache.sync().converged
+        assert owners_hold(cache, "key") == [("newer", 9)] * 2
 
 
 def test_a_node_that_crashes_while_cut_off_from_some_catches_up_with_all_after_healing() -> None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from helpers import copies, owners_hold, state
 
 from distributed_consistent_cache import Cache, CacheError, ValueTooLargeError
+from helpers import copies, owners_hold, state
 
 
 def check_bound(cache: Cache) -> None:
@@ -46,7 +46,9 @@ def test_a_node_of_1_mib_holds_5500_entries_of_16_byte_keys_and_100_byte_values(
         assert node.entries >= 5500, node
 
 
-@pytest.mark.parametrize(("nodes", "replicas", "capacity"), [(1, 1, "16KiB"), (3, 2, "64KiB"), (5, 3, "32KiB"), (2, 2, "1MiB")])
+@pytest.mark.parametrize(
+    ("nodes", "replicas", "capacity"), [(1, 1, "16KiB"), (3, 2, "64KiB"), (5, 3, "32KiB"), (2, 2, "1MiB")]
+)
 def test_no_step_takes_a_node_beyond_its_capacity(nodes: int, replicas: int, capacity: str) -> None:
     cache = Cache(nodes, replicas, capacity, gossip_interval=None)
     rng = random.Random(5)

@@ -232,7 +232,7 @@ def test_evicting_on_one_node_removes_nothing_from_another() -> None:
     # Each node has its own order of use: a get counts where it was answered.
     cache = Cache(2, 2, node_capacity="64KiB", gossip_interval=None)
     keys = [f"key {number:03}" for number in range(100)]
-    cache.put_many({key: b"x" * 100 for key in keys})
+    cache.put_many(dict.fromkeys(keys, b"x" * 100))
     answering, other = cache.owners(keys[0])
     first = [key for key in keys if cache.owners(key) == [answering, other]]
     number = 0
@@ -250,7 +250,10 @@ def test_evicting_on_one_node_removes_nothing_from_another() -> None:
 def test_a_sync_brings_back_nothing_that_was_evicted() -> None:
     cache = Cache(3, 3, node_capacity="32KiB", gossip_interval=None)
     cache.put_many((f"key {number}", bytes(100)) for number in range(2000))
-    held = {node: {key for key in map("key {}".format, range(2000)) if cache.node(node).get(key)[1] >= 0} for node in range(3)}
+    held = {
+        node: {key for key in map("key {}".format, range(2000)) if cache.node(node).get(key)[1] >= 0}
+        for node in range(3)
+    }
     evictions = [node.evictions for node in cache.nodes()]
     for _ in range(3):
         assert cache.sync().converged

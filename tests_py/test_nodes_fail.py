@@ -4,9 +4,9 @@ from itertools import combinations, permutations
 from typing import Any
 
 import pytest
-from helpers import copies, owners_hold
 
 from distributed_consistent_cache import Cache, NodeDownError, NoLiveNodeError
+from helpers import copies, owners_hold
 
 KEYS = [f"key {number}" for number in range(60)]
 
@@ -187,7 +187,7 @@ def test_when_every_node_is_down_a_put_is_an_error_and_a_get_a_miss() -> None:
         lambda: cache.put("key", 1, write_quorum="one"),
     ]
     for call in calls:
-        with pytest.raises(NoLiveNodeError, match="^every node is down; nothing was written"):
+        with pytest.raises(NoLiveNodeError, match=r"^every node is down; nothing was written"):
             call()
     assert cache.get(KEYS[0]) == (None, -1)
     assert cache.get(KEYS[0], "default") == ("default", -1)
@@ -272,7 +272,7 @@ def test_a_node_that_is_down_is_not_spoken_to() -> None:
             lambda: node.remove(KEYS[0]),
             lambda: cache.node(1).get(KEYS[0]),
         ):
-            with pytest.raises(NodeDownError, match="^node 1 is down; nothing was done$"):
+            with pytest.raises(NodeDownError, match=r"^node 1 is down; nothing was done$"):
                 call()
         cache.recover_node(1)
         assert node.id == 1
@@ -309,3 +309,20 @@ def test_a_sync_says_what_it_moved() -> None:
     assert 0 < moved.items < 4 * (len(KEYS) + 20)
     assert moved.bytes > moved.items
     assert cache.sync().items == 0
+
+
+def test_what_a_node_knows_of_past_lives_does_not_pile_up() -> None:
+    cache = Cache(nodes=3, replicas=3, node_capacity="64KiB", gossip_interval=None)
+
+    def live_and_die(lives: int) -> int:
+        for _ in range(lives):
+            cache.fail_node(0)
+            cache.recover_node(0)
+            for number in range(100):
+                cache.put(f"key {number}", number)
+        assert cache.sync().converged
+        return max(node.bytes_used for node in cache.nodes())
+
+    after_ten = live_and_die(10)
+    assert live_and_die(300) <= after_ten + 2000
+    assert len(cache) == 100

@@ -1,9 +1,9 @@
 """Nodes join and leave while the cache is used: data is handed over first, and nothing is lost."""
 
 import pytest
-from helpers import copies, owners_hold
 
 from distributed_consistent_cache import Cache
+from helpers import copies, owners_hold
 
 KEYS = [f"key {number}" for number in range(200)]
 
@@ -76,7 +76,9 @@ def test_a_cache_may_shrink_to_one_node_and_grow_again() -> None:
     assert all(copies(cache, key) == 3 for key in KEYS)
 
 
-@pytest.mark.parametrize("history", [["add", "add", 5, "add"], ["add", 1, 0, 3, "add", "add"], [0, 4, "add"], ["add"] * 5])
+@pytest.mark.parametrize(
+    "history", [["add", "add", 5, "add"], ["add", 1, 0, 3, "add", "add"], [0, 4, "add"], ["add"] * 5]
+)
 @pytest.mark.parametrize("lose_memory", [True, False], ids=["crash", "cut off"])
 def test_after_any_change_each_node_may_fail(history: list[str | int], lose_memory: bool) -> None:
     def changed() -> Cache:

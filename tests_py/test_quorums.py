@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from helpers import copies, owners_hold
 
 from distributed_consistent_cache import Cache, CacheError, QuorumError
+from helpers import copies, owners_hold
 
 # The quorum and how many of five owners have the write when the call returns.
 QUORUMS: list[tuple[Any, int]] = [("one", 1), ("majority", 3), ("all", 5), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]
@@ -30,9 +30,7 @@ def test_so_many_owners_have_a_write_when_it_returns(quorum: Any, count: int, wh
     assert copies(cache, "key") == copies(cache, "many 1") == 0
 
 
-@pytest.mark.parametrize(
-    ("replicas", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4)]
-)
+@pytest.mark.parametrize(("replicas", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4)])
 def test_a_majority_is_more_than_half_of_the_replicas(replicas: int, majority: int) -> None:
     cache = Cache(7, replicas, write_quorum="majority", gossip_interval=None)
     cache.put("key", 1, 1)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import RunThreads
 
+from conftest import RunThreads
 from distributed_consistent_cache import Cache, ClosedError
 
 # A change of the nodes: one of them goes and comes back, or comes and goes.
@@ -105,10 +105,12 @@ def test_a_thousand_threads_leave_the_newest_version_of_every_key(run_threads: R
                 assert (value, found_timestamp) == (None, -1) or value == full(key, found_timestamp)
         return writes
 
-    def fail_two_and_recover(random_: random.Random = random.Random(0)) -> None:
-        one, other = random_.sample(range(5), 2)
+    random_of_failures = random.Random(0)
+
+    def fail_two_and_recover() -> None:
+        one, other = random_of_failures.sample(range(5), 2)
         cache.fail_node(one)
-        cache.fail_node(other, lose_memory=random_.random() < 0.5)
+        cache.fail_node(other, lose_memory=random_of_failures.random() < 0.5)
         cache.recover_node(one)
         cache.recover_node(other)
 
@@ -208,9 +210,9 @@ def test_counting_iterating_and_clearing_beside_writers_raise_nothing(run_thread
         lambda: cache.put_many((f"key {random.randrange(2000)}", number) for number in range(100)),
         lambda: [cache.get(key) for key in cache],
         lambda: len(cache),
-        lambda: cache.clear(),
-        lambda: cache.sync(),
-        lambda: cache.nodes(),
+        cache.clear,
+        cache.sync,
+        cache.nodes,
     ]
 
     def work(thread: int) -> None:
@@ -219,6 +221,12 @@ def test_counting_iterating_and_clearing_beside_writers_raise_nothing(run_thread
 
     run_threads(16, work)
     assert all(node.bytes_used <= node.bytes_max for node in cache.nodes())
+
+
+def use_for_ever(cache: Cache) -> None:
+    while True:
+        cache.put("key", 1)
+        cache.get("key")
 
 
 def test_closing_beside_users_gives_them_an_answer_or_a_clear_error(run_threads: RunThreads) -> None:
@@ -231,8 +239,6 @@ def test_closing_beside_users_gives_them_an_answer_or_a_clear_error(run_threads:
                 cache.close()
                 return
             with pytest.raises(ClosedError):
-                while True:
-                    cache.put("key", thread)
-                    cache.get("key")
+                use_for_ever(cache)
 
         run_threads(8, work, seconds=20)

@@ -5,6 +5,7 @@ the same: putting the other one is then True in both orders, and else False in o
 """
 
 import pytest
+
 from conftest import RunProgram
 
 # `Pickled` has the bytes of `pickle.dumps(value, 5)` however the cache writes `value` itself.

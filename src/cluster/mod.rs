@@ -150,16 +150,24 @@ impl<R: Runtime> Cluster<R> {
         via: Option<NodeId>,
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
-        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
-        if bytes > self.routes.entry_bytes_max() {
-            return Err(Error::ValueTooLarge { bytes, bytes_max: self.routes.entry_bytes_max() });
-        }
+        self.check_fits(&write)?;
         let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
         if let Some(node) = via {
             self.check_live(&self.view(), node)?;
             put = put.through(node);
         }
         Ok(Writing { put, pending: None, restarts: 0 })
+    }
+
+    /// What an entry takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
+        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
+        let bytes_max = self.routes.entry_bytes_max();
+        if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
     }
 
     /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.

@@ -254,10 +254,13 @@ impl<'a> Put<'a> {
         match (self.stage, reply) {
             (_, Err(Unreached::Refused(error))) => return Err(error),
             (Stage::Accept { .. }, Ok(Reply::Written(written))) => self.written(from, written),
-            (Stage::Spread, Ok(Reply::Seen { was_live, newer })) => {
+            (Stage::Spread, Ok(Reply::Seen { was_live, quiet, newer })) => {
                 self.outcome.reached += 1;
                 self.outcome.was_live |= was_live;
-                self.seen_by.insert(from.node);
+                // One that has seen what the coordinator may not have seen is not counted: gossip will tell.
+                if quiet {
+                    self.seen_by.insert(from.node);
+                }
                 if newer.is_some() {
                     self.outcome.newest = false;
                     self.newer = newer;

@@ -249,6 +249,10 @@ impl Memory {
         self.link(at, State::Evicted, false);
     }
 
+    pub(super) fn set_dot(&mut self, at: At, dot: ShortDot) {
+        self.slot_mut(at).dot = dot;
+    }
+
     /// The entry that was used least recently, or the oldest marker of a kind.
     #[inline]
     pub(super) const fn oldest(&self, state: State) -> Option<At> {

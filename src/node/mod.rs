@@ -19,7 +19,7 @@ mod partition;
 mod payload;
 mod replicate;
 
-use crate::clock::Dot;
+use crate::clock::{Dot, Incarnation};
 use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write, Written};
@@ -65,6 +65,8 @@ pub struct Node {
     held: Vec<(PartitionId, Partition)>,
     /// Last counters of partitions that were held before in this life, so that no dot is given twice.
     retired: Vec<(PartitionId, u64)>,
+    /// The present life of each node that was met, by its number.
+    lives: Vec<Incarnation>,
     /// The number of the last pull.
     pulls: u64,
     stats: NodeStats,
@@ -78,16 +80,20 @@ impl Node {
         // A node of more bytes than the address space has is bounded by the address space.
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let memory = Memory::new(fixed);
-        Self {
+        let mut node = Self {
             address,
             bytes_max,
             memory,
             places,
             held: Vec::new(),
             retired: Vec::new(),
+            lives: Vec::new(),
             pulls: 0,
             stats: NodeStats::default(),
-        }
+        };
+        // Its own earlier lives are over, too.
+        node.meet(address);
+        node
     }
 
     /// Which life of which node this is.
@@ -421,7 +427,7 @@ impl Node {
         let tables = self.held.iter().map(|(id, partition)| (*id, &partition.table));
         let beside =
             self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
-        self.memory.check(tables, fixed + beside + self.retired_bytes());
+        self.memory.check(tables, fixed + beside + self.remembered_bytes());
         assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
         assert!(self.memory.marker_bytes() <= self.marker_bytes_max(), "markers are over their budget");
         for (place, (id, partition)) in self.held.iter().enumerate() {
@@ -430,8 +436,8 @@ impl Node {
         }
     }
 
-    const fn retired_bytes(&self) -> usize {
-        self.retired.capacity() * size_of::<(PartitionId, u64)>()
+    const fn remembered_bytes(&self) -> usize {
+        self.retired.capacity() * size_of::<(PartitionId, u64)>() + self.lives.capacity() * size_of::<Incarnation>()
     }
 }
 

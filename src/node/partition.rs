@@ -1,8 +1,10 @@
 //! ```text
-//!   partition 17:  keys  -> slots        what is here
+//!   partition 17:  keys    -> slots      what is here
 //!                  clock                 what was ever seen
-//!                  stable                what every owner has seen
-//!                  peers                 what they were last heard to have seen, while that is news
+//!                  stable                what every holder has seen
+//!                  peers                 who holds it too
+//!                  census                which of them have seen what was seen here at some moment
+//!                  pull                  the question whose answer is awaited
 //!                  lost                  markers that had to be dropped before they were stable
 //! ```
 //! What a node knows of one partition beside its entries.
@@ -10,24 +12,45 @@
 use super::memory::{ShortDot, Table};
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{NodeId, PartitionId};
-use crate::message::{Address, Lost};
+use crate::message::Lost;
+use crate::node_set::NodeSet;
 use crate::version::Timestamp;
 
 /// The counter's bits in a [`ShortDot`].
 const COUNTER_BITS: u32 = 48;
 
-/// One other node that holds this partition.
-pub(super) struct Peer {
-    pub(super) address: Address,
-    /// What it has seen, as far as it was heard and is of use: kept while something is not stable.
-    pub(super) clock: Option<Clock>,
-    /// It has said, since this node came to the partition, that it is not synced either.
-    pub(super) unsynced: bool,
+/// One partition on one node.
+pub(super) struct Partition {
+    pub(super) table: Table,
+    pub(super) clock: Clock,
+    pub(super) stable: Clock,
+    /// What this node has is complete, as far as anybody could tell it.
+    pub(super) synced: bool,
+    /// Every other node that holds this partition.
+    peers: NodeSet,
+    /// Those of them that have said that they are not synced either.
+    unsynced: NodeSet,
+    census: Option<Box<Census>>,
+    pull: Option<Box<Pull>>,
+    pub(super) lost: Option<Box<Lost>>,
+    /// Peers that are known to have seen what was lost.
+    lost_known: NodeSet,
+    /// The lives that dots in slots belong to, by the number they have there.
+    names: Vec<Incarnation>,
+    /// Bytes counted for this partition so far.
+    pub(super) accounted: usize,
+}
+
+/// Who has seen all that was seen here at one moment. A peer is counted when each of the two has seen what the other had
+/// seen: then nothing older than what is forgotten here can come from it.
+struct Census {
+    clock: Clock,
+    counted: NodeSet,
 }
 
 /// A pull on its way. What its answer tells was true when it was sent: a write that arrived after the question, and was
 /// forgotten before the answer, is newer than what the answer may hold of that key, and nothing here would tell.
-pub(super) struct Pull {
+struct Pull {
     ticket: u64,
     /// What was seen when it was asked.
     seen: Clock,
@@ -35,61 +58,80 @@ pub(super) struct Pull {
     outdated: bool,
 }
 
-/// One partition on one node.
-pub(super) struct Partition {
-    pub(super) table: Table,
-    pub(super) clock: Clock,
-    pub(super) stable: Clock,
-    pub(super) synced: bool,
-    pub(super) peers: Vec<Peer>,
-    pub(super) lost: Option<Box<Lost>>,
-    /// The pull whose answer is awaited.
-    pub(super) pull: Option<Box<Pull>>,
-    /// Bytes counted for this partition so far.
-    pub(super) accounted: usize,
-}
-
 impl Partition {
     pub(super) const fn new(synced: bool) -> Self {
         Self {
             table: Table::new(),
-            clock: CLOCK,
-            stable: CLOCK,
+            clock: Clock::new(),
+            stable: Clock::new(),
             synced,
-            peers: Vec::new(),
-            lost: None,
+            peers: NodeSet::new(),
+            unsynced: NodeSet::new(),
+            census: None,
             pull: None,
+            lost: None,
+            lost_known: NodeSet::new(),
+            names: Vec::new(),
             accounted: 0,
         }
     }
 
     /// What this takes beside its entries and their table.
     pub(super) fn bytes(&self) -> usize {
-        let peer_bytes = |peer: &Peer| size_of::<Peer>() + peer.clock.as_ref().map_or(0, Clock::heap_bytes);
         let lost = self.lost.as_ref().map_or(0, |lost| size_of::<Lost>() + lost.dots.heap_bytes());
         size_of::<(PartitionId, Self)>()
             + self.clock.heap_bytes()
             + self.stable.heap_bytes()
-            + self.peers.iter().map(peer_bytes).sum::<usize>()
+            + self.names.capacity() * size_of::<Incarnation>()
+            + self.census.as_ref().map_or(0, |census| size_of::<Census>() + census.clock.heap_bytes())
             + self.pull.as_ref().map_or(0, |pull| size_of::<Pull>() + pull.seen.heap_bytes())
             + lost
     }
 
+    /// A dot as a slot keeps it: the number of its life here, and its counter.
     #[inline]
     pub(super) fn shorten(&mut self, dot: Dot) -> ShortDot {
-        let position = self.clock.position(dot.incarnation) as u64;
-        ShortDot(position << COUNTER_BITS | dot.counter)
+        let known = self.names.iter().position(|&name| name == dot.incarnation);
+        let number = known.unwrap_or_else(|| {
+            self.names.reserve_exact(1);
+            self.names.push(dot.incarnation);
+            self.names.len() - 1
+        });
+        ShortDot((number as u64) << COUNTER_BITS | dot.counter)
     }
 
     #[inline]
     pub(super) fn lengthen(&self, dot: ShortDot) -> Dot {
-        let incarnation = self.clock.incarnation_at((dot.0 >> COUNTER_BITS) as usize);
+        let incarnation = self.names[(dot.0 >> COUNTER_BITS) as usize];
         Dot { incarnation, counter: dot.0 & ((1 << COUNTER_BITS) - 1) }
     }
 
+    /// How many lives have a number here.
+    pub(super) const fn names_len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Numbers the lives anew: those that slots still name are named again by `shorten`.
+    pub(super) fn take_names(&mut self) -> Vec<Incarnation> {
+        std::mem::take(&mut self.names)
+    }
+
+    /// Every holder has seen this dot, or there is no other.
     #[inline]
     pub(super) fn is_stable(&self, dot: Dot) -> bool {
         self.peers.is_empty() || self.stable.has(dot)
+    }
+
+    #[inline]
+    pub(super) const fn peers(&self) -> NodeSet {
+        self.peers
+    }
+
+    /// All that was seen from others than this life is stable: whoever has seen what this life accepted has seen all that
+    /// this node has.
+    #[inline]
+    pub(super) fn is_quiet_but_for(&self, incarnation: Incarnation) -> bool {
+        self.clock.is_of(incarnation, &self.stable)
     }
 
     /// Begins a pull, in place of one that may be on its way.
@@ -110,58 +152,92 @@ impl Partition {
         self.pull.as_ref().is_some_and(|pull| pull.ticket == ticket && !pull.outdated)
     }
 
-    /// Who holds this partition beside this node. What was heard of those who stay in the same life is kept.
-    pub(super) fn set_peers(&mut self, addresses: &[Address]) {
-        let mut old = std::mem::take(&mut self.peers);
-        self.peers = Vec::with_capacity(addresses.len());
-        for &address in addresses {
-            let known = old.iter().position(|peer| peer.address == address);
-            let peer = known.map(|at| old.swap_remove(at));
-            self.peers.push(peer.unwrap_or(Peer { address, clock: None, unsynced: false }));
+    /// The last of a pull's answers is in: what the answerer has seen, this node has seen.
+    pub(super) fn conclude(&mut self, from: NodeId, clock: &Clock, synced: bool) {
+        self.pull = None;
+        self.clock.join(clock);
+        if synced {
+            self.synced = true;
+        } else {
+            // When all are in that state, what they have together is all there is.
+            self.unsynced.insert(from);
+            self.synced |= self.peers.difference(self.unsynced).is_empty();
         }
     }
 
-    /// A peer has seen all of `clock`.
-    pub(super) fn heard(&mut self, from: Address, clock: &Clock) {
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == from) else { return };
-        match &mut peer.clock {
-            Some(known) => known.join(clock),
-            None => peer.clock = Some(clock.clone()),
+    /// Who holds this partition beside this node. With others, or others' memory, a census begins anew.
+    pub(super) fn set_peers(&mut self, peers: NodeSet) {
+        if peers != self.peers {
+            self.census = None;
+            self.peers = peers;
         }
-        let everyone = self.peers.iter().map(|peer| peer.clock.as_ref()).collect::<Option<Vec<_>>>();
-        if let Some(clocks) = everyone {
-            let common = clocks.iter().fold(self.clock.clone(), |common, clock| common.meet(clock));
-            self.stable.join(&common);
-            if self.lost.as_ref().is_some_and(|lost| clocks.iter().all(|clock| clock.covers(&lost.dots))) {
-                self.lost = None;
+        self.synced |= peers.is_empty();
+    }
+
+    /// A peer has begun a new life: nothing is known of what it has seen.
+    pub(super) fn forget_peer(&mut self, node: NodeId) {
+        self.census = None;
+        self.unsynced.remove(node);
+        self.lost_known.remove(node);
+    }
+
+    /// A peer has seen all of `theirs`. `is_over` tells which lives are over.
+    pub(super) fn heard(&mut self, from: NodeId, theirs: &Clock, is_over: impl Fn(Incarnation) -> bool) {
+        if self.lost.as_ref().is_some_and(|lost| theirs.covers(&lost.dots)) {
+            self.lost_known.insert(from);
+            self.find_lost();
+        }
+        if self.stable.covers(&self.clock) && !self.clock.open().any(&is_over) {
+            self.census = None;
+            return;
+        }
+        if !self.clock.covers(theirs) {
+            return;
+        }
+        let census =
+            self.census.get_or_insert_with(|| Box::new(Census { clock: self.clock.clone(), counted: NodeSet::new() }));
+        if theirs.covers(&census.clock) {
+            census.counted.insert(from);
+        }
+        self.conclude_census(is_over);
+    }
+
+    /// When all are counted, what they all have seen is stable, and lives that are over and seen whole are closed.
+    pub(super) fn conclude_census(&mut self, is_over: impl Fn(Incarnation) -> bool) {
+        let alone = self.peers.is_empty();
+        if !alone && !self.census.as_ref().is_some_and(|census| self.peers.difference(census.counted).is_empty()) {
+            return;
+        }
+        let seen_by_all = self.census.take().map_or_else(|| self.clock.clone(), |census| census.clock);
+        self.stable.join(&seen_by_all);
+        let over: Vec<Incarnation> = self.clock.open().filter(|&life| is_over(life)).collect();
+        for &life in &over {
+            // Closing a life closes those of its node before it.
+            let mut up_to_it = over.iter().filter(|&&other| other.node() == life.node() && other <= life);
+            if up_to_it.all(|&other| self.clock.is_same_of(other, &seen_by_all)) {
+                self.stable.close(life);
+                self.clock.close(life);
             }
         }
-        if self.lost.is_none() && self.stable.covers(&self.clock) {
-            self.peers.iter_mut().for_each(|peer| peer.clock = None);
-        }
     }
 
-    /// A peer is not synced either. When all are in that state, what they have together is all there is.
-    pub(super) fn heard_unsynced(&mut self, from: Address) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == from) {
-            peer.unsynced = true;
+    /// Once all peers have seen what was lost, nothing is.
+    fn find_lost(&mut self) {
+        if self.peers.difference(self.lost_known).is_empty() {
+            self.lost = None;
         }
-        self.synced |= self.peers.iter().all(|peer| peer.unsynced);
     }
 
     /// True when this sender is known to have seen every marker that was dropped here, or none was.
     pub(super) fn knows_lost(&self, sender: Sender<'_>) -> bool {
-        let Some(lost) = &self.lost else { return true };
-        match sender {
-            Sender::Clock(clock) => clock.covers(&lost.dots),
-            Sender::Peer(node) => {
-                let peer = self.peers.iter().find(|peer| peer.address.node == node);
-                peer.and_then(|peer| peer.clock.as_ref()).is_some_and(|clock| clock.covers(&lost.dots))
-            }
+        match (&self.lost, sender) {
+            (None, _) => true,
+            (Some(lost), Sender::Clock(clock)) => clock.covers(&lost.dots),
+            (Some(_), Sender::Peer(node)) => self.lost_known.contains(node),
         }
     }
 
-    /// Remembers that a marker was dropped before every owner had seen it.
+    /// Remembers that a marker was dropped before every holder had seen it.
     pub(super) fn lose(&mut self, dot: Dot, timestamp: Timestamp) {
         let dots = self.clock.down_from(dot);
         self.join_lost(&Lost { dots, floor: timestamp });
@@ -176,8 +252,10 @@ impl Partition {
             }
             None => self.lost = Some(Box::new(other.clone())),
         }
+        self.lost_known = NodeSet::new();
     }
 
+    #[inline]
     pub(super) fn stable_upto(&self, incarnation: Incarnation) -> u64 {
         self.stable.upto_of(incarnation)
     }
@@ -189,5 +267,3 @@ pub(super) enum Sender<'a> {
     Clock(&'a Clock),
     Peer(NodeId),
 }
-
-const CLOCK: Clock = Clock::new();

@@ -13,7 +13,7 @@
 use super::memory::State;
 use super::partition::{Partition, Sender};
 use super::{NOT_HELD, Node, Room};
-use crate::clock::{Clock, Dot};
+use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
 use crate::hash::point;
 use crate::message::{Address, Delta, Loss, Lost, Reply};
@@ -26,27 +26,31 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all.
 const GAPS_MAX: usize = 64;
 
+/// From so many lives on a partition looks whether their names are still in use.
+const NAMES_MANY: usize = 16;
+
 impl Node {
     /// A coordinator passes a write on.
     pub(super) fn update(&mut self, from: Address, item: Item<'_>, stable_upto: u64) -> Reply {
-        let nothing = Reply::Seen { was_live: false, newer: None };
-        let Some(place) = self.place(self.partition_of(item.key)) else { return nothing };
-        let partition = &mut self.held[place].1;
         // A life that this node does not know as a peer's is over, or not yet introduced: its writes come by gossip.
-        if !partition.peers.iter().any(|peer| peer.address == from) {
+        let Some(place) = self.place(self.partition_of(item.key)).filter(|&place| self.is_peer(place, from)) else {
             return Reply::Unknown;
-        }
+        };
+        let partition = &mut self.held[place].1;
         partition.stable.see_upto(from.incarnation, stable_upto);
-        if partition.clock.has(item.dot) {
-            return nothing;
-        }
-        partition.clock.see(item.dot);
-        let was_live = self.receive(place, item, Via::Update(from));
+        let is_new = !partition.clock.has(item.dot);
+        let received = if is_new {
+            partition.clock.see(item.dot);
+            self.receive(place, item, Via::Update(from))
+        } else {
+            Received::Taken { was_live: false }
+        };
         self.account(place);
         self.forget_stable(2);
-        match was_live {
-            Received::Older => Reply::Seen { was_live: false, newer: self.known_items(item.key) },
-            Received::Taken { was_live } => Reply::Seen { was_live, newer: None },
+        let quiet = self.held[place].1.is_quiet_but_for(from.incarnation);
+        match received {
+            Received::Older => Reply::Seen { was_live: false, quiet, newer: self.known_items(item.key) },
+            Received::Taken { was_live } => Reply::Seen { was_live, quiet, newer: None },
         }
     }
 
@@ -54,11 +58,40 @@ impl Node {
     pub(super) fn settle(&mut self, partition: PartitionId, dot: Dot, seen_by: NodeSet) {
         let Some(place) = self.place(partition) else { return };
         let partition = &mut self.held[place].1;
-        if partition.peers.iter().all(|peer| seen_by.contains(peer.address.node)) && partition.stable.gaps() < GAPS_MAX
-        {
+        if partition.peers().difference(seen_by).is_empty() && partition.stable.gaps() < GAPS_MAX {
             partition.stable.see(dot);
             self.account(place);
             self.forget_stable(2);
+        }
+    }
+
+    /// Whether this life is one of the other holders of a partition.
+    #[inline]
+    fn is_peer(&self, place: usize, from: Address) -> bool {
+        self.held[place].1.peers().contains(from.node)
+            && self.lives.get(usize::from(from.node)) == Some(&from.incarnation)
+    }
+
+    /// A peer has seen all of this clock of a partition.
+    fn hear(&mut self, place: usize, from: Address, clock: &Clock) {
+        if self.is_peer(place, from) {
+            let lives = &self.lives;
+            self.held[place].1.heard(from.node, clock, |life| is_over(lives, life));
+            self.tidy_names(place);
+            self.account(place);
+        }
+    }
+
+    /// Numbers the lives of a partition anew when many of them may be named by no slot any more.
+    fn tidy_names(&mut self, place: usize) {
+        if self.held[place].1.names_len() < NAMES_MANY {
+            return;
+        }
+        let partition = &mut self.held[place].1;
+        let slots: Vec<_> = partition.table.iter().map(|&at| (at, partition.lengthen(self.memory.dot(at)))).collect();
+        partition.take_names();
+        for (at, dot) in slots {
+            self.memory.set_dot(at, partition.shorten(dot));
         }
     }
 
@@ -139,8 +172,7 @@ impl Node {
             lost: None,
         };
         let Some(place) = self.place(id) else { return Box::new(delta) };
-        let partition = &mut self.held[place].1;
-        partition.heard(to, clock);
+        self.hear(place, to, clock);
         let partition = &self.held[place].1;
         let mut missing: Vec<_> = partition
             .table
@@ -186,10 +218,10 @@ impl Node {
     /// an answer that is not to be believed: to an earlier life, to another pull, or overtaken by what was forgotten since.
     pub fn apply(&mut self, id: PartitionId, delta: &Delta) -> Option<Items> {
         let place = self.place(id).filter(|_| delta.to == self.address)?;
-        let partition = &mut self.held[place].1;
-        if !partition.awaits(delta.ticket) || !partition.peers.iter().any(|peer| peer.address == delta.from) {
+        if !self.held[place].1.awaits(delta.ticket) || !self.is_peer(place, delta.from) {
             return None;
         }
+        let partition = &mut self.held[place].1;
         let mut newer = Items::default();
         // What is stable elsewhere needs no marker here either, so it is known before the items are.
         partition.stable.join(&delta.stable);
@@ -217,15 +249,8 @@ impl Node {
         if let Some(loss) = delta.lost.as_ref().filter(|loss| !self.held[place].1.clock.covers(&loss.lost.dots)) {
             self.drop_unconfirmed(place, loss);
         }
-        let partition = &mut self.held[place].1;
-        partition.pull = None;
-        partition.clock.join(&delta.clock);
-        partition.heard(delta.from, &delta.clock);
-        if delta.synced {
-            partition.synced = true;
-        } else {
-            partition.heard_unsynced(delta.from);
-        }
+        self.held[place].1.conclude(delta.from.node, &delta.clock, delta.synced);
+        self.hear(place, delta.from, &delta.clock);
     }
 
     /// The answerer had to drop markers this node has not seen: drop what it does not vouch for.
@@ -264,11 +289,10 @@ impl Node {
             let Some(place) = self.place(self.partition_of(item.key)) else { continue };
             let at = self.memory.find(&self.held[place].1.table, item.key);
             let Some(at) = at.filter(|&at| self.memory.version(at) < item.version) else { continue };
-            let was_live = self.memory.state(at) == State::Live;
             let partition = &mut self.held[place].1;
             let low = partition.lost.as_ref().is_some_and(|lost| item.version.timestamp <= lost.floor);
             partition.clock.see(item.dot);
-            let held = if matches!(item.held, Held::Live(_)) && (!was_live || low) { Held::Evicted } else { item.held };
+            let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }
@@ -288,12 +312,8 @@ impl Node {
     pub fn heard_same(&mut self, from: Address, partitions: &[PartitionId]) {
         for &id in partitions {
             let Some(place) = self.place(id) else { continue };
-            let partition = &mut self.held[place].1;
-            if partition.lost.is_some() || !partition.stable.covers(&partition.clock) {
-                let clock = partition.clock.clone();
-                partition.heard(from, &clock);
-                self.account(place);
-            }
+            let clock = self.held[place].1.clock.clone();
+            self.hear(place, from, &clock);
         }
         self.forget_stable(usize::MAX);
         self.keep_bound();
@@ -339,11 +359,38 @@ impl Node {
             self.places[usize::from(id)] = place as u16;
             place
         });
+        for peer in peers {
+            self.meet(*peer);
+        }
+        let lives = &self.lives;
         let partition = &mut self.held[place].1;
-        partition.set_peers(peers);
-        partition.synced = (partition.synced && !doubt) || peers.is_empty();
+        partition.synced &= !doubt;
+        partition.set_peers(peers.iter().map(|peer| peer.node).collect());
+        if peers.is_empty() {
+            partition.conclude_census(|life| is_over(lives, life));
+        }
+        self.tidy_names(place);
         self.account(place);
         self.keep_bound();
+    }
+
+    /// Takes note of a node's present life. What is remembered of an earlier one is forgotten.
+    pub(super) fn meet(&mut self, peer: Address) {
+        let at = usize::from(peer.node);
+        if at >= self.lives.len() {
+            let before = self.lives.capacity();
+            self.lives.reserve_exact(at + 1 - self.lives.len());
+            self.lives.resize(at + 1, Incarnation::default());
+            let bytes = |capacity: usize| capacity * size_of::<Incarnation>();
+            self.memory.account(bytes(before), bytes(self.lives.capacity()));
+        }
+        if self.lives[at] != peer.incarnation {
+            self.lives[at] = peer.incarnation;
+            for place in 0..self.held.len() {
+                self.held[place].1.forget_peer(peer.node);
+                self.account(place);
+            }
+        }
     }
 
     /// Forgets a partition whose clock is covered by all owners. What was seen since keeps it here.
@@ -362,13 +409,13 @@ impl Node {
             self.places[usize::from(*moved)] = place as u16;
         }
         self.memory.account(partition.accounted + partition.table.allocation_size(), 0);
-        let before = self.retired_bytes();
+        let before = self.remembered_bytes();
         let last = partition.clock.last_of(self.address.incarnation);
         if last > 0 {
             self.retired.retain(|(known, _)| *known != id);
             self.retired.push((id, last));
         }
-        self.memory.account(before, self.retired_bytes());
+        self.memory.account(before, self.remembered_bytes());
         true
     }
 
@@ -391,6 +438,11 @@ impl Node {
         let dot = self.held[place].1.lengthen(self.memory.dot(at));
         Item { key, version: self.memory.version(at), dot, held: self.memory.held(at) }
     }
+}
+
+/// Whether a later life of the same node is known.
+fn is_over(lives: &[Incarnation], life: Incarnation) -> bool {
+    lives.get(usize::from(life.node())).is_some_and(|&present| present > life)
 }
 
 /// How an item came.

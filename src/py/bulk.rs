@@ -5,7 +5,7 @@
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
 use super::codec::{Encoded, Taken, encode, hit};
@@ -25,6 +25,9 @@ use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
 const BATCH: usize = 256;
+
+/// A batch of large values ends earlier, after so many bytes: they are held twice until they are written.
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
 const PARALLEL_FROM: usize = 64;
@@ -53,36 +56,66 @@ pub(super) fn put_many<'py>(
     let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let mut batch: Vec<Item<'py>> = Vec::with_capacity(BATCH);
-        let mut failed = None;
-        for row in rows.by_ref().take(BATCH) {
-            match row
-                .and_then(|row| item(&row, timestamp).map_err(|error| note(py, error, written + batch.len(), &row)))
-            {
-                Ok(item) => batch.push(item),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        let ended = batch.len() < BATCH;
+        let (batch, ending) = collect(py, cluster, &mut rows, timestamp, written);
         let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
-        let outcomes = py.detach(|| each(&writes, |write| cluster.write(*write, quorum, None)));
+        let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
         for (item, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Ok(Outcome { newest: true, .. }) => {}
                 Ok(_) => refused.append(&item.key)?,
-                Err(error) => return Err(note(py, raise(error), written, &item.key)),
+                Err(error) => return Err(note(py, raise(error), written, &item.key, NOT_REACHED)),
             }
             written += 1;
         }
-        match failed {
-            Some(error) => return Err(error),
-            None if ended => return Ok(refused),
-            None => py.check_signals()?,
+        match ending {
+            Ending::Failed(error) => return Err(error),
+            Ending::Last => return Ok(refused),
+            Ending::More => py.check_signals()?,
         }
     }
+}
+
+/// Why a batch ended.
+enum Ending {
+    /// It is full.
+    More,
+    /// There are no more items.
+    Last,
+    /// An item that cannot be written.
+    Failed(PyErr),
+}
+
+/// Encodes items until a batch is full.
+fn collect<'py>(
+    py: Python<'py>,
+    cluster: &Cluster<Embedded>,
+    rows: &mut Bound<'py, PyIterator>,
+    timestamp: Option<&Bound<'py, PyAny>>,
+    written: usize,
+) -> (Vec<Item<'py>>, Ending) {
+    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
+    while batch.len() < BATCH && bytes < BATCH_BYTES {
+        let row = match rows.next() {
+            Some(Ok(row)) => row,
+            Some(Err(error)) => return (batch, Ending::Failed(error)),
+            None => return (batch, Ending::Last),
+        };
+        let item = item(&row, timestamp).and_then(|item| {
+            let fits = cluster.check_fits(&item.write()?).map_err(raise);
+            fits.map(|taken| (item, taken))
+        });
+        match item {
+            Ok((item, taken)) => {
+                bytes += taken;
+                batch.push(item);
+            }
+            Err(error) => {
+                let error = note(py, error, written + batch.len(), &row, NOT_TAKEN);
+                return (batch, Ending::Failed(error));
+            }
+        }
+    }
+    (batch, Ending::More)
 }
 
 pub(super) fn get_many<'py>(
@@ -143,10 +176,25 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Time
 }
 
 fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
-    let outcomes = each(writes, |write| cluster.write(*write, quorum, None));
+    let outcomes = write_each(cluster, writes, quorum);
     outcomes
         .into_iter()
         .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
+}
+
+/// Writes each, by all cores unless a key comes twice: then in their order, which decides between them.
+fn write_each(
+    cluster: &Cluster<Embedded>,
+    writes: &[Write<'_>],
+    quorum: Option<Quorum>,
+) -> Vec<Result<Outcome, Error>> {
+    let mut hashes: Vec<_> = writes.iter().map(|write| write.key.hash()).collect();
+    hashes.sort_unstable();
+    let write = |write: &Write<'_>| cluster.write(*write, quorum, None);
+    if hashes.windows(2).any(|pair| pair[0] == pair[1]) {
+        return writes.iter().map(write).collect();
+    }
+    each(writes, write)
 }
 
 /// Does it for each, by all cores when there are many.
@@ -177,7 +225,7 @@ fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> 
     let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
     let (key, value, own) = match row.len() {
         2 => (row.get_item(0)?, row.get_item(1)?, None),
-        3 => (row.get_item(0)?, row.get_item(1)?, Some(row.get_item(2)?)),
+        3 => (row.get_item(0)?, row.get_item(1)?, Some(row.get_item(2)?).filter(|own| !own.is_none())),
         _ => return Err(wrong()),
     };
     convert::key(&key)?;
@@ -186,12 +234,16 @@ fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> 
     Ok(Item { key: key.cast_into::<PyString>()?, timestamp, encoded })
 }
 
-/// An error with a note that says at which item it stopped.
-fn note(py: Python<'_>, error: PyErr, at: usize, item: &Bound<'_, PyAny>) -> PyErr {
+/// What a note says of an item that cannot be written.
+const NOT_TAKEN: &str = "the items before it are written, it and those after it are not";
+/// What a note says of an item that too few owners could be reached for.
+const NOT_REACHED: &str = "the items before it are written, and some of those after it may be";
+
+/// An error with a note that says at which item it stopped, and what became of the others.
+fn note(py: Python<'_>, error: PyErr, at: usize, item: &Bound<'_, PyAny>, others: &str) -> PyErr {
     let item = item.cast::<PyTuple>().ok().and_then(|row| row.get_item(0).ok()).unwrap_or_else(|| item.clone());
     let item = item.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-    let text = format!("stopped at item {at}, {item}: the items before it are written, it and those after it are not");
     // Without its note the error is still the error.
-    let _ = error.value(py).call_method1("add_note", (text,));
+    let _ = error.value(py).call_method1("add_note", (format!("stopped at item {at}, {item}: {others}"),));
     error
 }

@@ -55,17 +55,15 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
 
 /// A size: bytes, or text such as `"1MiB"`.
 pub(super) fn size(argument: &'static str, size: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let wrong = || {
-        let range = format!("from {NODE_BYTES_MIN} bytes (16KiB) to {NODE_BYTES_MAX} (1TiB)");
-        out_of_range(argument, size, &format!("bytes, or text such as \"64KiB\", \"1MiB\" or \"2GB\", {range}"))
-    };
+    let range = || format!("from {NODE_BYTES_MIN} bytes (16KiB) to {NODE_BYTES_MAX} (1TiB)");
+    let example = "bytes, or text such as \"64KiB\", \"1MiB\" or \"2GB\"";
     if let Ok(text) = size.cast::<PyString>() {
-        return parse_bytes(text.to_str()?).ok_or_else(wrong);
+        return parse_bytes(text.to_str()?).ok_or_else(|| out_of_range(argument, size, example));
     }
     if !size.is_instance_of::<PyInt>() || size.is_instance_of::<PyBool>() {
         return Err(wrong_type(argument, "int or str", size));
     }
-    size.extract::<u64>().map_err(|_| wrong())
+    size.extract::<u64>().map_err(|_| out_of_range(argument, size, &range()))
 }
 
 /// A count: an `int` that is no `bool`. One that is negative or beyond 2**32 is out of any range: `expected` says which.

@@ -69,7 +69,7 @@ impl Runtime for Embedded {
     }
 
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
-        let incarnation = Incarnation(self.lives.fetch_add(1, Ordering::Relaxed) + 1);
+        let incarnation = Incarnation::new(self.lives.fetch_add(1, Ordering::Relaxed) + 1, node);
         let fresh = Node::new(Address { node, incarnation }, bytes_max, partitions);
         let place = self.places[usize::from(node)].get_or_init(|| Box::new(Place(Mutex::new(None))));
         // The old life's memory is freed after the lock is let go: it may be large.

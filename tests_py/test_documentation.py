@@ -1,0 +1,74 @@
+"""Everything public documents itself, is listed, and is written down in the types."""
+
+import ast
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import distributed_consistent_cache as package
+from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, SyncReport
+
+PUBLIC = [name for name in package.__all__ if name != "__version__"]
+MEMBERS = [
+    (cls, name)
+    for cls in (Cache, Node, NodeStatus, SyncReport)
+    for name in vars(cls)
+    if not name.startswith("_")
+]  # fmt: skip
+STUB = ast.parse((Path(package.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_a_docstring(name: str) -> None:
+    documentation = inspect.getdoc(getattr(package, name))
+    assert documentation
+    assert documentation.rstrip().endswith((".", ")", "'", "True"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), MEMBERS, ids=lambda given: given if isinstance(given, str) else given.__name__
+)
+def test_a_public_member_has_a_docstring(cls: Any, name: str) -> None:
+    assert inspect.getdoc(inspect.getattr_static(cls, name))
+
+
+@pytest.mark.parametrize(("cls", "name"), [member for member in MEMBERS if callable(getattr(*member))])
+def test_a_method_names_its_arguments_and_explains_them(cls: Any, name: str) -> None:
+    method = getattr(cls, name)
+    parameters = [parameter for parameter in inspect.signature(method).parameters if parameter != "self"]
+    (stub,) = (node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    (written,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    arguments = [*written.args.posonlyargs, *written.args.args, *written.args.kwonlyargs]
+    assert parameters == [argument.arg for argument in arguments if argument.arg != "self"]
+
+
+def test_all_lists_what_can_be_imported_and_nothing_else() -> None:
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    # Modules of the command line are imported by it only.
+    public = {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public | {"__version__"} == set(package.__all__)
+
+
+def test_the_version_is_that_of_the_installed_package_or_a_plain_number() -> None:
+    assert all(part.isdigit() for part in package.__version__.split(".")[:2])
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name.endswith("Error")])
+def test_every_error_is_a_cache_error_of_this_package(name: str) -> None:
+    error = getattr(package, name)
+    assert issubclass(error, CacheError)
+    assert issubclass(error, Exception)
+    assert error.__module__ == "distributed_consistent_cache"
+    assert error.__name__ == name
+    # Errors travel between processes.
+    again = pickle.loads(pickle.dumps(error("why")))
+    assert (type(again), again.args) == (error, ("why",))
+
+
+def test_classes_say_where_they_are_imported_from() -> None:
+    for cls in (Cache, Node, NodeStatus, SyncReport):
+        assert cls.__module__ == "distributed_consistent_cache"
+        assert getattr(package, cls.__name__) is cls
