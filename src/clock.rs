@@ -42,6 +42,12 @@ pub struct Dot {
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     upto: Vec<(Incarnation, u64)>,
+    /// What most clocks have none of, in one word when there is none.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rest {
     /// Seen dots above a gap, sorted. Empty unless a message is missing.
     beyond: Vec<Dot>,
     /// For each node the last of its lives of which, and of all before, every dot counts as seen.
@@ -51,20 +57,19 @@ pub struct Clock {
 impl Clock {
     /// A clock that has seen nothing.
     pub const fn new() -> Self {
-        Self { upto: Vec::new(), beyond: Vec::new(), closed: Vec::new() }
+        Self { upto: Vec::new(), rest: None }
     }
 
     /// True when nothing was seen yet.
     pub fn is_empty(&self) -> bool {
-        self.beyond.is_empty() && self.closed.is_empty() && self.upto.is_empty()
+        self.rest.is_none() && self.upto.is_empty()
     }
 
     /// True when the dot was seen.
     #[inline]
     pub fn has(&self, dot: Dot) -> bool {
         dot.counter <= self.upto_of(dot.incarnation)
-            || (!self.beyond.is_empty() && self.beyond.binary_search(&dot).is_ok())
-            || self.is_closed(dot.incarnation)
+            || (self.rest.is_some() && (self.beyond().binary_search(&dot).is_ok() || self.is_closed(dot.incarnation)))
     }
 
     /// The highest counter below which there is no gap; 0 when none of this life was seen, or it is closed.
@@ -75,14 +80,14 @@ impl Clock {
 
     /// The highest counter seen of this life, gaps or not.
     pub fn last_of(&self, incarnation: Incarnation) -> u64 {
-        let beyond = self.beyond.iter().rev().find(|dot| dot.incarnation == incarnation);
+        let beyond = self.beyond().iter().rev().find(|dot| dot.incarnation == incarnation);
         beyond.map_or(self.upto_of(incarnation), |dot| dot.counter)
     }
 
     /// Whether this life is over and was seen whole.
     #[inline]
     pub fn is_closed(&self, incarnation: Incarnation) -> bool {
-        self.closed.iter().any(|&closed| closed.node() == incarnation.node() && incarnation <= closed)
+        self.closed().iter().any(|&closed| closed.node() == incarnation.node() && incarnation <= closed)
     }
 
     /// The lives that are not closed.
@@ -97,13 +102,13 @@ impl Clock {
         let upto = &mut self.upto[at].1;
         if dot.counter == *upto + 1 {
             *upto += 1;
-            if !self.beyond.is_empty() {
+            if self.rest.is_some() {
                 self.drain(at);
             }
         } else if dot.counter > *upto
-            && let Err(place) = self.beyond.binary_search(&dot)
+            && let Err(place) = self.beyond().binary_search(&dot)
         {
-            self.beyond.insert(place, dot);
+            self.rest.get_or_insert_default().beyond.insert(place, dot);
         }
     }
 
@@ -116,7 +121,7 @@ impl Clock {
         let Some(at) = self.position(incarnation) else { return };
         if counter > self.upto[at].1 {
             self.upto[at].1 = counter;
-            if !self.beyond.is_empty() {
+            if self.rest.is_some() {
                 self.drain(at);
             }
         }
@@ -124,30 +129,31 @@ impl Clock {
 
     /// Marks every dot of this life, and of all earlier lives of its node, as seen.
     pub fn close(&mut self, incarnation: Incarnation) {
-        match self.closed.iter_mut().find(|closed| closed.node() == incarnation.node()) {
+        let rest = self.rest.get_or_insert_default();
+        match rest.closed.iter_mut().find(|closed| closed.node() == incarnation.node()) {
             Some(closed) if *closed >= incarnation => return,
             Some(closed) => *closed = incarnation,
             None => {
-                self.closed.reserve_exact(1);
-                self.closed.push(incarnation);
+                rest.closed.reserve_exact(1);
+                rest.closed.push(incarnation);
             }
         }
         let stays = |other: Incarnation| other.node() != incarnation.node() || other > incarnation;
+        rest.beyond.retain(|dot| stays(dot.incarnation));
+        rest.beyond.shrink_to_fit();
         self.upto.retain(|&(other, _)| stays(other));
-        self.beyond.retain(|dot| stays(dot.incarnation));
         self.upto.shrink_to_fit();
-        self.beyond.shrink_to_fit();
     }
 
     /// Adds all that `other` has seen.
     pub fn join(&mut self, other: &Self) {
-        for &incarnation in &other.closed {
+        for &incarnation in other.closed() {
             self.close(incarnation);
         }
         for &(incarnation, counter) in &other.upto {
             self.see_upto(incarnation, counter);
         }
-        for &dot in &other.beyond {
+        for &dot in other.beyond() {
             self.see(dot);
         }
     }
@@ -161,15 +167,15 @@ impl Clock {
                 || (upto + 1..=counter).all(|counter| self.has(Dot { incarnation, counter }))
         };
         other.upto.iter().all(seen_run)
-            && other.beyond.iter().all(|&dot| self.has(dot))
-            && other.closed.iter().all(|&incarnation| self.is_closed(incarnation))
+            && other.beyond().iter().all(|&dot| self.has(dot))
+            && other.closed().iter().all(|&incarnation| self.is_closed(incarnation))
     }
 
     /// A 64-bit fingerprint that does not depend on the order in which the lives were met.
     pub fn fingerprint(&self) -> u64 {
         let runs = self.upto.iter().map(|&(incarnation, counter)| point(&[0, incarnation.0, counter]));
-        let dots = self.beyond.iter().map(|dot| point(&[1, dot.incarnation.0, dot.counter]));
-        let closed = self.closed.iter().map(|incarnation| point(&[4, incarnation.0]));
+        let dots = self.beyond().iter().map(|dot| point(&[1, dot.incarnation.0, dot.counter]));
+        let closed = self.closed().iter().map(|incarnation| point(&[4, incarnation.0]));
         runs.chain(dots).chain(closed).fold(0, |sum, part| sum.wrapping_add(part))
     }
 
@@ -177,44 +183,58 @@ impl Clock {
     pub fn down_from(&self, dot: Dot) -> Self {
         let mut below = Self::new();
         below.see_upto(dot.incarnation, self.upto_of(dot.incarnation).min(dot.counter));
-        let beyond = self.beyond.iter().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
+        let beyond = self.beyond().iter().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
         beyond.for_each(|&dot| below.see(dot));
         below.see(dot);
         below
     }
 
-    /// True when every dot seen here is of this life or is in `other`, and there is no gap.
+    /// True when every dot seen here is of this life or is in `other`.
+    #[inline]
     pub fn is_of(&self, incarnation: Incarnation, other: &Self) -> bool {
         let known = |&(life, counter): &(Incarnation, u64)| {
             life == incarnation || other.upto_of(life) >= counter || other.is_closed(life)
         };
-        self.beyond.is_empty() && self.upto.iter().all(known)
+        self.upto.iter().all(known) && self.beyond().iter().all(|&dot| dot.incarnation == incarnation || other.has(dot))
     }
 
     /// True when both have seen the same of an open life.
     pub fn is_same_of(&self, life: Incarnation, other: &Self) -> bool {
         let beyond =
-            |clock: &Self| clock.beyond.iter().filter(|dot| dot.incarnation == life).copied().collect::<Vec<_>>();
+            |clock: &Self| clock.beyond().iter().filter(|dot| dot.incarnation == life).copied().collect::<Vec<_>>();
         self.upto_of(life) == other.upto_of(life) && beyond(self) == beyond(other)
     }
 
     /// How many dots were seen above a gap.
     #[inline]
-    pub const fn gaps(&self) -> usize {
-        self.beyond.len()
+    pub fn gaps(&self) -> usize {
+        self.beyond().len()
     }
 
     /// Bytes this clock holds beside its own struct.
     #[inline]
-    pub const fn heap_bytes(&self) -> usize {
-        self.upto.capacity() * size_of::<(Incarnation, u64)>()
-            + self.beyond.capacity() * size_of::<Dot>()
-            + self.closed.capacity() * size_of::<Incarnation>()
+    pub fn heap_bytes(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| {
+            size_of::<Rest>()
+                + rest.beyond.capacity() * size_of::<Dot>()
+                + rest.closed.capacity() * size_of::<Incarnation>()
+        });
+        self.upto.capacity() * size_of::<(Incarnation, u64)>() + rest
     }
 
     /// Bytes of this clock in a message: 16 for each open life and each dot above a gap, 8 for each closed one, 6 for counts.
-    pub const fn message_bytes(&self) -> usize {
-        6 + 16 * (self.upto.len() + self.beyond.len()) + 8 * self.closed.len()
+    pub fn message_bytes(&self) -> usize {
+        6 + 16 * (self.upto.len() + self.beyond().len()) + 8 * self.closed().len()
+    }
+
+    #[inline]
+    fn beyond(&self) -> &[Dot] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.beyond)
+    }
+
+    #[inline]
+    fn closed(&self) -> &[Incarnation] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.closed)
     }
 
     /// The place of an open life, made when it is new; `None` for a closed one.
@@ -231,15 +251,20 @@ impl Clock {
         Some(self.upto.len() - 1)
     }
 
+    /// Takes in the dots beyond a gap that has closed.
     fn drain(&mut self, at: usize) {
         let (incarnation, mut upto) = self.upto[at];
-        self.beyond.retain(|dot| {
+        let Some(rest) = &mut self.rest else { return };
+        rest.beyond.retain(|dot| {
             if dot.incarnation != incarnation || dot.counter > upto + 1 {
                 return true;
             }
             upto = upto.max(dot.counter);
             false
         });
+        if rest.beyond.is_empty() && rest.closed.is_empty() {
+            self.rest = None;
+        }
         self.upto[at].1 = upto;
     }
 }
@@ -299,7 +324,7 @@ mod tests {
         assert!(clock.has(dot(10, 2)) && !clock.has(dot(10, 1)) && !clock.has(dot(2, 1)));
         clock.close(dot(4, 1).incarnation);
         clock.see(dot(4, 5));
-        assert_eq!((clock.closed.len(), clock.upto.len(), clock.beyond.len()), (1, 2, 2));
+        assert_eq!((clock.closed().len(), clock.upto.len(), clock.gaps()), (1, 2, 2));
 
         let mut other = Clock::new();
         other.see(dot(7, 1));

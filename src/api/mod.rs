@@ -144,9 +144,9 @@ impl Cache {
     /// The live nodes that own a key, in the order in which they are asked.
     ///
     /// # Errors
-    /// [`Error::KeyTooLarge`].
+    /// [`Error::KeyTooLarge`] and [`Error::Closed`].
     pub fn owners_of(&self, key: &str) -> Result<Vec<NodeId>, Error> {
-        Ok(self.cluster.owners(Key::new(key.as_bytes())?))
+        self.cluster.owners(Key::new(key.as_bytes())?)
     }
 
     /// A timestamp from the cache's own clock: microseconds since 1970, never twice the same in this process.

@@ -315,9 +315,13 @@ impl<R: Runtime> Cluster<R> {
     }
 
     /// The owners of a key in the order in which they are asked: live nodes only.
-    pub fn owners(&self, key: Key<'_>) -> Vec<NodeId> {
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn owners(&self, key: Key<'_>) -> Result<Vec<NodeId>, Error> {
+        self.check_open()?;
         let view = self.view();
-        view.owners(key.hash().partition(view.partitions())).to_vec()
+        Ok(view.owners(key.hash().partition(view.partitions())).to_vec())
     }
 
     /// Each node that belongs to the cache, with what it counts. A node that is down counts nothing.

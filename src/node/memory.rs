@@ -96,12 +96,21 @@ pub(super) struct Memory {
     len: u32,
     lists: [List; 3],
     bytes_used: usize,
+    /// Keys and values, those of markers included.
+    payload_bytes: usize,
     marker_bytes: usize,
 }
 
 impl Memory {
     pub(super) const fn new(bytes_fixed: usize) -> Self {
-        Self { pages: Vec::new(), len: 0, lists: [List::EMPTY; 3], bytes_used: bytes_fixed, marker_bytes: 0 }
+        Self {
+            pages: Vec::new(),
+            len: 0,
+            lists: [List::EMPTY; 3],
+            bytes_used: bytes_fixed,
+            payload_bytes: 0,
+            marker_bytes: 0,
+        }
     }
 
     #[inline]
@@ -115,6 +124,17 @@ impl Memory {
 
     pub(super) const fn count(&self, state: State) -> usize {
         self.lists[state as usize].len as usize
+    }
+
+    #[inline]
+    const fn account_payload(&mut self, before: usize, after: usize) {
+        self.payload_bytes = self.payload_bytes + after - before;
+        self.account(before, after);
+    }
+
+    /// What would be used if there were no entries and markers: clocks and tables as they are.
+    pub(super) fn bytes_beside_entries(&self) -> usize {
+        self.bytes_used - self.payload_bytes - self.pages.len() * PAGE_BYTES
     }
 
     /// Adds to, or takes from, the count what something beside entries has come to use.
@@ -147,7 +167,7 @@ impl Memory {
         self.len += 1;
         let (state, value) = unpack(entry.held);
         let payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
-        self.bytes_used += payload.bytes_held();
+        self.account_payload(0, payload.bytes_held());
         let version = entry.version;
         let (timestamp, digest) = (version.timestamp.get(), version.digest);
         *self.slot_mut(at) = Slot { timestamp, digest, dot: entry.dot, payload, newer: NONE, older: NONE };
@@ -168,7 +188,7 @@ impl Memory {
         slot.payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
         let after = slot.payload.bytes_held();
         (slot.timestamp, slot.digest, slot.dot) = (entry.version.timestamp.get(), entry.version.digest, entry.dot);
-        self.bytes_used = self.bytes_used + after - before;
+        self.account_payload(before, after);
         self.link(at, state, false);
     }
 
@@ -180,7 +200,7 @@ impl Memory {
         if let Ok(found) = table.find_entry(hash, |&other| other == at) {
             found.remove();
         }
-        self.bytes_used -= self.slot(at).payload.bytes_held();
+        self.account_payload(self.slot(at).payload.bytes_held(), 0);
         if table.len() * TABLE_SPARSE < table.capacity() && table.capacity() > TABLE_LEAST {
             self.rebuild(table, table.len() * 2);
         }
@@ -245,7 +265,7 @@ impl Memory {
         slot.payload.forget_value();
         slot.payload.set_label(label(partition, State::Evicted, None));
         let after = slot.payload.bytes_held();
-        self.bytes_used = self.bytes_used + after - before;
+        self.account_payload(before, after);
         self.link(at, State::Evicted, false);
     }
 
@@ -416,6 +436,7 @@ impl Memory {
         }
         assert_eq!(indexed, self.len as usize, "a slot is in no table");
         assert_eq!((bytes, marker_bytes), (self.bytes_used, self.marker_bytes), "the count of bytes is wrong");
+        assert_eq!(self.bytes_beside_entries(), beside, "the count of keys and values is wrong");
     }
 }
 

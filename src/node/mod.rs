@@ -36,7 +36,7 @@ pub type Take<'t> = &'t mut dyn FnMut(Read, Lent<'_>);
 const MARKER_PART: usize = 8;
 
 /// Kept free of entries: one part in so many of a node's memory, so that clocks can grow without pushing anything out.
-const RESERVE_PART: usize = 128;
+const RESERVE_PART: usize = 512;
 
 /// How many markers are looked at for a stable one before an unstable one is given up.
 const MARKERS_LOOKED_AT: usize = 64;
@@ -209,9 +209,14 @@ impl Node {
     fn check_fits(&self, write: &Write<'_>) -> Result<(), Error> {
         let value_bytes = write.value.map_or(0, |value| value.bytes().len());
         let bytes = entry_bytes(write.key.bytes().len(), value_bytes);
+        // A small one always fits; for a large one what is left beside clocks and tables is looked at.
+        if bytes < self.bytes_max as u64 / 4 {
+            return Ok(());
+        }
         let bytes_max = entry_bytes_max(self.bytes_max as u64);
-        if bytes > bytes_max {
-            return Err(Error::ValueTooLarge { bytes, bytes_max });
+        let left = self.bytes_soft().saturating_sub(self.memory.bytes_beside_entries() + PAGE_BYTES) as u64;
+        if bytes > bytes_max.min(left) {
+            return Err(Error::ValueTooLarge { bytes, bytes_max: bytes_max.min(left) });
         }
         Ok(())
     }
@@ -398,7 +403,7 @@ impl Node {
             bytes_max: self.bytes_max as u64,
             partitions: self.held.len() as u64,
             unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.synced).count() as u64,
-            lost_partitions: self.held.iter().filter(|(_, partition)| partition.lost.is_some()).count() as u64,
+            lost_partitions: self.held.iter().filter(|(_, partition)| partition.lost().is_some()).count() as u64,
             ..self.stats
         }
     }

@@ -28,17 +28,24 @@ pub(super) struct Partition {
     pub(super) synced: bool,
     /// Every other node that holds this partition.
     peers: NodeSet,
-    /// Those of them that have said that they are not synced either.
-    unsynced: NodeSet,
-    census: Option<Box<Census>>,
-    pull: Option<Box<Pull>>,
-    pub(super) lost: Option<Box<Lost>>,
-    /// Peers that are known to have seen what was lost.
-    lost_known: NodeSet,
+    /// What is there only while nodes find together.
+    unrest: Option<Box<Unrest>>,
     /// The lives that dots in slots belong to, by the number they have there.
     names: Vec<Incarnation>,
     /// Bytes counted for this partition so far.
     pub(super) accounted: usize,
+}
+
+/// What is there while something is not stable, not synced, awaited or lost.
+#[derive(Default)]
+struct Unrest {
+    /// Peers that have said that they are not synced either.
+    unsynced: NodeSet,
+    census: Option<Census>,
+    pull: Option<Pull>,
+    lost: Option<Lost>,
+    /// Peers that are known to have seen what was lost.
+    lost_known: NodeSet,
 }
 
 /// Who has seen all that was seen here at one moment. A peer is counted when each of the two has seen what the other had
@@ -66,11 +73,7 @@ impl Partition {
             stable: Clock::new(),
             synced,
             peers: NodeSet::new(),
-            unsynced: NodeSet::new(),
-            census: None,
-            pull: None,
-            lost: None,
-            lost_known: NodeSet::new(),
+            unrest: None,
             names: Vec::new(),
             accounted: 0,
         }
@@ -78,14 +81,35 @@ impl Partition {
 
     /// What this takes beside its entries and their table.
     pub(super) fn bytes(&self) -> usize {
-        let lost = self.lost.as_ref().map_or(0, |lost| size_of::<Lost>() + lost.dots.heap_bytes());
+        let unrest = self.unrest.as_ref().map_or(0, |unrest| {
+            size_of::<Unrest>()
+                + unrest.census.as_ref().map_or(0, |census| census.clock.heap_bytes())
+                + unrest.pull.as_ref().map_or(0, |pull| pull.seen.heap_bytes())
+                + unrest.lost.as_ref().map_or(0, |lost| lost.dots.heap_bytes())
+        });
         size_of::<(PartitionId, Self)>()
             + self.clock.heap_bytes()
             + self.stable.heap_bytes()
             + self.names.capacity() * size_of::<Incarnation>()
-            + self.census.as_ref().map_or(0, |census| size_of::<Census>() + census.clock.heap_bytes())
-            + self.pull.as_ref().map_or(0, |pull| size_of::<Pull>() + pull.seen.heap_bytes())
-            + lost
+            + unrest
+    }
+
+    /// What markers had to be dropped, if any.
+    #[inline]
+    pub(super) fn lost(&self) -> Option<&Lost> {
+        self.unrest.as_ref().and_then(|unrest| unrest.lost.as_ref())
+    }
+
+    fn unrest(&mut self) -> &mut Unrest {
+        self.unrest.get_or_insert_default()
+    }
+
+    /// Gives back what is there only in unrest, when there is none.
+    pub(super) fn calm(&mut self) {
+        let is_needed = |unrest: &Unrest| unrest.census.is_some() || unrest.pull.is_some() || unrest.lost.is_some();
+        if self.synced && !self.unrest.as_deref().is_some_and(is_needed) {
+            self.unrest = None;
+        }
     }
 
     /// A dot as a slot keeps it: the number of its life here, and its counter.
@@ -136,66 +160,77 @@ impl Partition {
 
     /// Begins a pull, in place of one that may be on its way.
     pub(super) fn begin_pull(&mut self, ticket: u64) {
-        self.pull = Some(Box::new(Pull { ticket, seen: self.clock.clone(), outdated: false }));
+        let seen = self.clock.clone();
+        self.unrest().pull = Some(Pull { ticket, seen, outdated: false });
     }
 
     /// A write that was seen leaves no trace here any more.
     #[inline]
     pub(super) fn forgets(&mut self, dot: Dot) {
-        if let Some(pull) = &mut self.pull {
+        if let Some(pull) = self.unrest.as_mut().and_then(|unrest| unrest.pull.as_mut()) {
             pull.outdated |= !pull.seen.has(dot);
         }
     }
 
     /// Whether an answer belongs to the pull that is awaited, and can be believed.
     pub(super) fn awaits(&self, ticket: u64) -> bool {
-        self.pull.as_ref().is_some_and(|pull| pull.ticket == ticket && !pull.outdated)
+        let pull = self.unrest.as_ref().and_then(|unrest| unrest.pull.as_ref());
+        pull.is_some_and(|pull| pull.ticket == ticket && !pull.outdated)
     }
 
     /// The last of a pull's answers is in: what the answerer has seen, this node has seen.
     pub(super) fn conclude(&mut self, from: NodeId, clock: &Clock, synced: bool) {
-        self.pull = None;
+        self.unrest().pull = None;
         self.clock.join(clock);
         if synced {
             self.synced = true;
         } else {
             // When all are in that state, what they have together is all there is.
-            self.unsynced.insert(from);
-            self.synced |= self.peers.difference(self.unsynced).is_empty();
+            self.unrest().unsynced.insert(from);
+            self.synced |= self.peers.difference(self.unrest().unsynced).is_empty();
         }
     }
 
     /// Who holds this partition beside this node. With others, or others' memory, a census begins anew.
     pub(super) fn set_peers(&mut self, peers: NodeSet) {
         if peers != self.peers {
-            self.census = None;
             self.peers = peers;
+            self.forget_census();
         }
         self.synced |= peers.is_empty();
     }
 
     /// A peer has begun a new life: nothing is known of what it has seen.
     pub(super) fn forget_peer(&mut self, node: NodeId) {
-        self.census = None;
-        self.unsynced.remove(node);
-        self.lost_known.remove(node);
+        self.forget_census();
+        if let Some(unrest) = &mut self.unrest {
+            unrest.unsynced.remove(node);
+            unrest.lost_known.remove(node);
+        }
+    }
+
+    fn forget_census(&mut self) {
+        if let Some(unrest) = &mut self.unrest {
+            unrest.census = None;
+        }
+        self.calm();
     }
 
     /// A peer has seen all of `theirs`. `is_over` tells which lives are over.
     pub(super) fn heard(&mut self, from: NodeId, theirs: &Clock, is_over: impl Fn(Incarnation) -> bool) {
-        if self.lost.as_ref().is_some_and(|lost| theirs.covers(&lost.dots)) {
-            self.lost_known.insert(from);
+        if self.lost().is_some_and(|lost| theirs.covers(&lost.dots)) {
+            self.unrest().lost_known.insert(from);
             self.find_lost();
         }
         if self.stable.covers(&self.clock) && !self.clock.open().any(&is_over) {
-            self.census = None;
+            self.forget_census();
             return;
         }
         if !self.clock.covers(theirs) {
             return;
         }
-        let census =
-            self.census.get_or_insert_with(|| Box::new(Census { clock: self.clock.clone(), counted: NodeSet::new() }));
+        let clock = self.clock.clone();
+        let census = self.unrest().census.get_or_insert(Census { clock, counted: NodeSet::new() });
         if theirs.covers(&census.clock) {
             census.counted.insert(from);
         }
@@ -204,11 +239,13 @@ impl Partition {
 
     /// When all are counted, what they all have seen is stable, and lives that are over and seen whole are closed.
     pub(super) fn conclude_census(&mut self, is_over: impl Fn(Incarnation) -> bool) {
-        let alone = self.peers.is_empty();
-        if !alone && !self.census.as_ref().is_some_and(|census| self.peers.difference(census.counted).is_empty()) {
+        let census = self.unrest.as_ref().and_then(|unrest| unrest.census.as_ref());
+        let all = census.is_some_and(|census| self.peers.difference(census.counted).is_empty());
+        if !all && !self.peers.is_empty() {
             return;
         }
-        let seen_by_all = self.census.take().map_or_else(|| self.clock.clone(), |census| census.clock);
+        let seen_by_all = census.map_or_else(|| self.clock.clone(), |census| census.clock.clone());
+        self.forget_census();
         self.stable.join(&seen_by_all);
         let over: Vec<Incarnation> = self.clock.open().filter(|&life| is_over(life)).collect();
         for &life in &over {
@@ -223,17 +260,22 @@ impl Partition {
 
     /// Once all peers have seen what was lost, nothing is.
     fn find_lost(&mut self) {
-        if self.peers.difference(self.lost_known).is_empty() {
-            self.lost = None;
+        let peers = self.peers;
+        let unrest = self.unrest();
+        if peers.difference(unrest.lost_known).is_empty() {
+            unrest.lost = None;
         }
+        self.calm();
     }
 
     /// True when this sender is known to have seen every marker that was dropped here, or none was.
     pub(super) fn knows_lost(&self, sender: Sender<'_>) -> bool {
-        match (&self.lost, sender) {
+        match (self.lost(), sender) {
             (None, _) => true,
             (Some(lost), Sender::Clock(clock)) => clock.covers(&lost.dots),
-            (Some(_), Sender::Peer(node)) => self.lost_known.contains(node),
+            (Some(_), Sender::Peer(node)) => {
+                self.unrest.as_ref().is_some_and(|unrest| unrest.lost_known.contains(node))
+            }
         }
     }
 
@@ -245,14 +287,15 @@ impl Partition {
 
     /// Takes over what a peer had to drop.
     pub(super) fn join_lost(&mut self, other: &Lost) {
-        match &mut self.lost {
+        let unrest = self.unrest();
+        match &mut unrest.lost {
             Some(lost) => {
                 lost.dots.join(&other.dots);
                 lost.floor = lost.floor.max(other.floor);
             }
-            None => self.lost = Some(Box::new(other.clone())),
+            None => unrest.lost = Some(other.clone()),
         }
-        self.lost_known = NodeSet::new();
+        unrest.lost_known = NodeSet::new();
     }
 
     #[inline]

@@ -77,6 +77,7 @@ impl Node {
         if self.is_peer(place, from) {
             let lives = &self.lives;
             self.held[place].1.heard(from.node, clock, |life| is_over(lives, life));
+            self.held[place].1.calm();
             self.tidy_names(place);
             self.account(place);
         }
@@ -128,7 +129,7 @@ impl Node {
             Via::Delta(clock) => Sender::Clock(clock),
         };
         let doubtful = !was_live
-            && partition.lost.as_ref().is_some_and(|lost| item.version.timestamp <= lost.floor)
+            && partition.lost().is_some_and(|lost| item.version.timestamp <= lost.floor)
             && !partition.knows_lost(sender);
         let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         self.install_or_mark(place, item, held, via.room());
@@ -193,7 +194,7 @@ impl Node {
         delta.clock = partition.clock.clone();
         delta.stable = partition.stable.clone();
         delta.synced = partition.synced;
-        if let Some(lost) = partition.lost.as_ref().filter(|lost| delta.next.is_none() && !clock.covers(&lost.dots)) {
+        if let Some(lost) = partition.lost().filter(|lost| delta.next.is_none() && !clock.covers(&lost.dots)) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
             let confirm = |&at: &u32| (crate::hash::KeyHash::of(self.memory.key(at)).0, self.memory.version(at));
             delta.lost = Some(Loss { lost: Lost::clone(lost), confirmed: live.map(confirm).collect() });
@@ -288,9 +289,11 @@ impl Node {
         for item in items.iter() {
             let Some(place) = self.place(self.partition_of(item.key)) else { continue };
             let at = self.memory.find(&self.held[place].1.table, item.key);
-            let Some(at) = at.filter(|&at| self.memory.version(at) < item.version) else { continue };
+            if at.is_none_or(|at| self.memory.version(at) >= item.version) {
+                continue;
+            }
             let partition = &mut self.held[place].1;
-            let low = partition.lost.as_ref().is_some_and(|lost| item.version.timestamp <= lost.floor);
+            let low = partition.lost().is_some_and(|lost| item.version.timestamp <= lost.floor);
             partition.clock.see(item.dot);
             let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);

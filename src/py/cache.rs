@@ -261,18 +261,20 @@ impl Cache {
 
     /// The live nodes that own a key, in the order in which they are asked.
     fn owners(&self, key: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-        Ok(self.cluster()?.owners(convert::key(key)?).into_iter().map(usize::from).collect())
+        let owners = self.cluster()?.owners(convert::key(key)?).map_err(raise)?;
+        Ok(owners.into_iter().map(usize::from).collect())
     }
 
     /// Each node as it is now.
     fn nodes(&self, py: Python<'_>) -> PyResult<Vec<NodeStatus>> {
-        let nodes = self.detached(py, Cluster::nodes)?;
+        let nodes = self.detached(py, |cluster| cluster.check_open().map(|()| cluster.nodes()))?.map_err(raise)?;
         Ok(nodes.into_iter().map(|(member, stats)| NodeStatus::new(member, stats)).collect())
     }
 
     /// One node, to talk to as if connected to it. Raises ValueError if there is no such node.
     fn node(&self, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
         let cluster = self.cluster()?;
+        cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
         Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
     }

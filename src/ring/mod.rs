@@ -25,7 +25,7 @@ use crate::node_set::NodeSet;
 /// How many partitions a cache of `nodes` nodes of `node_bytes` bytes, with `replicas` copies of everything, is cut
 /// into. It is asked once, when the cache is created: the number stays while nodes come and go.
 ///
-/// It is a multiple of `nodes`, so that equal nodes can have equally many. Many partitions make the shares even after
+/// It is a multiple of `nodes`, so that equal nodes can have equally many, if they can afford one each at all. Many partitions make the shares even after
 /// nodes come and go; few keep the clocks small. So: as many as the formulas at the constants below wish for, but no
 /// more than a node can keep clocks for.
 pub fn partition_count(nodes: u8, replicas: u8, node_bytes: u64) -> u16 {
@@ -34,7 +34,12 @@ pub fn partition_count(nodes: u8, replicas: u8, node_bytes: u64) -> u16 {
     let clocks_max = node_bytes / 100 * CLOCK_PERCENT_MAX / CLOCK_BYTES;
     let affordable = (clocks_max / replicas).max((SMALL_NODE_CLOCKS / replicas).min(4));
     let wished = PER_NODE.max(IN_ALL_MIN.div_ceil(nodes));
-    (nodes * wished.min(affordable).min(IN_ALL_MAX / nodes).max(1)) as u16
+    let per_node = wished.min(affordable).min(IN_ALL_MAX / nodes);
+    if per_node == 0 {
+        // Small nodes that each hold nearly everything: fewer partitions than nodes.
+        return (clocks_max.max(SMALL_NODE_CLOCKS) * nodes / replicas).clamp(1, nodes) as u16;
+    }
+    (nodes * per_node) as u16
 }
 
 /// 16 a node: one partition more or less than the mean is 6 % of a node's share.
