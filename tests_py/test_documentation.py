@@ -23,9 +23,7 @@ STUB = ast.parse((Path(package.__file__).parent / "_core.pyi").read_text(encodin
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_has_a_docstring(name: str) -> None:
-    documentation = inspect.getdoc(getattr(package, name))
-    assert documentation
-    assert documentation.rstrip().endswith((".", ")", "'", "True"))
+    assert inspect.getdoc(getattr(package, name))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def test_a_public_member_has_a_docstring(cls: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(("cls", "name"), [member for member in MEMBERS if callable(getattr(*member))])
-def test_a_method_names_its_arguments_and_explains_them(cls: Any, name: str) -> None:
+def test_a_method_has_the_arguments_that_the_types_say(cls: Any, name: str) -> None:
     method = getattr(cls, name)
     parameters = [parameter for parameter in inspect.signature(method).parameters if parameter != "self"]
     (stub,) = (node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
@@ -52,7 +50,7 @@ def test_all_lists_what_can_be_imported_and_nothing_else() -> None:
     assert public | {"__version__"} == set(package.__all__)
 
 
-def test_the_version_is_that_of_the_installed_package_or_a_plain_number() -> None:
+def test_the_version_begins_with_two_numbers() -> None:
     assert all(part.isdigit() for part in package.__version__.split(".")[:2])
 
 

@@ -25,6 +25,10 @@ use crate::stats::SyncReport;
 /// `sync` gives up after so many rounds without agreement: something is cut, or writes go on faster than they spread.
 const ROUNDS_MAX: u64 = 64;
 
+/// After so many rounds in which nothing was moved there is nothing left to be said that can be reached: clocks that differ
+/// only in what they have forgotten of lives that are over agree in a round or two.
+const QUIET_ROUNDS: u64 = 4;
+
 impl<R: Runtime> Cluster<R> {
     /// One round of gossip now: every live node compares notes with one partner.
     pub fn gossip(&self) -> SyncReport {
@@ -53,15 +57,14 @@ impl<R: Runtime> Cluster<R> {
     /// Rounds of gossip, each node with all its partners, until all live owners have seen the same.
     pub fn sync(&self) -> SyncReport {
         let started = Instant::now();
-        let mut report = SyncReport::default();
+        let (mut report, mut quiet) = (SyncReport::default(), 0);
         loop {
             let moved = self.sync_round();
             report.rounds += 1;
             report.add(&moved);
             report.converged = self.is_converged();
-            // Two more quiet rounds would find what one did: nothing that can be reached is left to be said.
-            let idle = moved.items == 0 && report.rounds > 2;
-            if report.converged || idle || report.rounds == ROUNDS_MAX {
+            quiet = if moved.items == 0 { quiet + 1 } else { 0 };
+            if report.converged || quiet == QUIET_ROUNDS || report.rounds == ROUNDS_MAX {
                 report.seconds = started.elapsed().as_secs_f64();
                 log::info!(
                     "sync finished after {} rounds: {} items, {} bytes, {}",

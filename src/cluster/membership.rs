@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::message::{Address, Request};
 use crate::node_set::NodeSet;
 use crate::runtime::Runtime;
+use crate::stats::SyncReport;
 
 /// A node that leaves hands over in so many rounds at most.
 const HANDOVER_ROUNDS_MAX: u32 = 16;
@@ -64,8 +65,7 @@ impl<R: Runtime> Cluster<R> {
         }
         self.change_member(Member { state: State::Live, ..member });
         drop(changes);
-        let moved = self.pull_all(&self.view(), id);
-        self.release_handed_over();
+        let moved = self.pull_missing();
         log::info!("node {id} recovered and pulled {} items", moved.items);
         Ok(())
     }
@@ -92,9 +92,7 @@ impl<R: Runtime> Cluster<R> {
         let address = Address { node: id, incarnation };
         self.change_member(Member { address, state: State::Live, bytes_max, leaving: false });
         drop(changes);
-        let mut moved = self.pull_all(&self.view(), id);
-        self.release_handed_over();
-        moved.rounds = 1;
+        let moved = self.pull_missing();
         log::info!("node {id} joined and pulled {} items", moved.items);
         Ok(id)
     }
@@ -115,8 +113,11 @@ impl<R: Runtime> Cluster<R> {
         self.change_member(Member { leaving: true, ..member });
         drop(changes);
         let mut rounds = 0;
-        while self.view().live().contains(id) && self.holds_anything(id) && rounds < HANDOVER_ROUNDS_MAX {
-            self.hand_over(id);
+        while rounds < HANDOVER_ROUNDS_MAX {
+            self.pull_missing();
+            if !self.view().live().contains(id) || !self.holds_anything(id) {
+                break;
+            }
             rounds += 1;
         }
         let changes = self.changes.lock();
@@ -221,13 +222,16 @@ impl<R: Runtime> Cluster<R> {
         (0..view.partitions()).any(|id| view.holders(id).contains(node))
     }
 
-    /// The new owners of what a leaving node holds pull it.
-    fn hand_over(&self, leaving: NodeId) {
+    /// Every node that owns what it has not pulled yet, or shares it with a node that leaves, compares notes with all. A
+    /// change of one node can give partitions to others, too.
+    fn pull_missing(&self) -> SyncReport {
         let view = self.view();
-        for node in view.live().iter().filter(|&node| node != leaving) {
-            self.pull_all(&view, node);
+        let mut moved = SyncReport::default();
+        for node in view.live().iter() {
+            moved.add(&self.pull_all(&view, node));
         }
         self.release_handed_over();
+        moved
     }
 }
 

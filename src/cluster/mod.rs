@@ -47,8 +47,9 @@ use put::{Outcome, Put, Step};
 use routes::Routes;
 use view::{Member, State, View};
 
-/// A call begins again this often when nodes come and go under it, before it makes do with what it reached.
-const RESTARTS_MAX: u32 = 64;
+/// A call begins again this often when nodes come and go under it, before it makes do with what it reached: after two
+/// seconds or more.
+const RESTARTS_MAX: u32 = 20_000;
 
 /// How long such a call waits before it begins again, after the first few times.
 const PAUSE: Duration = Duration::from_micros(100);

@@ -33,8 +33,9 @@ pub(super) const PAGE_BYTES: usize = PAGE * SLOT_BYTES + 16 + 2 * size_of::<usiz
 
 /// Dropped tables larger than this many times their entries are rebuilt smaller.
 const TABLE_SPARSE: usize = 8;
-/// The least capacity a table has once it has any.
+/// The least capacity a table has once it has any, and what it takes: 4 numbers and 20 bytes of tags.
 const TABLE_LEAST: usize = 3;
+pub(super) const TABLE_BYTES_LEAST: usize = 36;
 
 /// No slot.
 const NONE: u32 = u32::MAX;

@@ -35,8 +35,9 @@ pub type Take<'t> = &'t mut dyn FnMut(Read, Lent<'_>);
 /// Markers may take one part in so many of a node's memory.
 const MARKER_PART: usize = 8;
 
-/// Kept free of entries: one part in so many of a node's memory, so that clocks can grow without pushing anything out.
-const RESERVE_PART: usize = 512;
+/// Kept free of entries, or a sixteenth of a small node, so that clocks and what nodes note while they compare them can
+/// grow without pushing anything out: 40 bytes for each of some 50 partitions.
+const RESERVE_BYTES: usize = 2048;
 
 /// How many markers are looked at for a stable one before an unstable one is given up.
 const MARKERS_LOOKED_AT: usize = 64;
@@ -209,12 +210,15 @@ impl Node {
     fn check_fits(&self, write: &Write<'_>) -> Result<(), Error> {
         let value_bytes = write.value.map_or(0, |value| value.bytes().len());
         let bytes = entry_bytes(write.key.bytes().len(), value_bytes);
-        // A small one always fits; for a large one what is left beside clocks and tables is looked at.
+        // A small one always fits; for a large one what is left beside clocks is looked at. Tables shrink with their entries.
         if bytes < self.bytes_max as u64 / 4 {
             return Ok(());
         }
         let bytes_max = entry_bytes_max(self.bytes_max as u64);
-        let left = self.bytes_soft().saturating_sub(self.memory.bytes_beside_entries() + PAGE_BYTES) as u64;
+        let clocks = self.memory.bytes_beside_entries()
+            - self.held.iter().map(|(_, held)| held.table.allocation_size()).sum::<usize>();
+        let tables = self.held.len() * memory::TABLE_BYTES_LEAST;
+        let left = self.bytes_soft().saturating_sub(clocks + tables + PAGE_BYTES) as u64;
         if bytes > bytes_max.min(left) {
             return Err(Error::ValueTooLarge { bytes, bytes_max: bytes_max.min(left) });
         }
@@ -355,8 +359,15 @@ impl Node {
         }
     }
 
-    /// After clocks grew: if the reserve is used up, entries must give way.
+    /// After clocks grew: if the reserve is used up, notes give way that can be taken again, and then entries.
     fn keep_bound(&mut self) {
+        if self.memory.bytes_used() <= self.bytes_max {
+            return;
+        }
+        for place in 0..self.held.len() {
+            self.held[place].1.forget_census();
+            self.account(place);
+        }
         while self.memory.bytes_used() > self.bytes_max {
             match self.memory.oldest(State::Live) {
                 Some(at) => self.evict(at),
@@ -384,9 +395,11 @@ impl Node {
         }
     }
 
+    /// Entries end here: what is left is the reserve.
     #[inline]
     const fn bytes_soft(&self) -> usize {
-        self.bytes_max - self.bytes_max / RESERVE_PART
+        let reserve = if self.bytes_max / 16 < RESERVE_BYTES { self.bytes_max / 16 } else { RESERVE_BYTES };
+        self.bytes_max - reserve
     }
 
     const fn marker_bytes_max(&self) -> usize {

@@ -209,7 +209,8 @@ impl Partition {
         }
     }
 
-    fn forget_census(&mut self) {
+    /// Ends a census without a result. It begins anew when a peer is heard.
+    pub(super) fn forget_census(&mut self) {
         if let Some(unrest) = &mut self.unrest {
             unrest.census = None;
         }
@@ -248,13 +249,13 @@ impl Partition {
         self.forget_census();
         self.stable.join(&seen_by_all);
         let over: Vec<Incarnation> = self.clock.open().filter(|&life| is_over(life)).collect();
-        for &life in &over {
-            // Closing a life closes those of its node before it.
-            let mut up_to_it = over.iter().filter(|&&other| other.node() == life.node() && other <= life);
-            if up_to_it.all(|&other| self.clock.is_same_of(other, &seen_by_all)) {
-                self.stable.close(life);
-                self.clock.close(life);
-            }
+        // Closing a life closes those of its node before it.
+        let up_to = |life: Incarnation| over.iter().filter(move |other| other.node() == life.node() && **other <= life);
+        let seen_whole = |&&life: &&Incarnation| up_to(life).all(|&other| self.clock.is_same_of(other, &seen_by_all));
+        let closed: Vec<Incarnation> = over.iter().filter(seen_whole).copied().collect();
+        for life in closed {
+            self.stable.close(life);
+            self.clock.close(life);
         }
     }
 

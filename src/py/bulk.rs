@@ -46,6 +46,7 @@ pub(super) fn put_many<'py>(
     timestamp: Option<&Bound<'py, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyList>> {
+    cluster.check_open().map_err(raise)?;
     // A timestamp that is wrong is wrong before anything is written.
     convert::timestamp(timestamp)?;
     let refused = PyList::empty(py);
@@ -124,6 +125,7 @@ pub(super) fn get_many<'py>(
     keys: &Bound<'py, PyAny>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
     loop {
@@ -149,6 +151,7 @@ pub(super) fn remove_many(
     timestamp: Option<&Bound<'_, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<usize> {
+    cluster.check_open().map_err(raise)?;
     convert::timestamp(timestamp)?;
     let mut keys = convert::keys(keys)?;
     let mut removed = 0;

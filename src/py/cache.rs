@@ -293,8 +293,11 @@ impl Cache {
 
     /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise
     /// ClosedError. A second time does nothing.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.detached(py, Cluster::close)
+    fn close(&self, py: Python<'_>) {
+        // A forked child has nothing to end: the nodes' thread is in the other process.
+        if let Ok(cluster) = self.cluster() {
+            py.detach(|| cluster.close());
+        }
     }
 
     /// True once it is closed.
@@ -327,9 +330,9 @@ impl Cache {
         kind: &Bound<'_, PyAny>,
         error: &Bound<'_, PyAny>,
         traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    ) {
         let _ = (kind, error, traceback);
-        self.close(py)
+        self.close(py);
     }
 
     fn __repr__(&self) -> String {

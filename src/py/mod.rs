@@ -44,9 +44,10 @@ mod _core {
     }
 }
 
-/// What the core logs goes to Python's logging, from Info on, under `distributed_consistent_cache`.
+/// What the core logs goes to Python's logging, from Info on, under `distributed_consistent_cache`. It is so seldom that
+/// nothing is cached: a level or a handler may be changed at any time.
 fn start_logging(py: Python<'_>) {
-    let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels);
+    let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing);
     // Another logger that is there already stays: it is the embedding program's.
     if let Ok(logger) = logger {
         let _ = logger.filter(log::LevelFilter::Info).install();
