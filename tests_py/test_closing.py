@@ -161,28 +161,29 @@ def test_a_dropped_cache_gives_its_memory_back(run_program: RunProgram) -> None:
         def fill(how):
             cache = Cache(3, 2, "64MiB", gossip_interval=0.01)
             cache.put_many((f"large {number}", bytes(100_000)) for number in range(600))
-            cache.put_many((f"small {number}", bytes(100)) for number in range(100_000))
+            cache.put_many((f"small {number}", bytes(100)) for number in range(50_000))
             if how == "closed":
                 cache.close()
             if how == "cycle":
                 loop = [cache]
                 loop.append(loop)
-                del loop
             if how == "failed":
                 for node in range(3):
                     cache.fail_node(node)
-                return megabytes()
-            return 0
+                    cache.recover_node(node)
+            if how == "left":
+                while len(nodes := cache.nodes()) > 1:
+                    cache.fail_node(nodes[0].id)
+                    cache.remove_node(nodes[0].id)
+            return megabytes()
 
         if sys.platform == "linux":
-            fill("dropped")
-            gc.collect()
+            # How much of it the allocator returns to the system is its own affair; that it is used again is ours.
             before = megabytes()
-            for how in ("dropped", "closed", "cycle", "dropped", "closed"):
-                fill(how)
+            full = max(fill("dropped"), fill("dropped"))
+            assert full > before + 100
+            for how in ("dropped", "closed", "cycle", "failed", "left", "closed", "failed"):
                 gc.collect()
-                assert megabytes() < before + 60, (how, before, megabytes())
-            # A node that crashes has nothing any more.
-            assert fill("failed") < before + 60
+                assert fill(how) < full + 60, how
     """
     assert run_program(program) == ""

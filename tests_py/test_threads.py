@@ -171,7 +171,31 @@ def test_no_node_grows_beyond_its_capacity_and_nothing_is_lost_while_nodes_come_
     cache.sync()
     # A hundred small entries take a small part of a node.
     assert sum(node.evictions for node in cache.nodes()) == 0
-    assert sorted(cache) == sorted(keys)
+    written = {keys[number % 100]: number for number in range(1, timestamp + 1)}
+    assert cache.get_many(keys) == {key: (number, number) for key, number in written.items()}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_writers_and_readers_get_on_while_nodes_come_and_go_without_a_pause(
+    change: Change, run_threads: RunThreads
+) -> None:
+    cache = Cache(nodes=4, replicas=3, gossip_interval=None)
+    ended = time.monotonic() + 1.0
+
+    def longest(thread: int) -> float:
+        """The longest that a put and a get took together, in seconds."""
+        longest = 0.0
+        while (start := time.monotonic()) < ended:
+            cache.put(f"key {thread}", thread)
+            cache.get(f"key {thread}")
+            longest = max(longest, time.monotonic() - start)
+        return longest
+
+    random_ = random.Random(4)
+    with meanwhile(lambda: change(cache, random_)):
+        waits = run_threads(3, longest)
+    # The machine may be busy with other things, but not for so long.
+    assert max(waits) < 0.5, waits
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -180,11 +180,18 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have.
+    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have. Nobody comes to own
+    /// anything meanwhile.
     pub(super) fn release_handed_over(&self) {
+        let holds_more = |view: &View, id| view.holders(id).iter().any(|holder| view.live().contains(holder));
+        let view = self.view();
+        if !(0..view.partitions()).any(|id| holds_more(&view, id)) {
+            return;
+        }
+        let _changes = self.changes.lock();
         let view = self.view();
         let mut released = Vec::new();
-        for id in 0..view.partitions() {
+        for id in (0..view.partitions()).filter(|&id| holds_more(&view, id)) {
             for holder in view.holders(id).iter().filter(|&holder| view.live().contains(holder)) {
                 if self.is_handed_over(&view, id, view.address(holder)).unwrap_or(false) {
                     released.push((holder, id));
@@ -192,7 +199,7 @@ impl<R: Runtime> Cluster<R> {
             }
         }
         if !released.is_empty() {
-            self.forget_holders(&released);
+            self.publish(view.without_holders(&released));
         }
     }
 

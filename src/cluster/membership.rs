@@ -163,15 +163,6 @@ impl<R: Runtime> Cluster<R> {
         Ok(())
     }
 
-    /// After a release: these nodes hold these partitions no longer.
-    pub(super) fn forget_holders(&self, released: &[(NodeId, PartitionId)]) {
-        let _changes = self.changes.lock();
-        let view = self.view();
-        // What became an owner again meanwhile holds it again.
-        let still = released.iter().filter(|(node, id)| view.holders(*id).contains(*node)).copied().collect::<Vec<_>>();
-        self.publish(view.without_holders(&still));
-    }
-
     fn find_open(&self, node: usize) -> Result<Member, Error> {
         self.check_open()?;
         self.view().find(node)
@@ -184,7 +175,7 @@ impl<R: Runtime> Cluster<R> {
 
     /// Tells every node what the next picture means for it, then makes it the present one. Calls that run meanwhile find
     /// that a node does not know them, and begin again.
-    fn publish(&self, next: View) {
+    pub(super) fn publish(&self, next: View) {
         let before: Now = self.view();
         self.introduce(Some(&before), &next);
         self.routes.publish(&next);

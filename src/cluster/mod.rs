@@ -186,12 +186,13 @@ impl<R: Runtime> Cluster<R> {
             }
             // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
             // published: that takes a moment.
-            writing.put.restart(&self.routes);
             if wait == Wait::Never {
+                writing.put.restart(&self.routes);
                 return Ok(Progress::Busy);
             }
             pause(writing.restarts);
             writing.restarts += 1;
+            writing.put.restart(&self.routes);
         }
     }
 
