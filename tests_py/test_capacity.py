@@ -107,10 +107,16 @@ def test_what_is_not_too_large_is_kept_by_every_owner(capacity: str, key: str) -
         cache.put_many((f"other {number}", number) for number in range(others))
         length = largest_value(cache, key)
         assert length > 0.6 * cache.nodes()[0].bytes_max - len(key)
-        for accepted in (length, length - 1, length // 2):
-            assert cache.put(key, bytes(accepted)) is True
+        # What nodes must remember grows a little with each write, so at the very edge the answer may change; but what
+        # is accepted is kept.
+        for size in (*range(length - 40, length + 1), int(length * 0.9), length // 2):
+            try:
+                assert cache.put(key, bytes(size)) is True
+            except ValueTooLargeError:
+                assert size > 0.9 * length
+                continue
             assert copies(cache, key) == 2
-            assert cache.get(key)[0] == bytes(accepted)
+            assert cache.get(key)[0] == bytes(size)
         check_bound(cache)
 
 

@@ -1,1 +1,9 @@
+//! Tests of the crate from outside, one file per promise.
 
+mod allocator;
+mod convergence;
+mod lattice;
+mod layers;
+mod node_memory;
+mod placement;
+mod typed_values;

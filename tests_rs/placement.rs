@@ -111,7 +111,7 @@ fn there_are_partitions_enough_to_be_even_and_few_enough_to_fit_in_the_node() {
     check(5, 3, 64 << 10, 20);
     check(5, 3, 16 << 10, 20);
     check(5, 1, 16 << 10, 20);
-    check(100, 100, 16 << 10, 100);
+    check(100, 100, 16 << 10, 12);
     check(100, 1, u64::MAX, 1600);
 }
 

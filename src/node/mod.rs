@@ -35,9 +35,9 @@ pub type Take<'t> = &'t mut dyn FnMut(Read, Lent<'_>);
 /// Markers may take one part in so many of a node's memory.
 const MARKER_PART: usize = 8;
 
-/// Kept free of entries, or a sixteenth of a small node, so that clocks and what nodes note while they compare them can
-/// grow without pushing anything out: 40 bytes for each of some 50 partitions.
-const RESERVE_BYTES: usize = 2048;
+/// Kept free of entries for each partition, up to a sixteenth of the node: what nodes note while they find together, so
+/// that repair pushes nothing out.
+const RESERVE_BYTES: usize = 128;
 
 /// How many markers are looked at for a stable one before an unstable one is given up.
 const MARKERS_LOOKED_AT: usize = 64;
@@ -254,12 +254,15 @@ impl Node {
             self.take(at);
         }
         let fits = match room {
-            Room::ByEvicting => self.make_room(Some(place), bytes),
+            Room::ByEvicting => self.make_room(place, bytes),
+            // A marker may take of the reserve, but not all of it.
+            Room::Free if !matches!(held, Held::Live(_)) => {
+                self.fits_below(self.bytes_max.midpoint(self.bytes_soft()), place, bytes)
+            }
+            // Free space is left for the markers of what finds no room. What is stable will need none.
             Room::Free => {
-                // Free space is left for the markers of what finds no room. What is stable will need none.
-                let needs_none = is_stable || !matches!(held, Held::Live(_));
-                let kept = if needs_none { 0 } else { self.marker_bytes_max() - self.memory.marker_bytes() };
-                self.fits(Some(place), bytes + kept)
+                let kept = if is_stable { 0 } else { self.marker_bytes_max() - self.memory.marker_bytes() };
+                self.fits_below(self.bytes_soft(), place, bytes + kept)
             }
         };
         if fits {
@@ -269,16 +272,16 @@ impl Node {
         fits
     }
 
-    /// Whether so many more bytes, and the longer table that a new entry may need, fit as things are.
+    /// Whether so many more bytes, and the longer table that a new entry may need, fit below a limit as things are.
     #[inline]
-    fn fits(&self, place: Option<usize>, bytes: usize) -> bool {
-        let growth = place.map_or(0, |place| self.memory.growth_bytes(&self.held[place].1.table));
-        self.memory.bytes_used() + bytes + growth <= self.bytes_soft()
+    fn fits_below(&self, bytes_max: usize, place: usize, bytes: usize) -> bool {
+        let growth = self.memory.growth_bytes(&self.held[place].1.table);
+        self.memory.bytes_used() + bytes + growth <= bytes_max
     }
 
     /// Evicts, least recently used first, until that fits. When no entry is left, markers go too.
-    fn make_room(&mut self, place: Option<usize>, bytes: usize) -> bool {
-        while !self.fits(place, bytes) {
+    fn make_room(&mut self, place: usize, bytes: usize) -> bool {
+        while !self.fits_below(self.bytes_soft(), place, bytes) {
             match self.memory.oldest(State::Live) {
                 Some(at) => self.evict(at),
                 None if self.drop_marker() => {}
@@ -398,8 +401,8 @@ impl Node {
     /// Entries end here: what is left is the reserve.
     #[inline]
     const fn bytes_soft(&self) -> usize {
-        let reserve = if self.bytes_max / 16 < RESERVE_BYTES { self.bytes_max / 16 } else { RESERVE_BYTES };
-        self.bytes_max - reserve
+        let reserve = RESERVE_BYTES * self.held.len();
+        self.bytes_max - if reserve < self.bytes_max / 16 { reserve } else { self.bytes_max / 16 }
     }
 
     const fn marker_bytes_max(&self) -> usize {

@@ -41,9 +41,9 @@ pub(super) struct Partition {
 struct Unrest {
     /// Peers that have said that they are not synced either.
     unsynced: NodeSet,
-    census: Option<Census>,
-    pull: Option<Pull>,
-    lost: Option<Lost>,
+    census: Option<Box<Census>>,
+    pull: Option<Box<Pull>>,
+    lost: Option<Box<Lost>>,
     /// Peers that are known to have seen what was lost.
     lost_known: NodeSet,
 }
@@ -83,9 +83,9 @@ impl Partition {
     pub(super) fn bytes(&self) -> usize {
         let unrest = self.unrest.as_ref().map_or(0, |unrest| {
             size_of::<Unrest>()
-                + unrest.census.as_ref().map_or(0, |census| census.clock.heap_bytes())
-                + unrest.pull.as_ref().map_or(0, |pull| pull.seen.heap_bytes())
-                + unrest.lost.as_ref().map_or(0, |lost| lost.dots.heap_bytes())
+                + unrest.census.as_ref().map_or(0, |census| size_of::<Census>() + census.clock.heap_bytes())
+                + unrest.pull.as_ref().map_or(0, |pull| size_of::<Pull>() + pull.seen.heap_bytes())
+                + unrest.lost.as_ref().map_or(0, |lost| size_of::<Lost>() + lost.dots.heap_bytes())
         });
         size_of::<(PartitionId, Self)>()
             + self.clock.heap_bytes()
@@ -97,7 +97,7 @@ impl Partition {
     /// What markers had to be dropped, if any.
     #[inline]
     pub(super) fn lost(&self) -> Option<&Lost> {
-        self.unrest.as_ref().and_then(|unrest| unrest.lost.as_ref())
+        self.unrest.as_ref().and_then(|unrest| unrest.lost.as_deref())
     }
 
     fn unrest(&mut self) -> &mut Unrest {
@@ -161,7 +161,7 @@ impl Partition {
     /// Begins a pull, in place of one that may be on its way.
     pub(super) fn begin_pull(&mut self, ticket: u64) {
         let seen = self.clock.clone();
-        self.unrest().pull = Some(Pull { ticket, seen, outdated: false });
+        self.unrest().pull = Some(Box::new(Pull { ticket, seen, outdated: false }));
     }
 
     /// A write that was seen leaves no trace here any more.
@@ -231,7 +231,8 @@ impl Partition {
             return;
         }
         let clock = self.clock.clone();
-        let census = self.unrest().census.get_or_insert(Census { clock, counted: NodeSet::new() });
+        let fresh = || Box::new(Census { clock, counted: NodeSet::new() });
+        let census = self.unrest().census.get_or_insert_with(fresh);
         if theirs.covers(&census.clock) {
             census.counted.insert(from);
         }
@@ -294,7 +295,7 @@ impl Partition {
                 lost.dots.join(&other.dots);
                 lost.floor = lost.floor.max(other.floor);
             }
-            None => unrest.lost = Some(other.clone()),
+            None => unrest.lost = Some(Box::new(other.clone())),
         }
         unrest.lost_known = NodeSet::new();
     }

@@ -23,8 +23,9 @@ use crate::version::Version;
 /// A delta ends after about so many bytes, and says where to go on: a node is held no longer than copying them takes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all.
-const GAPS_MAX: usize = 64;
+/// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all. A thread that is
+/// stopped between writing and settling for the 4 ms of a time slice lets others settle a hundred writes of its partition.
+const GAPS_MAX: usize = 512;
 
 /// From so many lives on a partition looks whether their names are still in use.
 const NAMES_MANY: usize = 16;
@@ -62,6 +63,7 @@ impl Node {
             partition.stable.see(dot);
             self.account(place);
             self.forget_stable(2);
+            self.keep_bound();
         }
     }
 

@@ -1,0 +1,89 @@
+//! What a full node really takes from the allocator is at most 1.10 times what it accounts for.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use distributed_consistent_cache::clock::Incarnation;
+use distributed_consistent_cache::entry::{Key, Value};
+use distributed_consistent_cache::message::{Address, Request, Write};
+use distributed_consistent_cache::node::Node;
+use distributed_consistent_cache::version::Timestamp;
+
+/// The system's allocator, with a count for each thread of what its live allocations take.
+struct Counting;
+
+thread_local! {
+    static TAKEN: Cell<i64> = const { Cell::new(0) };
+}
+
+/// What glibc's malloc takes for an allocation: a word before it, rounded to 16, at least 32.
+fn taken(layout: Layout) -> i64 {
+    ((layout.size() + 8 + 15) & !15).max(32) as i64
+}
+
+fn count(bytes: i64) {
+    // A thread that ends counts no more.
+    let _ = TAKEN.try_with(|taken| taken.set(taken.get() + bytes));
+}
+
+// Safety: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(taken(layout));
+        // Safety: as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-taken(layout));
+        // Safety: as it came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn check(name: &str, bytes_max: u64, sizes: &[usize]) {
+    const PARTITIONS: u16 = 16;
+    let value = vec![7; sizes.iter().copied().max().unwrap_or(0)];
+    let before = TAKEN.with(Cell::get);
+    let mut node = Node::new(Address { node: 0, incarnation: Incarnation::new(1, 0) }, bytes_max, PARTITIONS);
+    for partition in 0..PARTITIONS {
+        node.answer(&Request::Hold { partition, peers: &[], doubt: false }).expect("held");
+    }
+    let mut written = 0;
+    let mut number = 0_usize;
+    while written < 3 * bytes_max {
+        let size = sizes[number % sizes.len()];
+        let key = format!("key {number}");
+        let value = Value::new(&value[..size]).expect("short");
+        let write = Write::put(Key::new(key.as_bytes()).expect("short"), Timestamp::default(), value);
+        node.answer(&Request::Write { write, force: false }).expect("room");
+        written += 64 + size as u64;
+        number += 1;
+        if number.is_multiple_of(997) {
+            let (measured, accounted) = (TAKEN.with(Cell::get) - before, node.stats().bytes_used as f64);
+            assert!(
+                measured as f64 <= 1.10 * accounted + 1024.0,
+                "{name}: {measured} are taken, {accounted} accounted for"
+            );
+        }
+    }
+    node.check();
+    let (measured, accounted) = ((TAKEN.with(Cell::get) - before) as f64, node.stats().bytes_used as f64);
+    assert!(measured <= 1.10 * accounted, "{name}: {measured} are taken, {accounted} accounted for");
+    assert!(
+        accounted >= 0.90 * bytes_max as f64 || sizes.len() == 1,
+        "{name}: a full node has {accounted} of {bytes_max}"
+    );
+}
+
+#[test]
+fn the_allocator_agrees_with_the_account() {
+    check("integers", 1 << 20, &[5]);
+    check("100 bytes", 1 << 20, &[104]);
+    check("awkward sizes", 1 << 20, &[0, 9, 25, 57, 121, 1000]);
+    check("many small, then few large", 1 << 20, &[&[8; 3000][..], &[100_000; 20]].concat());
+    check("large", 8 << 20, &[16 * 1024, 40_000, 200_000]);
+}

@@ -1,0 +1,150 @@
+//! Nodes agree after whatever happened to them; eviction is not deletion; and what is settled costs nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use distributed_consistent_cache::cluster::Cluster;
+use distributed_consistent_cache::config::Config;
+use distributed_consistent_cache::entry::{Key, Value};
+use distributed_consistent_cache::message::Write;
+use distributed_consistent_cache::runtime::embedded::Embedded;
+use distributed_consistent_cache::version::Timestamp;
+
+type Nodes = Cluster<Embedded>;
+
+fn cluster(nodes: usize, replicas: usize, node_bytes: u64) -> Nodes {
+    Cluster::new(
+        Config::new(nodes, Some(replicas)).expect("valid").node_bytes(node_bytes).expect("valid"),
+        Embedded::default(),
+    )
+}
+
+fn put(cluster: &Nodes, key: &str, value: &[u8], timestamp: u64) -> bool {
+    let timestamp = Timestamp::new(timestamp).expect("small");
+    let write = Write::put(Key::new(key.as_bytes()).expect("short"), timestamp, Value::new(value).expect("short"));
+    cluster.write(write, None, None).expect("written").newest
+}
+
+/// The time at which each owner knows a key.
+fn known(cluster: &Nodes, key: &str) -> Vec<Option<u64>> {
+    let key = Key::new(key.as_bytes()).expect("short");
+    let owners = cluster.owners(key).expect("open");
+    owners.iter().map(|&owner| cluster.read_at(owner, key, &mut |_, _| {}).expect("live").map(Timestamp::get)).collect()
+}
+
+fn evictions(cluster: &Nodes) -> u64 {
+    cluster.nodes().iter().map(|(_, stats)| stats.evictions).sum()
+}
+
+#[test]
+fn a_write_once_scan_through_full_nodes_loses_no_knowledge_and_leaves_no_markers() {
+    let cluster = cluster(3, 3, 256 * 1024);
+    std::thread::scope(|scope| {
+        for thread in 0..3_u64 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                for number in 0..20_000_u64 {
+                    // Arbitrary times, as of files.
+                    let timestamp = (number * 7919 + thread) % 1_000_003;
+                    put(cluster, &format!("key {thread} {number}"), &[7; 100], timestamp);
+                    if number % 500 == 0 {
+                        cluster.gossip();
+                    }
+                }
+            });
+        }
+    });
+    for (_, stats) in cluster.nodes() {
+        assert!(stats.evictions > 40_000, "{stats:?}");
+        assert_eq!(stats.lost_partitions, 0, "{stats:?}");
+        assert!(stats.marker_bytes <= stats.bytes_max / 100, "{stats:?}");
+    }
+}
+
+#[test]
+fn repair_evicts_nothing_and_an_idle_cluster_is_silent() {
+    let cluster = cluster(5, 3, 128 * 1024);
+    for number in 0..20_000 {
+        put(&cluster, &format!("key {number}"), &[7; 100], number);
+    }
+    for change in 0..10 {
+        cluster.fail_node(change % 5, change % 2 == 0).expect("failed");
+        for number in 0..200 {
+            put(&cluster, &format!("key {change} {number}"), &[7; 100], 1 << 40);
+        }
+        let before = evictions(&cluster);
+        cluster.sync();
+        assert_eq!(evictions(&cluster), before, "a sync evicted");
+        cluster.recover_node(change % 5).expect("recovered");
+        assert!(evictions(&cluster) <= before, "a recovery evicted");
+    }
+    assert!(cluster.sync().converged);
+    for _ in 0..20 {
+        let report = cluster.gossip();
+        assert!(report.items == 0 && report.bytes <= 64 * 5, "idle nodes talk: {report:?}");
+    }
+}
+
+#[test]
+fn every_newest_write_that_was_acknowledged_is_on_every_owner_after_nodes_come_and_go_under_writers() {
+    let cluster = cluster(5, 3, 4 << 20);
+    let ended = AtomicBool::new(false);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3_u64)
+            .map(|thread| {
+                let (cluster, ended) = (&cluster, &ended);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    while !ended.load(Ordering::Relaxed) {
+                        number += 1;
+                        assert!(put(cluster, &format!("key {thread} {}", number % 300), &[thread as u8; 50], number));
+                    }
+                    number
+                })
+            })
+            .collect();
+        let mut change = 0;
+        while started.elapsed() < Duration::from_secs(3) {
+            let node = change % 5;
+            match change % 3 {
+                0 => cluster.fail_node(node, true).and_then(|()| cluster.recover_node(node)),
+                1 => cluster.fail_node(node, false).and_then(|()| cluster.recover_node(node)),
+                _ => cluster.add_node(None).and_then(|added| cluster.remove_node(added.into())),
+            }
+            .expect("changed");
+            change += 1;
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert!(change > 100, "only {change} changes in three seconds");
+        let written: Vec<u64> = writers.into_iter().map(|writer| writer.join().expect("no panic")).collect();
+        assert!(cluster.sync().converged);
+        for (thread, last) in written.into_iter().enumerate() {
+            for number in last.saturating_sub(299).max(1)..=last {
+                let key = format!("key {thread} {}", number % 300);
+                assert_eq!(known(&cluster, &key), [Some(number); 3], "{key}");
+            }
+        }
+        assert_eq!(evictions(&cluster), 0);
+    });
+}
+
+#[test]
+fn a_thousand_failures_and_recoveries_leave_memory_flat() {
+    let cluster = cluster(3, 2, 256 * 1024);
+    let used = || cluster.nodes().iter().map(|(_, stats)| stats.bytes_used).max().expect("nodes");
+    let live_and_die = |lives: usize| {
+        for life in 0..lives {
+            cluster.fail_node(life % 3, true).expect("failed");
+            cluster.recover_node(life % 3).expect("recovered");
+            for number in 0..50 {
+                put(&cluster, &format!("key {number}"), b"value", life as u64);
+            }
+            cluster.gossip();
+        }
+        assert!(cluster.sync().converged);
+        used()
+    };
+    let (few, many) = (live_and_die(30), live_and_die(1000));
+    assert!(many <= few + few / 10, "{few} bytes after 30 lives, {many} after 1,000 more");
+}
