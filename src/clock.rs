@@ -205,6 +205,16 @@ impl Clock {
         self.upto_of(life) == other.upto_of(life) && beyond(self) == beyond(other)
     }
 
+    /// Forgets what was seen above gaps. Only for a clock that may know too little.
+    pub fn forget_gaps(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.beyond = Vec::new();
+            if rest.closed.is_empty() {
+                self.rest = None;
+            }
+        }
+    }
+
     /// How many dots were seen above a gap.
     #[inline]
     pub fn gaps(&self) -> usize {

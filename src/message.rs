@@ -142,8 +142,8 @@ pub enum Reply {
     Written(Written),
     /// To [`Request::Update`]: the dot is in this node's clock.
     Seen {
-        /// The node held a value that the write replaced or removed.
-        was_live: bool,
+        /// What the node knew of the key before.
+        before: Known,
         /// All that the node has seen from others than this coordinator is stable.
         quiet: bool,
         /// What the node knows that is newer.
@@ -181,6 +181,24 @@ pub enum Known {
     Nothing,
 }
 
+impl Known {
+    /// What counts more: the newer, and at the same version one that has the value.
+    #[inline]
+    pub fn rank(self) -> (Option<Version>, bool) {
+        match self {
+            Self::Live(version) => (Some(version), true),
+            Self::Marker(version) => (Some(version), false),
+            Self::Nothing => (None, false),
+        }
+    }
+
+    /// Whether the value is here.
+    #[inline]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Live(_))
+    }
+}
+
 /// What a coordinator answers to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -190,8 +208,8 @@ pub enum Written {
         dot: Dot,
         /// Every dot of this life up to this one is stable.
         stable_upto: u64,
-        /// A value was replaced or removed.
-        was_live: bool,
+        /// What was known of the key before.
+        before: Known,
     },
     /// The very same write is in place already, under this dot.
     Same {

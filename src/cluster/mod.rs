@@ -40,7 +40,7 @@ use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
-use crate::version::{Timestamp, Version};
+use crate::version::Timestamp;
 use background::Background;
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
@@ -372,7 +372,7 @@ impl<R: Runtime> Cluster<R> {
                 node.keys(id, |key, known| {
                     let hash = KeyHash::of(key).0;
                     match all.get_mut(&hash) {
-                        Some((newest, _)) if rank(*newest) < rank(known) => *newest = known,
+                        Some((newest, _)) if newest.rank() < known.rank() => *newest = known,
                         Some(_) => {}
                         None => {
                             all.insert(hash, (known, keep(key)));
@@ -399,14 +399,5 @@ fn pause(restarts: u32) {
 }
 
 fn is_live<K>((known, _): &(Known, K)) -> bool {
-    matches!(known, Known::Live(_))
-}
-
-/// Newer first; at the same version one that has the value.
-fn rank(known: Known) -> (Option<Version>, bool) {
-    match known {
-        Known::Live(version) => (Some(version), true),
-        Known::Marker(version) => (Some(version), false),
-        Known::Nothing => (None, false),
-    }
+    known.is_live()
 }

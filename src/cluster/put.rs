@@ -20,7 +20,7 @@ use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
 use crate::entry::{Items, NodeId, PartitionId};
 use crate::error::Error;
-use crate::message::{Address, Reply, Request, Write, Written};
+use crate::message::{Address, Known, Reply, Request, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;
 
@@ -60,6 +60,7 @@ pub struct Put<'a> {
     stable_upto: u64,
     seen_by: NodeSet,
     newer: Option<Box<Items>>,
+    before: Known,
     outcome: Outcome,
 }
 
@@ -99,6 +100,7 @@ impl<'a> Put<'a> {
             stable_upto: 0,
             seen_by: NodeSet::new(),
             newer: None,
+            before: Known::Nothing,
             outcome: Outcome { newest: false, was_live: false, reached: 0 },
         }
     }
@@ -171,6 +173,15 @@ impl<'a> Put<'a> {
         None
     }
 
+    /// What an owner knew before: what the newest of them knew is what the write replaced.
+    #[inline]
+    fn learn(&mut self, before: Known) {
+        if before.rank() > self.before.rank() {
+            self.before = before;
+        }
+        self.outcome.was_live = self.before.is_live();
+    }
+
     fn spread(&mut self, coordinator: Address, dot: Dot, stable_upto: u64) {
         (self.coordinator, self.dot, self.stable_upto) = (coordinator, dot, stable_upto);
         self.outcome.newest = true;
@@ -182,8 +193,8 @@ impl<'a> Put<'a> {
 
     fn written(&mut self, from: Address, written: Written) {
         match written {
-            Written::Accepted { dot, stable_upto, was_live } => {
-                self.outcome.was_live |= was_live;
+            Written::Accepted { dot, stable_upto, before } => {
+                self.learn(before);
                 self.spread(from, dot, stable_upto);
             }
             // It may be on its way to the others still: they hear of it again, under the name it has.
@@ -254,9 +265,9 @@ impl<'a> Put<'a> {
         match (self.stage, reply) {
             (_, Err(Unreached::Refused(error))) => return Err(error),
             (Stage::Accept { .. }, Ok(Reply::Written(written))) => self.written(from, written),
-            (Stage::Spread, Ok(Reply::Seen { was_live, quiet, newer })) => {
+            (Stage::Spread, Ok(Reply::Seen { before, quiet, newer })) => {
                 self.outcome.reached += 1;
-                self.outcome.was_live |= was_live;
+                self.learn(before);
                 // One that has seen what the coordinator may not have seen is not counted: gossip will tell.
                 if quiet {
                     self.seen_by.insert(from.node);

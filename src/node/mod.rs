@@ -175,10 +175,10 @@ impl Node {
             return Ok(Written::Unsynced);
         }
         let at = self.memory.find(&partition.table, write.key);
-        let mut was_live = false;
+        let mut before = Known::Nothing;
         if let Some(at) = at {
             let known = self.memory.version(at);
-            was_live = self.memory.state(at) == State::Live;
+            before = self.known(at);
             if known > write.version {
                 return Ok(Written::Superseded);
             }
@@ -202,7 +202,7 @@ impl Node {
         let item = write.item(dot);
         self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting);
         self.stats.writes += 1;
-        Ok(Written::Accepted { dot, stable_upto, was_live })
+        Ok(Written::Accepted { dot, stable_upto, before })
     }
 
     /// A write that can never fit is refused before anything is pushed out for it.
@@ -343,6 +343,13 @@ impl Node {
         self.take(at);
     }
 
+    /// What a slot says of its key.
+    #[inline]
+    fn known(&self, at: At) -> Known {
+        let version = self.memory.version(at);
+        if self.memory.state(at) == State::Live { Known::Live(version) } else { Known::Marker(version) }
+    }
+
     /// Takes an entry or marker out of memory.
     fn take(&mut self, at: At) {
         let place = self.places[usize::from(self.memory.partition(at))];
@@ -369,6 +376,7 @@ impl Node {
         }
         for place in 0..self.held.len() {
             self.held[place].1.forget_census();
+            self.held[place].1.stable.forget_gaps();
             self.account(place);
         }
         while self.memory.bytes_used() > self.bytes_max {
@@ -428,9 +436,7 @@ impl Node {
     pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known)) {
         let Some(place) = self.place(partition) else { return };
         for &at in &self.held[place].1.table {
-            let version = self.memory.version(at);
-            let live = self.memory.state(at) == State::Live;
-            each(self.memory.key(at), if live { Known::Live(version) } else { Known::Marker(version) });
+            each(self.memory.key(at), self.known(at));
         }
     }
 

@@ -16,7 +16,7 @@ use super::{NOT_HELD, Node, Room};
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
 use crate::hash::point;
-use crate::message::{Address, Delta, Loss, Lost, Reply};
+use crate::message::{Address, Delta, Known, Loss, Lost, Reply};
 use crate::node_set::NodeSet;
 use crate::version::Version;
 
@@ -44,14 +44,14 @@ impl Node {
             partition.clock.see(item.dot);
             self.receive(place, item, Via::Update(from))
         } else {
-            Received::Taken { was_live: false }
+            Received::Taken { before: Known::Nothing }
         };
         self.account(place);
         self.forget_stable(2);
         let quiet = self.held[place].1.is_quiet_but_for(from.incarnation);
         match received {
-            Received::Older => Reply::Seen { was_live: false, quiet, newer: self.known_items(item.key) },
-            Received::Taken { was_live } => Reply::Seen { was_live, quiet, newer: None },
+            Received::Older => Reply::Seen { before: Known::Nothing, quiet, newer: self.known_items(item.key) },
+            Received::Taken { before } => Reply::Seen { before, quiet, newer: None },
         }
     }
 
@@ -114,6 +114,7 @@ impl Node {
     fn receive(&mut self, place: usize, item: Item<'_>, via: Via<'_>) -> Received {
         let at = self.memory.find(&self.held[place].1.table, item.key);
         let state = at.map(|at| self.memory.state(at));
+        let before = at.map_or(Known::Nothing, |at| self.known(at));
         if let Some(at) = at {
             let known = self.memory.version(at);
             let revives = state == Some(State::Evicted) && via.is_update();
@@ -121,7 +122,7 @@ impl Node {
                 return Received::Older;
             }
             if known == item.version && !revives {
-                return Received::Taken { was_live: false };
+                return Received::Taken { before: Known::Nothing };
             }
         }
         let was_live = state == Some(State::Live);
@@ -135,7 +136,7 @@ impl Node {
             && !partition.knows_lost(sender);
         let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         self.install_or_mark(place, item, held, via.room());
-        Received::Taken { was_live }
+        Received::Taken { before }
     }
 
     /// Installs an item; if there is no room, a marker of it; if there is none for that either, remembers that it is lost.
@@ -474,5 +475,8 @@ enum Received {
     /// Something newer is known.
     Older,
     /// It is in memory, or known already.
-    Taken { was_live: bool },
+    Taken {
+        /// What was known before.
+        before: Known,
+    },
 }

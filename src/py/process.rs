@@ -1,6 +1,6 @@
 //! ```text
 //!   fork:  child  ->  its caches say so and do nothing: threads and held locks stayed behind
-//!   exit:  every cache that is left is closed, with the GIL released
+//!   exit:  nothing is logged any more, and every cache that is left is closed, with the GIL released
 //! ```
 //! What the life of the process does to caches.
 
@@ -56,6 +56,8 @@ fn after_fork() {
 
 #[pyfunction]
 fn at_exit(py: Python<'_>) {
+    // Other threads may be in the middle of a call: what they would log has no interpreter to go to any more.
+    log::set_max_level(log::LevelFilter::Off);
     let open: Vec<_> = OPEN.try_lock().map(|mut open| std::mem::take(&mut *open)).unwrap_or_default();
     py.detach(|| open.iter().filter_map(Weak::upgrade).for_each(|cluster| cluster.close()));
 }
