@@ -1,6 +1,6 @@
 //! ```text
 //!   accepted writes of one partition          its clock
-//!   a1 a2 a3 .. a5   b1 b2                     upto: a=3 b=2   beyond: {a5}   closed: lives that are over, seen whole
+//!   a1 a2 a3 .. a5 a6   b1 b2                  upto: a=3 b=2   beyond: a5-a6   closed: lives that are over, seen whole
 //! ```
 //! A dot names one accepted write, and a clock is the set of dots a node has seen in a partition: also those it has since
 //! evicted, removed or replaced. Nodes compare what they have *seen*, not what they hold, so that forgetting is not a
@@ -38,6 +38,14 @@ pub struct Dot {
     pub counter: u64,
 }
 
+/// Dots of one life, from one counter to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    incarnation: Incarnation,
+    from: u64,
+    to: u64,
+}
+
 /// The set of dots seen in one partition.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -48,8 +56,8 @@ pub struct Clock {
 
 #[derive(Clone, Debug, Default)]
 struct Rest {
-    /// Seen dots above a gap, sorted. Empty unless a message is missing.
-    beyond: Vec<Dot>,
+    /// Runs of dots seen above a gap, sorted, none touching another. Empty unless a message is missing.
+    beyond: Vec<Run>,
     /// For each node the last of its lives of which, and of all before, every dot counts as seen.
     closed: Vec<Incarnation>,
 }
@@ -69,7 +77,7 @@ impl Clock {
     #[inline]
     pub fn has(&self, dot: Dot) -> bool {
         dot.counter <= self.upto_of(dot.incarnation)
-            || (self.rest.is_some() && (self.beyond().binary_search(&dot).is_ok() || self.is_closed(dot.incarnation)))
+            || (self.rest.is_some() && self.has_run(dot.incarnation, dot.counter, dot.counter))
     }
 
     /// The highest counter below which there is no gap; 0 when none of this life was seen, or it is closed.
@@ -80,8 +88,8 @@ impl Clock {
 
     /// The highest counter seen of this life, gaps or not.
     pub fn last_of(&self, incarnation: Incarnation) -> u64 {
-        let beyond = self.beyond().iter().rev().find(|dot| dot.incarnation == incarnation);
-        beyond.map_or(self.upto_of(incarnation), |dot| dot.counter)
+        let beyond = self.beyond().iter().rev().find(|run| run.incarnation == incarnation);
+        beyond.map_or(self.upto_of(incarnation), |run| run.to)
     }
 
     /// Whether this life is over and was seen whole.
@@ -105,10 +113,8 @@ impl Clock {
             if self.rest.is_some() {
                 self.drain(at);
             }
-        } else if dot.counter > *upto
-            && let Err(place) = self.beyond().binary_search(&dot)
-        {
-            self.rest.get_or_insert_default().beyond.insert(place, dot);
+        } else if dot.counter > *upto {
+            self.see_run(Run { incarnation: dot.incarnation, from: dot.counter, to: dot.counter });
         }
     }
 
@@ -139,7 +145,7 @@ impl Clock {
             }
         }
         let stays = |other: Incarnation| other.node() != incarnation.node() || other > incarnation;
-        rest.beyond.retain(|dot| stays(dot.incarnation));
+        rest.beyond.retain(|run| stays(run.incarnation));
         rest.beyond.shrink_to_fit();
         self.upto.retain(|&(other, _)| stays(other));
         self.upto.shrink_to_fit();
@@ -153,28 +159,24 @@ impl Clock {
         for &(incarnation, counter) in &other.upto {
             self.see_upto(incarnation, counter);
         }
-        for &dot in other.beyond() {
-            self.see(dot);
+        for &run in other.beyond() {
+            if self.position(run.incarnation).is_some() {
+                self.see_run(run);
+            }
         }
     }
 
     /// True when every dot of `other` was seen.
     pub fn covers(&self, other: &Self) -> bool {
-        let seen_run = |&(incarnation, counter): &(Incarnation, u64)| {
-            let upto = self.upto_of(incarnation);
-            upto >= counter
-                || self.is_closed(incarnation)
-                || (upto + 1..=counter).all(|counter| self.has(Dot { incarnation, counter }))
-        };
-        other.upto.iter().all(seen_run)
-            && other.beyond().iter().all(|&dot| self.has(dot))
+        other.upto.iter().all(|&(incarnation, counter)| self.has_run(incarnation, 1, counter))
+            && other.beyond().iter().all(|run| self.has_run(run.incarnation, run.from, run.to))
             && other.closed().iter().all(|&incarnation| self.is_closed(incarnation))
     }
 
     /// A 64-bit fingerprint that does not depend on the order in which the lives were met.
     pub fn fingerprint(&self) -> u64 {
         let runs = self.upto.iter().map(|&(incarnation, counter)| point(&[0, incarnation.0, counter]));
-        let dots = self.beyond().iter().map(|dot| point(&[1, dot.incarnation.0, dot.counter]));
+        let dots = self.beyond().iter().map(|run| point(&[1, run.incarnation.0, run.from, run.to]));
         let closed = self.closed().iter().map(|incarnation| point(&[4, incarnation.0]));
         runs.chain(dots).chain(closed).fold(0, |sum, part| sum.wrapping_add(part))
     }
@@ -183,8 +185,9 @@ impl Clock {
     pub fn down_from(&self, dot: Dot) -> Self {
         let mut below = Self::new();
         below.see_upto(dot.incarnation, self.upto_of(dot.incarnation).min(dot.counter));
-        let beyond = self.beyond().iter().filter(|d| d.incarnation == dot.incarnation && d.counter <= dot.counter);
-        beyond.for_each(|&dot| below.see(dot));
+        for run in self.beyond().iter().filter(|run| run.incarnation == dot.incarnation && run.from <= dot.counter) {
+            below.see_run(Run { to: run.to.min(dot.counter), ..*run });
+        }
         below.see(dot);
         below
     }
@@ -195,13 +198,14 @@ impl Clock {
         let known = |&(life, counter): &(Incarnation, u64)| {
             life == incarnation || other.upto_of(life) >= counter || other.is_closed(life)
         };
-        self.upto.iter().all(known) && self.beyond().iter().all(|&dot| dot.incarnation == incarnation || other.has(dot))
+        let known_run = |run: &Run| run.incarnation == incarnation || other.has_run(run.incarnation, run.from, run.to);
+        self.upto.iter().all(known) && self.beyond().iter().all(known_run)
     }
 
     /// True when both have seen the same of an open life.
     pub fn is_same_of(&self, life: Incarnation, other: &Self) -> bool {
         let beyond =
-            |clock: &Self| clock.beyond().iter().filter(|dot| dot.incarnation == life).copied().collect::<Vec<_>>();
+            |clock: &Self| clock.beyond().iter().filter(|run| run.incarnation == life).copied().collect::<Vec<_>>();
         self.upto_of(life) == other.upto_of(life) && beyond(self) == beyond(other)
     }
 
@@ -215,7 +219,7 @@ impl Clock {
         }
     }
 
-    /// How many dots were seen above a gap.
+    /// How many gaps there are.
     #[inline]
     pub fn gaps(&self) -> usize {
         self.beyond().len()
@@ -226,19 +230,20 @@ impl Clock {
     pub fn heap_bytes(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| {
             size_of::<Rest>()
-                + rest.beyond.capacity() * size_of::<Dot>()
+                + rest.beyond.capacity() * size_of::<Run>()
                 + rest.closed.capacity() * size_of::<Incarnation>()
         });
         self.upto.capacity() * size_of::<(Incarnation, u64)>() + rest
     }
 
-    /// Bytes of this clock in a message: 16 for each open life and each dot above a gap, 8 for each closed one, 6 for counts.
+    /// Bytes of this clock in a message: 16 for each open life, 24 for each run above a gap, 8 for each closed life, 6 for
+    /// counts.
     pub fn message_bytes(&self) -> usize {
-        6 + 16 * (self.upto.len() + self.beyond().len()) + 8 * self.closed().len()
+        6 + 16 * self.upto.len() + 24 * self.beyond().len() + 8 * self.closed().len()
     }
 
     #[inline]
-    fn beyond(&self) -> &[Dot] {
+    fn beyond(&self) -> &[Run] {
         self.rest.as_ref().map_or(&[], |rest| &rest.beyond)
     }
 
@@ -261,16 +266,40 @@ impl Clock {
         Some(self.upto.len() - 1)
     }
 
-    /// Takes in the dots beyond a gap that has closed.
+    /// Whether every dot of a run was seen.
+    fn has_run(&self, incarnation: Incarnation, from: u64, to: u64) -> bool {
+        let from = from.max(self.upto_of(incarnation) + 1);
+        let covers = |run: &Run| run.incarnation == incarnation && run.from <= from && to <= run.to;
+        from > to || self.beyond().iter().any(covers) || self.is_closed(incarnation)
+    }
+
+    /// Marks a run of an open life as seen: one run more, or those that it touches made one.
+    fn see_run(&mut self, mut run: Run) {
+        let rest = self.rest.get_or_insert_default();
+        rest.beyond.retain(|known| {
+            let touches = known.incarnation == run.incarnation && known.from <= run.to + 1 && run.from <= known.to + 1;
+            if touches {
+                (run.from, run.to) = (run.from.min(known.from), run.to.max(known.to));
+            }
+            !touches
+        });
+        let place = rest.beyond.partition_point(|known| (known.incarnation, known.from) < (run.incarnation, run.from));
+        rest.beyond.insert(place, run);
+        if let Some(at) = self.position(run.incarnation) {
+            self.drain(at);
+        }
+    }
+
+    /// Takes in the runs that no gap divides from what was seen below them any more.
     fn drain(&mut self, at: usize) {
         let (incarnation, mut upto) = self.upto[at];
         let Some(rest) = &mut self.rest else { return };
-        rest.beyond.retain(|dot| {
-            if dot.incarnation != incarnation || dot.counter > upto + 1 {
-                return true;
+        rest.beyond.retain(|run| {
+            let follows = run.incarnation == incarnation && run.from <= upto + 1;
+            if follows {
+                upto = upto.max(run.to);
             }
-            upto = upto.max(dot.counter);
-            false
+            !follows
         });
         if rest.beyond.is_empty() && rest.closed.is_empty() {
             self.rest = None;
@@ -304,7 +333,7 @@ mod tests {
         }
         let life = dot(7, 1).incarnation;
         assert!(clock.has(dot(7, 4)) && !clock.has(dot(7, 2)) && !clock.has(dot(7, 5)));
-        assert_eq!((clock.upto_of(life), clock.last_of(life)), (1, 6));
+        assert_eq!((clock.upto_of(life), clock.last_of(life), clock.gaps()), (1, 6, 2));
         clock.see(dot(7, 2));
         assert_eq!(clock.upto_of(life), 4);
         clock.see(dot(7, 5));

@@ -4,6 +4,7 @@
 //! ```
 //! Values to bytes and back. Plain values of exactly these types are written and read here, without a call into Python,
 //! byte for byte as pickle would; subclasses, integers beyond 64 bits and strings that are no UTF-8 are left to pickle.
+//! Containers of plain values are written by pickle and read in `plain`.
 //!
 //! Promise: what is stored is always a plain protocol 5 pickle.
 
@@ -13,6 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::errors::serialization;
+use super::plain;
 use crate::entry::Value;
 use crate::message::{Lent, Share};
 use crate::version::Timestamp;
@@ -336,13 +338,13 @@ fn text(rest: &[u8], len: usize) -> Option<&[u8]> {
 }
 
 #[inline]
-fn text_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
+pub(super) fn text_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
     // Lone surrogates are left to pickle.
     PyString::from_bytes(py, text).ok().map(Bound::into_any)
 }
 
 #[inline]
-fn bytes_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
+pub(super) fn bytes_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
     if text.len() < LARGE_BYTES {
         return Some(PyBytes::new(py, text).into_any());
     }
@@ -351,7 +353,7 @@ fn bytes_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> 
 }
 
 #[inline]
-fn small_int(opcode: u8, rest: &[u8]) -> Option<i64> {
+pub(super) fn small_int(opcode: u8, rest: &[u8]) -> Option<i64> {
     match (opcode, rest) {
         (b'K', &[a]) => Some(i64::from(a)),
         (b'M', &[a, b]) => Some(i64::from(u16::from_le_bytes([a, b]))),
@@ -361,7 +363,7 @@ fn small_int(opcode: u8, rest: &[u8]) -> Option<i64> {
 }
 
 #[inline]
-fn long(rest: &[u8]) -> Option<i64> {
+pub(super) fn long(rest: &[u8]) -> Option<i64> {
     if rest.is_empty() || rest.len() > 8 {
         return None;
     }
@@ -372,7 +374,7 @@ fn long(rest: &[u8]) -> Option<i64> {
 }
 
 #[inline]
-fn int_object(py: Python<'_>, int: i64) -> Bound<'_, PyAny> {
+pub(super) fn int_object(py: Python<'_>, int: i64) -> Bound<'_, PyAny> {
     // An `i64` always becomes an `int`.
     match int.into_pyobject(py) {
         Ok(int) => int.into_any(),
@@ -404,6 +406,9 @@ fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
 
 fn unpickle<'py>(pickled: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     let py = pickled.py();
+    if let Some(value) = plain::decode(py, pickled.as_bytes()) {
+        return Ok(value);
+    }
     let loads = function(py, &LOADS, "loads")?;
     call(loads, &[pickled.as_ptr()]).map_err(|error| serialization(py, "a stored value cannot be unpickled", error))
 }

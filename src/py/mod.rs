@@ -12,6 +12,7 @@ mod cache;
 mod codec;
 mod convert;
 mod errors;
+mod plain;
 mod process;
 mod report;
 
