@@ -9,7 +9,7 @@
 //! Promise: joining is commutative, associative and idempotent, and a clock never unsees a dot. A life that is over costs
 //! nothing once every owner has seen all of it: only the last such life of each node is remembered.
 
-use crate::entry::NodeId;
+use crate::entry::{NodeId, PartitionId};
 use crate::hash::point;
 
 /// One life of a node: a new one at every start with empty memory. Later lives of a node have higher numbers.
@@ -20,6 +20,17 @@ impl Incarnation {
     /// The `life`-th life that was begun, of this node.
     pub const fn new(life: u64, node: NodeId) -> Self {
         Self(life << 8 | node as u64)
+    }
+
+    /// The least that a later life of the same node can be.
+    pub const fn successor(self) -> Self {
+        Self::new(self.life() + 1, self.node())
+    }
+
+    /// Which life it is, of all that were begun.
+    #[inline]
+    pub const fn life(self) -> u64 {
+        self.0 >> 8
     }
 
     /// Whose life it is.
@@ -44,6 +55,14 @@ struct Run {
     incarnation: Incarnation,
     from: u64,
     to: u64,
+}
+
+/// One fingerprint, 128 bits, for the fingerprints of the clocks of these partitions, in any order.
+pub fn sum_of_fingerprints(partitions: &[PartitionId], prints: &[u64]) -> u128 {
+    partitions.iter().zip(prints).fold(0, |sum: u128, (&id, &print)| {
+        let half = |number| u128::from(point(&[number, u64::from(id), print]));
+        sum.wrapping_add(half(2) << 64 | half(3))
+    })
 }
 
 /// The set of dots seen in one partition.

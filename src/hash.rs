@@ -27,6 +27,12 @@ impl KeyHash {
         Self(sip13(KEY_SEED, key))
     }
 
+    /// The half of it that tells keys of one partition apart.
+    #[inline]
+    pub const fn half(self) -> u32 {
+        self.0 as u32
+    }
+
     /// Which of `partitions` equal slices of the hash space this hash falls into (multiply and shift, Lemire 2019).
     #[inline]
     pub fn partition(self, partitions: u16) -> u16 {

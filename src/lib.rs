@@ -16,6 +16,7 @@ pub mod node_set;
 mod py;
 pub mod ring;
 pub mod runtime;
+pub mod simulation;
 pub mod stats;
 pub mod version;
 

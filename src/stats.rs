@@ -1,5 +1,7 @@
 //! What is counted: on each node under its lock, for a whole exchange of gossip by whoever drives it.
 
+use crate::version::Timestamp;
+
 /// What one node holds now and has done in this life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStats {
@@ -27,6 +29,10 @@ pub struct NodeStats {
     pub writes: u64,
     /// Entries that fell off the end.
     pub evictions: u64,
+    /// Those of them that made way for clocks, not for other entries: the node came to hold many partitions.
+    pub evictions_for_clocks: u64,
+    /// Values that came by repair and found no free room.
+    pub refused: u64,
     /// Markers dropped before they were stable.
     pub markers_lost: u64,
 }
@@ -51,5 +57,39 @@ impl SyncReport {
     pub fn add(&mut self, other: &Self) {
         self.items += other.items;
         self.bytes += other.bytes;
+    }
+}
+
+/// How well a cache keeps its promises at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Keys of which an owner holds the newest value.
+    pub keys: u64,
+    /// Copies of these values on live owners.
+    pub copies: u64,
+    /// Markers that live nodes must keep, because an owner may not have seen what they stand for.
+    pub unstable_markers: u64,
+    /// Entries and markers that not every live owner has seen.
+    pub unseen_writes: u64,
+    /// The lowest timestamp among these.
+    pub oldest_unseen: Option<Timestamp>,
+}
+
+impl Gauges {
+    /// Copies for each key, on average: the replicas, when nothing is missing. 0 when there is no key.
+    pub fn effective_copies(&self) -> f64 {
+        if self.keys == 0 { 0.0 } else { self.copies as f64 / self.keys as f64 }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            keys: self.keys + other.keys,
+            copies: self.copies + other.copies,
+            unstable_markers: self.unstable_markers + other.unstable_markers,
+            unseen_writes: self.unseen_writes + other.unseen_writes,
+            oldest_unseen: self.oldest_unseen.into_iter().chain(other.oldest_unseen).min(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use distributed_consistent_cache::cluster::Cluster;
-use distributed_consistent_cache::config::Config;
+use distributed_consistent_cache::config::{Config, Quorum};
 use distributed_consistent_cache::entry::{Key, Value};
 use distributed_consistent_cache::message::Write;
 use distributed_consistent_cache::runtime::embedded::Embedded;
@@ -59,6 +59,8 @@ fn a_write_once_scan_through_full_nodes_loses_no_knowledge_and_leaves_no_markers
         assert_eq!(stats.lost_partitions, 0, "{stats:?}");
         assert!(stats.marker_bytes <= stats.bytes_max / 100, "{stats:?}");
     }
+    let gauges = cluster.gauges().expect("open");
+    assert!(gauges.effective_copies() >= 0.99 * 3.0, "{gauges:?}");
 }
 
 #[test]
@@ -108,8 +110,8 @@ fn every_newest_write_that_was_acknowledged_is_on_every_owner_after_nodes_come_a
         while started.elapsed() < Duration::from_secs(3) {
             let node = change % 5;
             match change % 3 {
-                0 => cluster.fail_node(node, true).and_then(|()| cluster.recover_node(node)),
-                1 => cluster.fail_node(node, false).and_then(|()| cluster.recover_node(node)),
+                0 => cluster.fail_node(node, true).and_then(|()| cluster.recover_node(node).map(drop)),
+                1 => cluster.fail_node(node, false).and_then(|()| cluster.recover_node(node).map(drop)),
                 _ => cluster.add_node(None).and_then(|added| cluster.remove_node(added.into())),
             }
             .expect("changed");
@@ -147,4 +149,65 @@ fn a_thousand_failures_and_recoveries_leave_memory_flat() {
     };
     let (few, many) = (live_and_die(30), live_and_die(1000));
     assert!(many <= few + few / 10, "{few} bytes after 30 lives, {many} after 1,000 more");
+}
+
+/// Puts so many keys of 100 bytes each, all at this time.
+fn fill(cluster: &Nodes, keys: std::ops::Range<u64>, timestamp: u64) {
+    for number in keys {
+        put(cluster, &format!("key {number}"), &[timestamp as u8; 100], timestamp);
+    }
+}
+
+#[test]
+fn a_node_that_was_cut_off_pulls_what_it_missed_and_little_more() {
+    for entries in [1_000, 10_000, 100_000] {
+        let cluster = cluster(3, 3, 64 << 20);
+        fill(&cluster, 0..entries, 1);
+        for (change, missed) in [0, 1, 10, 100, 1_000].into_iter().enumerate() {
+            cluster.fail_node(1, false).expect("cut off");
+            fill(&cluster, 0..missed, 2 + change as u64);
+            let moved = cluster.recover_node(1).expect("recovered");
+            // A key, a value, and 42 bytes of version, dot and lengths.
+            let updates: u64 = (0..missed).map(|number| format!("key {number}").len() as u64 + 100 + 42).sum();
+            assert_eq!(moved.items, missed, "{entries} entries");
+            assert!(moved.bytes * 10 <= updates * 11 + 40_960, "{missed} of {entries} missed: {moved:?}");
+            assert!(cluster.sync().converged);
+        }
+    }
+}
+
+/// Rounds of gossip until something holds, up to 100.
+fn rounds_until(cluster: &Nodes, holds: impl Fn() -> bool) -> u64 {
+    let mut rounds = 0;
+    while !holds() && rounds < 100 {
+        cluster.gossip();
+        rounds += 1;
+    }
+    rounds
+}
+
+#[test]
+fn of_a_hundred_nodes_each_owner_hears_of_a_write_and_a_returning_one_is_synced_in_21_rounds() {
+    // ceil(log2 100) + 5 (R - 1) + 4
+    const ROUNDS_MAX: u64 = 7 + 10 + 4;
+    let cluster = cluster(100, 3, 1 << 20);
+    fill(&cluster, 0..5_000, 1);
+    for round in 0..10 {
+        let key = format!("key {round}");
+        let timestamp = Timestamp::new(2).expect("small");
+        let write = Write::put(Key::new(key.as_bytes()).expect("short"), timestamp, Value::new(b"new").expect("short"));
+        cluster.write(write, Some(Quorum::One), None).expect("written");
+        assert_ne!(known(&cluster, &key), [Some(2); 3], "one owner has it");
+        let rounds = rounds_until(&cluster, || known(&cluster, &key) == [Some(2); 3]);
+        assert!(rounds <= ROUNDS_MAX, "{rounds} rounds until every owner had {key}");
+    }
+    for (node, lose_memory) in [(7, true), (64, true), (99, false)] {
+        cluster.fail_node(node, lose_memory).expect("failed");
+        fill(&cluster, 0..100, 3 + node as u64);
+        cluster.readmit_node(node).expect("back");
+        let unsynced = || cluster.nodes()[node].1.unsynced_partitions;
+        assert!(unsynced() > 20, "it has not pulled anything yet");
+        let rounds = rounds_until(&cluster, || unsynced() == 0);
+        assert!(rounds <= ROUNDS_MAX, "{rounds} rounds until node {node} was synced");
+    }
 }

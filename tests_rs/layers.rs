@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer and the folders it may use. Files at the root are nouns: everyone may use them, and they use no folder.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("root", &[]),
     ("ring", &[]),
     ("node", &[]),
@@ -13,7 +13,8 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("runtime", &["node"]),
     ("cluster", &["runtime", "node", "ring", "gossip"]),
     ("api", &["cluster", "runtime"]),
-    ("py", &["cluster", "runtime"]),
+    ("simulation", &["cluster", "runtime", "node"]),
+    ("py", &["cluster", "runtime", "simulation"]),
 ];
 
 /// What deciders and nouns of the protocol must not know: they are handed time and chance, and effects are not theirs.

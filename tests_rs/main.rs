@@ -2,8 +2,10 @@
 
 mod allocator;
 mod convergence;
+mod gauges;
 mod lattice;
 mod layers;
 mod node_memory;
 mod placement;
+mod recency;
 mod typed_values;

@@ -1,6 +1,6 @@
 # Types of the native module. `distributed_consistent_cache` re-exports what users need.
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, final
 
@@ -8,6 +8,7 @@ __all__ = [
     "Cache",
     "CacheError",
     "ClosedError",
+    "Gauges",
     "KeyIterator",
     "KeyTooLargeError",
     "NoLiveNodeError",
@@ -15,11 +16,17 @@ __all__ = [
     "NodeDownError",
     "NodeStatus",
     "QuorumError",
+    "ScenarioReport",
     "SerializationError",
+    "SimulationReport",
     "SyncReport",
     "ValueTooLargeError",
+    "Violation",
     "__version__",
     "key_hash",
+    "run_scenario",
+    "shrink",
+    "simulate",
 ]
 
 __version__: str
@@ -82,6 +89,7 @@ class Cache:
     def node(self, node: int) -> Node: ...
     def gossip(self) -> SyncReport: ...
     def sync(self) -> SyncReport: ...
+    def gauges(self) -> Gauges: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
@@ -135,6 +143,21 @@ class NodeStatus:
 
 # What one gossip round, or a sync of many, has moved.
 @final
+class Gauges:
+    @property
+    def keys(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+    @property
+    def effective_copies(self) -> float: ...
+    @property
+    def unstable_markers(self) -> int: ...
+    @property
+    def unseen_writes(self) -> int: ...
+    @property
+    def oldest_unseen(self) -> int | None: ...
+
+@final
 class SyncReport:
     @property
     def rounds(self) -> int: ...
@@ -146,3 +169,111 @@ class SyncReport:
     def converged(self) -> bool: ...
     @property
     def seconds(self) -> float: ...
+
+# Runs seeds of the simulator, which must keep every promise. `distributed_consistent_cache.simulation` re-exports it.
+def simulate(
+    first_seed: int = 0,
+    seeds: int = 1000,
+    *,
+    nodes: int | None = None,
+    replicas: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> SimulationReport: ...
+
+# The fewest faults with which a seed still breaks a promise, or None when it breaks none.
+def shrink(seed: int, *, nodes: int | None = None, replicas: int | None = None) -> list[str] | None: ...
+
+# Runs a scenario that is given as data: `distributed_consistent_cache.simulation.Scenario` makes the steps.
+def run_scenario(
+    steps: Iterable[tuple[object, ...]],
+    *,
+    seed: int = 0,
+    nodes: int = 3,
+    replicas: int | None = None,
+    node_capacity: int | str = "1MiB",
+    write_quorum: _Quorum = "all",
+    read_quorum: _Quorum = "one",
+    gossip_interval: float = 0.1,
+    delay: float = 0.01,
+    loss: float = 0.0,
+    duplication: float = 0.0,
+    lateness: float = 0.0,
+    until: float | None = None,
+    broken: Iterable[int] = (),
+) -> ScenarioReport: ...
+
+# A promise that did not hold in a simulation.
+@final
+class Violation:
+    @property
+    def seed(self) -> int: ...
+    @property
+    def invariant(self) -> str: ...
+    @property
+    def at_seconds(self) -> float: ...
+    @property
+    def what(self) -> str: ...
+
+# What happened in many simulated clusters.
+@final
+class SimulationReport:
+    @property
+    def seeds(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+    @property
+    def faults(self) -> int: ...
+    @property
+    def writes(self) -> int: ...
+    @property
+    def reads(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def markers_lost(self) -> int: ...
+    @property
+    def late_keys(self) -> int: ...
+    @property
+    def node_seconds(self) -> float: ...
+    @property
+    def rounds(self) -> dict[int, int]: ...
+    @property
+    def trace(self) -> int: ...
+    @property
+    def violations(self) -> list[Violation]: ...
+
+# What became of a scenario.
+@final
+class ScenarioReport:
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def events(self) -> int: ...
+    @property
+    def faults(self) -> int: ...
+    @property
+    def writes(self) -> int: ...
+    @property
+    def reads(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def markers_lost(self) -> int: ...
+    @property
+    def late_keys(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def trace(self) -> int: ...
+    @property
+    def values(self) -> dict[str, tuple[bytes, int]]: ...
+    @property
+    def violation(self) -> Violation | None: ...

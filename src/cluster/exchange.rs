@@ -1,252 +1,231 @@
 //! ```text
-//!   node  --Compare--> partner      16 bytes each way, and done, when both have seen the same
-//!         --Pull-----> partner      for each partition that differs, chunk after chunk
-//!         --Fix------> partner      what it did not know
-//!
-//!   a node that owns a partition no longer: all owners have seen what it has?  --Release-->
+//!   start --Look-----> asker        what it has seen, partition by partition
+//!         --Touch----> answerer     what was read at the asker lately, if anything was
+//!         --Compare--> answerer     16 bytes each way when both have seen the same   --Agreed--> asker, done
+//!         for each partition that differs, first one way, then the other:
+//!         --Begin----> puller       a ticket and its clock
+//!         --Pull-----> other        a chunk of what the puller has not seen
+//!         --Apply----> puller       takes it in; then the next chunk
+//!         at the end, if it is to audit:
+//!         --List-----> asker        some of what it holds: hashes and versions
+//!         --Audit----> answerer     holds something newer, or older?   --Audited--> asker
 //! ```
-//! The exchange that makes nodes agree: what gossip decided is carried out here, one message at a time, with no lock held
-//! between two messages.
+//! Two nodes comparing notes, as a conversation: it says what to send next and takes what comes back. Whoever drives it
+//! decides how messages travel.
+//!
+//! Promise: each step stands alone. When a message is lost or a node goes down the exchange ends, nothing is left half
+//! done, and the next round begins anew.
 
-use std::borrow::Cow;
-use std::time::Instant;
-
-use rayon::prelude::*;
-
-use super::Cluster;
-use super::view::View;
 use crate::clock::Clock;
-use crate::entry::{NodeId, PartitionId};
-use crate::gossip;
-use crate::message::{Address, Reply, Request};
-use crate::runtime::{Runtime, Unreached, Wait, workers};
+use crate::entry::PartitionId;
+use crate::gossip::Topics;
+use crate::message::{Address, Begun, Delta, Listing, Reply, Request, Used};
+use crate::runtime::Unreached;
 use crate::stats::SyncReport;
+use std::borrow::Cow;
 
-/// `sync` gives up after so many rounds without agreement: something is cut, or writes go on faster than they spread.
-const ROUNDS_MAX: u64 = 64;
+/// One node comparing notes with another.
+pub struct Exchange {
+    asker: Address,
+    answerer: Address,
+    /// What the answerer is to pull when the asker has pulled all.
+    back: Vec<PartitionId>,
+    /// Who pulls now.
+    puller: Address,
+    shared: Vec<PartitionId>,
+    topics: Topics,
+    used: Vec<(PartitionId, Used)>,
+    stage: Stage,
+    /// The last change of the membership that the asker knew of when it looked, and its partner when it compared.
+    epochs: (u64, u64),
+    /// An audit is part of it.
+    audits: bool,
+    pull: Option<Pull>,
+    moved: SyncReport,
+}
 
-/// After so many rounds in which nothing was moved there is nothing left to be said that can be reached: clocks that differ
-/// only in what they have forgotten of lives that are over agree in a round or two.
-const QUIET_ROUNDS: u64 = 4;
+#[derive(Debug)]
+enum Stage {
+    Look,
+    Touch,
+    Compare,
+    Agreed,
+    Begin(PartitionId),
+    Pull,
+    Apply(Box<Delta>),
+    List,
+    Audit(Box<Listing>),
+    Audited { next: ((PartitionId, u32), bool), older: Vec<(PartitionId, Clock, Vec<u64>)>, again: bool },
+    Done,
+}
 
-impl<R: Runtime> Cluster<R> {
-    /// One round of gossip now: every live node compares notes with one partner.
-    pub fn gossip(&self) -> SyncReport {
-        let started = Instant::now();
-        let mut report = self.round();
-        report.converged = self.is_converged();
-        report.seconds = started.elapsed().as_secs_f64();
-        report
+/// A pull of one partition on its way.
+struct Pull {
+    id: PartitionId,
+    begun: Begun,
+    after: Option<u64>,
+    /// What the answerer had seen at the first chunk. What arrived there between two chunks may lie before the place where
+    /// the next one begins: only this is known to be complete at the last.
+    seen_at_first: Option<(Clock, u64)>,
+}
+
+impl Exchange {
+    /// Begins one about the partitions that both hold.
+    pub fn new(asker: Address, answerer: Address, shared: &[PartitionId]) -> Self {
+        Self {
+            asker,
+            answerer,
+            back: Vec::new(),
+            puller: asker,
+            shared: shared.to_vec(),
+            topics: Topics::default(),
+            used: Vec::new(),
+            stage: Stage::Look,
+            epochs: (0, 0),
+            audits: false,
+            pull: None,
+            moved: SyncReport::default(),
+        }
     }
 
-    /// One round, as the background drives it.
-    pub(super) fn round(&self) -> SyncReport {
-        let view = self.view();
-        let round = self.next_round();
-        let mut report = SyncReport { rounds: 1, ..SyncReport::default() };
-        for node in view.live().iter() {
-            let partners = view.partners(node);
-            if let Some((partner, shared)) = gossip::partner(round, partners.len()).and_then(|at| partners.get(at)) {
-                report.add(&self.exchange(&view, node, *partner, shared));
+    /// With an audit at the end, if all goes well.
+    pub const fn with_audit(mut self) -> Self {
+        self.audits = true;
+        self
+    }
+
+    /// Who asks.
+    pub const fn asker(&self) -> Address {
+        self.asker
+    }
+
+    /// What was moved so far.
+    pub const fn moved(&self) -> SyncReport {
+        self.moved
+    }
+
+    /// What to send next; `None` when it is over.
+    #[expect(clippy::should_implement_trait, reason = "what is sent borrows from the conversation")]
+    pub fn next(&mut self) -> Option<(Address, Request<'_>)> {
+        let other = if self.puller == self.asker { self.answerer } else { self.asker };
+        Some(match &self.stage {
+            Stage::Look => (self.asker, Request::Look { partitions: Cow::Borrowed(&self.shared) }),
+            Stage::Touch => (self.answerer, Request::Touch { used: Cow::Borrowed(&self.used) }),
+            Stage::Compare => {
+                self.moved.bytes += 32;
+                let (from, epoch) = (self.asker, self.epochs.0);
+                let fingerprint = self.topics.fingerprint(&self.topics.compare);
+                let partitions = Cow::Borrowed(&self.topics.compare[..]);
+                (self.answerer, Request::Compare { from, partitions, fingerprint, epoch })
             }
-        }
-        self.release_handed_over();
-        report
-    }
-
-    /// Rounds of gossip, each node with all its partners, until all live owners have seen the same.
-    pub fn sync(&self) -> SyncReport {
-        let started = Instant::now();
-        let (mut report, mut quiet) = (SyncReport::default(), 0);
-        loop {
-            let moved = self.sync_round();
-            report.rounds += 1;
-            report.add(&moved);
-            report.converged = self.is_converged();
-            quiet = if moved.items == 0 { quiet + 1 } else { 0 };
-            if report.converged || quiet == QUIET_ROUNDS || report.rounds == ROUNDS_MAX {
-                report.seconds = started.elapsed().as_secs_f64();
-                log::info!(
-                    "sync finished after {} rounds: {} items, {} bytes, {}",
-                    report.rounds,
-                    report.items,
-                    report.bytes,
-                    if report.converged { "converged" } else { "not converged" }
-                );
-                return report;
+            Stage::Agreed => {
+                let (with, epoch) = (self.answerer, self.epochs.1);
+                let fingerprint = self.topics.fingerprint(&self.topics.agreed);
+                let partitions = Cow::Borrowed(&self.topics.agreed[..]);
+                (self.asker, Request::Agreed { with, partitions, fingerprint, epoch })
             }
-        }
-    }
-
-    fn sync_round(&self) -> SyncReport {
-        let view = self.view();
-        let live: Vec<NodeId> = view.live().iter().collect();
-        let of_node = |&node: &NodeId| self.pull_all(&view, node);
-        let sum = |mut sum: SyncReport, one: SyncReport| {
-            sum.add(&one);
-            sum
-        };
-        let mut moved = workers::divide(|| live.par_iter().map(of_node).reduce(SyncReport::default, sum));
-        self.release_handed_over();
-        moved.rounds = 1;
-        moved
-    }
-
-    /// A node compares notes with everyone it shares a partition with.
-    pub(super) fn pull_all(&self, view: &View, node: NodeId) -> SyncReport {
-        let mut moved = SyncReport::default();
-        for (partner, shared) in view.partners(node) {
-            moved.add(&self.exchange(view, node, *partner, shared));
-        }
-        moved
-    }
-
-    /// A node compares notes with one partner.
-    fn exchange(&self, view: &View, node: NodeId, partner: NodeId, shared: &[PartitionId]) -> SyncReport {
-        let mut moved = SyncReport::default();
-        if view.is_cut(node, partner) {
-            return moved;
-        }
-        let (asker, answerer) = (view.address(node), view.address(partner));
-        // A node that went down meanwhile ends the exchange; nothing is left half done, because each step stands alone.
-        let _ = self.compare_and_pull(asker, answerer, shared, &mut moved);
-        moved
-    }
-
-    fn compare_and_pull(
-        &self,
-        asker: Address,
-        answerer: Address,
-        shared: &[PartitionId],
-        moved: &mut SyncReport,
-    ) -> Result<(), Unreached> {
-        let (mut topics, mut mine, mut fingerprint) = (gossip::topics(&[], |_| true), Vec::new(), 0);
-        self.runtime.look(asker, &mut |node| {
-            topics = gossip::topics(shared, |id| node.clock(id).is_some_and(|(_, synced)| synced));
-            mine = node.fingerprints(&topics.compare);
-            fingerprint = node.fingerprint(&topics.compare);
-        })?;
-        if !topics.compare.is_empty() {
-            let request = Request::Compare { from: asker, partitions: &topics.compare, fingerprint };
-            moved.bytes += 32;
-            match self.ask(answerer, &request)? {
-                Reply::Compared(Some(theirs)) => {
-                    moved.bytes += 8 * theirs.len() as u64;
-                    topics.pull.extend(gossip::differing(&topics.compare, &mine, &theirs));
-                }
-                _ => self.runtime.look(asker, &mut |node| node.heard_same(answerer, &topics.compare))?,
+            Stage::Begin(partition) => (self.puller, Request::Begin { partition: *partition }),
+            Stage::Pull => {
+                let Pull { id: partition, begun: Begun { ticket, clock, epoch }, after, .. } = self.pull.as_ref()?;
+                self.moved.bytes += clock.message_bytes() as u64;
+                let clock = Cow::Borrowed(clock);
+                let (from, partition, ticket, epoch, after) = (self.puller, *partition, *ticket, *epoch, *after);
+                (other, Request::Pull { from, partition, ticket, clock, epoch, after })
             }
-        }
-        for id in topics.pull {
-            self.pull(asker, answerer, id, moved)?;
-        }
-        Ok(())
-    }
-
-    /// Pulls what a partner has seen of one partition and the asker has not, chunk after chunk.
-    fn pull(
-        &self,
-        asker: Address,
-        answerer: Address,
-        id: PartitionId,
-        moved: &mut SyncReport,
-    ) -> Result<(), Unreached> {
-        let mut begun = None;
-        self.runtime.look(asker, &mut |node| begun = node.begin_pull(id))?;
-        let Some((ticket, clock)) = begun else { return Ok(()) };
-        let mut after = None;
-        let mut seen_at_first: Option<Clock> = None;
-        loop {
-            let request = Request::Pull { from: asker, partition: id, ticket, clock: &clock, after };
-            let Reply::Delta(mut delta) = self.ask(answerer, &request)? else { return Ok(()) };
-            moved.items += delta.items.len() as u64;
-            moved.bytes += (clock.message_bytes() + delta.items.message_bytes() + delta.clock.message_bytes()) as u64;
-            // What arrived between two chunks may lie before the place where the next one begins: only what the partner
-            // had seen at the first chunk is known to be complete at the last.
-            delta.clock = seen_at_first.get_or_insert(delta.clock).clone();
-            let mut newer = None;
-            self.runtime.look(asker, &mut |node| newer = node.apply(id, &delta))?;
-            // An answer that was overtaken is asked for again in the next round.
-            let Some(items) = newer else { return Ok(()) };
-            if !items.is_empty() {
-                moved.items += items.len() as u64;
-                moved.bytes += items.message_bytes() as u64;
-                self.ask(answerer, &Request::Fix { items: Cow::Owned(items) })?;
+            Stage::Apply(delta) => {
+                (self.puller, Request::Apply { partition: self.pull.as_ref()?.id, delta: Cow::Borrowed(delta) })
             }
-            match delta.next {
-                Some(next) => after = Some(next),
-                None => return Ok(()),
+            Stage::List => {
+                (self.asker, Request::List { with: self.answerer.node, partitions: Cow::Borrowed(&self.shared) })
             }
-        }
-    }
-
-    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have. Nobody comes to own
-    /// anything meanwhile.
-    pub(super) fn release_handed_over(&self) {
-        let holds_more = |view: &View, id| view.holders(id).iter().any(|holder| view.live().contains(holder));
-        let view = self.view();
-        if !(0..view.partitions()).any(|id| holds_more(&view, id)) {
-            return;
-        }
-        let _changes = self.changes.lock();
-        let view = self.view();
-        let mut released = Vec::new();
-        for id in (0..view.partitions()).filter(|&id| holds_more(&view, id)) {
-            for holder in view.holders(id).iter().filter(|&holder| view.live().contains(holder)) {
-                if self.is_handed_over(&view, id, view.address(holder)).unwrap_or(false) {
-                    released.push((holder, id));
-                }
+            Stage::Audit(listing) => {
+                self.moved.bytes += listing.message_bytes() as u64;
+                (self.answerer, Request::Audit { listing: Cow::Borrowed(listing) })
             }
-        }
-        if !released.is_empty() {
-            self.publish(view.without_holders(&released));
-        }
-    }
-
-    fn is_handed_over(&self, view: &View, id: PartitionId, holder: Address) -> Result<bool, Unreached> {
-        if view.owners(id).is_empty() {
-            return Ok(false);
-        }
-        let mut held = None;
-        self.runtime.look(holder, &mut |node| held = node.clock(id).map(|(clock, _)| clock.clone()))?;
-        let Some(held) = held else { return Ok(true) };
-        for &owner in view.owners(id) {
-            let mut covers = false;
-            self.runtime.look(view.address(owner), &mut |node| {
-                covers = node.clock(id).is_some_and(|(clock, synced)| synced && clock.covers(&held));
-            })?;
-            if !covers || view.is_cut(owner, holder.node) {
-                return Ok(false);
+            Stage::Audited { next, older, again } => {
+                (self.asker, Request::Audited { with: self.answerer.node, next: *next, older, again: *again })
             }
-        }
-        match self.ask(holder, &Request::Release { partition: id, clock: Cow::Owned(held) })? {
-            Reply::Released(released) => Ok(released),
-            _ => Ok(false),
-        }
-    }
-
-    /// All live owners have seen the same, are synced, and nobody is left to hand something over.
-    pub(super) fn is_converged(&self) -> bool {
-        let view = self.view();
-        let seen = |owner: NodeId, id: PartitionId| {
-            let mut seen = None;
-            let looked = self.runtime.look(view.address(owner), &mut |node| {
-                seen = node.clock(id).filter(|&(_, synced)| synced).map(|(clock, _)| clock.fingerprint());
-            });
-            looked.ok().and(seen)
-        };
-        (0..view.partitions()).all(|id| {
-            let mut prints = view.owners(id).iter().map(|&owner| seen(owner, id));
-            let first = prints.next().flatten();
-            let handed_over = view.holders(id).iter().all(|holder| !view.live().contains(holder));
-            handed_over
-                && (view.owners(id).is_empty() || first.is_some())
-                && prints.all(|print| print.is_some() && print == first)
+            Stage::Done => return None,
         })
     }
 
-    /// Sends a request of the background, which may wait its turn.
-    pub(super) fn ask(&self, to: Address, request: &Request<'_>) -> Result<Reply, Unreached> {
-        self.runtime.carry(to, request, Wait::ForTurn)
+    /// What came back, or why nothing did.
+    pub fn reply(&mut self, reply: Result<Reply, Unreached>) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        self.stage = match (stage, reply) {
+            (Stage::Look, Ok(Reply::Looked { clocks, used, epoch })) => {
+                self.epochs.0 = epoch;
+                self.topics = Topics::new(&self.shared, clocks);
+                self.moved.bytes += (used.len() * (2 + 8 * Used::MAX)) as u64;
+                self.used = used;
+                if self.used.is_empty() { Stage::Compare } else { Stage::Touch }
+            }
+            (Stage::Touch, Ok(_)) => Stage::Compare,
+            (Stage::Compare, Ok(Reply::Compared { prints, epoch })) => {
+                self.epochs.1 = epoch;
+                match prints {
+                    None => self.topics.agree(),
+                    Some(theirs) => {
+                        self.moved.bytes += 8 * theirs.len() as u64;
+                        self.topics.differ(&theirs);
+                        self.back = self.topics.pull.clone();
+                    }
+                }
+                if self.topics.agreed.is_empty() { self.next_pull() } else { Stage::Agreed }
+            }
+            (Stage::Agreed, Ok(_)) => self.next_pull(),
+            (Stage::Begin(id), Ok(Reply::Begun(Some(begun)))) => {
+                self.pull = Some(Pull { id, begun, after: None, seen_at_first: None });
+                Stage::Pull
+            }
+            (Stage::Begin(_), Ok(Reply::Begun(None))) => self.next_pull(),
+            (Stage::Pull, Ok(Reply::Delta(delta))) => self.answered(delta),
+            (Stage::Apply(delta), Ok(Reply::Applied(true))) => self.go_on(&delta),
+            // An answer that was overtaken is asked for again in the next round.
+            (Stage::Apply(_), Ok(Reply::Applied(false))) => self.next_pull(),
+            (Stage::List, Ok(Reply::Listed(Some(listing)))) => Stage::Audit(listing),
+            (Stage::Audit(listing), Ok(Reply::Older { older, again })) => {
+                Stage::Audited { next: (listing.next, listing.is_last), older, again }
+            }
+            _ => Stage::Done,
+        };
+    }
+
+    fn answered(&mut self, mut delta: Box<Delta>) -> Stage {
+        self.moved.items += delta.items.len() as u64;
+        self.moved.bytes +=
+            (delta.items.message_bytes() + delta.clock.message_bytes() + delta.stable.message_bytes()) as u64;
+        let Some(pull) = &mut self.pull else { return Stage::Done };
+        // Who has seen all that the puller has need not pull back.
+        if self.puller == self.asker && delta.next.is_none() && delta.clock.covers(&pull.begun.clock) {
+            self.back.retain(|&id| id != pull.id);
+        }
+        let seen = (std::mem::take(&mut delta.clock), delta.epoch);
+        (delta.clock, delta.epoch) = pull.seen_at_first.get_or_insert(seen).clone();
+        Stage::Apply(delta)
+    }
+
+    /// The next chunk, or the next partition.
+    fn go_on(&mut self, delta: &Delta) -> Stage {
+        match (delta.next, &mut self.pull) {
+            (Some(next), Some(pull)) => {
+                pull.after = Some(next);
+                Stage::Pull
+            }
+            _ => self.next_pull(),
+        }
+    }
+
+    fn next_pull(&mut self) -> Stage {
+        self.pull = None;
+        if self.topics.pull.is_empty() && self.puller == self.asker && !self.back.is_empty() {
+            self.puller = self.answerer;
+            self.topics.pull = std::mem::take(&mut self.back);
+        }
+        match self.topics.pull.pop() {
+            Some(id) => Stage::Begin(id),
+            None if std::mem::take(&mut self.audits) => Stage::List,
+            None => Stage::Done,
+        }
     }
 }

@@ -11,8 +11,11 @@
 //! Promise: the value that comes back is not older than anything an asked owner knows. Only owners that are synced speak
 //! with authority; the others are heard when there is nobody else.
 
+use super::routes::Routes;
+use crate::config::Quorum;
+use crate::entry::PartitionId;
 use crate::error::Error;
-use crate::message::{Known, Read};
+use crate::message::{Address, Known, Read};
 use crate::version::{Timestamp, Version};
 
 /// How a read ended. Small, because it is returned in registers.
@@ -53,9 +56,14 @@ impl Answer {
 }
 
 /// A read on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Get {
-    wanted: u8,
+    partition: PartitionId,
+    quorum: Quorum,
+    /// The view it is under.
+    epoch: u64,
+    /// The next of the owners to be asked.
+    at: usize,
     /// Synced owners that answered.
     authorities: u8,
     /// The newest that a synced owner has live, and the newest that any other has.
@@ -65,15 +73,55 @@ pub struct Get {
 }
 
 impl Get {
-    /// A read that wants so many owners to answer.
+    /// A read in a partition, begun in this epoch, that wants as many owners to answer as the quorum says.
     #[inline]
-    pub const fn new(wanted: u8) -> Self {
-        Self { wanted, authorities: 0, live: None, doubtful: None, marker: None }
+    pub const fn new(partition: PartitionId, quorum: Quorum, epoch: u64) -> Self {
+        Self { partition, quorum, epoch, at: 0, authorities: 0, live: None, doubtful: None, marker: None }
     }
 
-    /// What one owner knows. True when no other need be asked.
+    /// So many owners were asked already.
     #[inline]
-    pub fn hear(&mut self, read: Read) -> bool {
+    pub(super) const fn went_on_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Whom to ask next; nobody, when enough was heard or all were asked.
+    #[inline]
+    pub fn next(&mut self, routes: &Routes) -> Option<Address> {
+        if self.has_enough(routes) {
+            return None;
+        }
+        let owner = routes.owner(self.partition, self.at)?;
+        self.at += 1;
+        Some(owner)
+    }
+
+    /// The answer, when nobody is left to ask. If nodes came or went meanwhile and not enough was heard, there is none: it
+    /// begins again.
+    #[inline]
+    pub fn answer(&mut self, routes: &Routes) -> Option<Answer> {
+        if self.has_enough(routes) || routes.is_still(self.epoch) {
+            return Some(self.outcome(routes));
+        }
+        *self = Self::new(self.partition, self.quorum, routes.epoch());
+        None
+    }
+
+    fn wanted(&self, routes: &Routes) -> u8 {
+        let all = || routes.owners(self.partition).count() as u8;
+        self.quorum.wanted(routes.replicas()).unwrap_or_else(all)
+    }
+
+    fn has_enough(&self, routes: &Routes) -> bool {
+        self.authorities > 0
+            && self.live.is_some()
+            && self.live >= self.marker
+            && self.authorities >= self.wanted(routes)
+    }
+
+    /// What one owner knows.
+    #[inline]
+    pub fn hear(&mut self, read: Read) {
         self.authorities += u8::from(read.synced);
         match read.known {
             Known::Live(version) if read.synced => self.live = self.live.max(Some(version)),
@@ -81,7 +129,6 @@ impl Get {
             Known::Marker(version) => self.marker = self.marker.max(Some(version)),
             Known::Nothing => {}
         }
-        self.authorities >= self.wanted && self.live.is_some() && self.live >= self.marker
     }
 
     /// True when this answer counts more than those before it, so that its value is the one to keep: a synced owner's
@@ -97,9 +144,10 @@ impl Get {
 
     /// How it ended. On a hit the caller has been lent the value.
     #[inline]
-    pub fn outcome(&self) -> Answer {
-        if self.authorities < self.wanted && self.wanted > 1 {
-            return Answer::TooFew { wanted: self.wanted, reached: self.authorities };
+    pub(super) fn outcome(&self, routes: &Routes) -> Answer {
+        let wanted = self.wanted(routes);
+        if self.authorities < wanted && wanted > 1 {
+            return Answer::TooFew { wanted, reached: self.authorities };
         }
         let newest = if self.authorities > 0 { self.live } else { self.doubtful };
         match newest {
@@ -112,6 +160,9 @@ impl Get {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Incarnation;
+    use crate::cluster::view::View;
+    use crate::config::Config;
 
     fn at(timestamp: u64) -> Version {
         Version::put(Timestamp::new(timestamp).expect("small"), 0)
@@ -121,10 +172,22 @@ mod tests {
         Answer::Hit(at(timestamp).timestamp)
     }
 
+    /// Three nodes own everything.
+    fn routes() -> Routes {
+        let config = Config::new(3, Some(3)).expect("valid");
+        let lives = [0, 1, 2].map(|node| Incarnation::new(1, node));
+        Routes::new(&View::new(&config, 1, &lives))
+    }
+
     fn hear(wanted: u8, answers: &[(Known, bool)]) -> (bool, Answer) {
-        let mut get = Get::new(wanted);
-        let enough = answers.iter().any(|&(known, synced)| get.hear(Read { known, synced }));
-        (enough, get.outcome())
+        let (mut get, routes) = (Get::new(0, Quorum::Count(wanted), 0), routes());
+        let mut heard = answers.iter();
+        while get.next(&routes).is_some()
+            && let Some(&(known, synced)) = heard.next()
+        {
+            get.hear(Read { known, synced });
+        }
+        (get.has_enough(&routes), get.outcome(&routes))
     }
 
     #[test]
@@ -148,14 +211,13 @@ mod tests {
     #[test]
     fn the_value_that_is_kept_is_the_one_that_is_answered_with() {
         let answers = [(9, false), (3, true), (5, false), (2, true), (4, true)];
-        let (mut get, mut kept) = (Get::new(5), None);
+        let (mut get, mut kept) = (Get::new(0, Quorum::One, 0), None);
         for (timestamp, synced) in answers {
             let read = Read { known: Known::Live(at(timestamp)), synced };
             kept = if get.improves(read) { Some(timestamp) } else { kept };
             get.hear(read);
         }
-        get.wanted = 1;
-        assert_eq!((kept.map(hit), get.outcome()), (Some(hit(4)), hit(4)));
+        assert_eq!((kept.map(hit), get.outcome(&routes())), (Some(hit(4)), hit(4)));
     }
 
     #[test]

@@ -48,15 +48,29 @@ impl<R: Runtime> Cluster<R> {
     }
 
     /// Brings a node back: one that was cut off with its memory, one that crashed in a new life with none. When it returns
-    /// the node has pulled what it missed from everyone it can reach. A live node stays as it is.
+    /// the node has pulled what it missed from everyone it can reach: how much that was is returned. A live node stays as
+    /// it is.
     ///
     /// # Errors
     /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
-    pub fn recover_node(&self, node: usize) -> Result<(), Error> {
-        let changes = self.changes.lock();
+    pub fn recover_node(&self, node: usize) -> Result<SyncReport, Error> {
+        let mut moved = SyncReport::default();
+        if self.readmit_node(node)? {
+            moved = self.pull_missing();
+            log::info!("node {node} recovered and pulled {} items", moved.items);
+        }
+        Ok(moved)
+    }
+
+    /// The first half of [`Cluster::recover_node`]: the node is back, and has pulled nothing yet. False for a live node.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::recover_node`].
+    pub fn readmit_node(&self, node: usize) -> Result<bool, Error> {
+        let _changes = self.changes.lock();
         let mut member = self.find_open(node)?;
         if member.state == State::Live {
-            return Ok(());
+            return Ok(false);
         }
         let id = member.address.node;
         if member.state == State::Failed {
@@ -64,10 +78,7 @@ impl<R: Runtime> Cluster<R> {
             member.address = Address { node: id, incarnation };
         }
         self.change_member(Member { state: State::Live, ..member });
-        drop(changes);
-        let moved = self.pull_missing();
-        log::info!("node {id} recovered and pulled {} items", moved.items);
-        Ok(())
+        Ok(true)
     }
 
     /// Adds a node of so many bytes (as the others have, if `None`) and returns its number: the lowest that is free. When it
@@ -76,8 +87,19 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::Invalid`] when there are 100 nodes or the capacity is out of range, and [`Error::Closed`]; nothing was done.
     pub fn add_node(&self, bytes_max: Option<u64>) -> Result<NodeId, Error> {
+        let id = self.admit_node(bytes_max)?;
+        let moved = self.pull_missing();
+        log::info!("node {id} joined and pulled {} items", moved.items);
+        Ok(id)
+    }
+
+    /// The first half of [`Cluster::add_node`]: the node is there, and has pulled nothing yet.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::add_node`].
+    pub fn admit_node(&self, bytes_max: Option<u64>) -> Result<NodeId, Error> {
         let bytes_max = check_node_bytes("capacity", bytes_max.unwrap_or(self.config().bytes_of_a_node()))?;
-        let changes = self.changes.lock();
+        let _changes = self.changes.lock();
         self.check_open()?;
         let view = self.view();
         let Some(id) = (0..NODES_MAX).find(|&node| view.member(node).is_none()) else {
@@ -91,9 +113,6 @@ impl<R: Runtime> Cluster<R> {
         let incarnation = self.runtime.start(id, bytes_max, view.partitions());
         let address = Address { node: id, incarnation };
         self.change_member(Member { address, state: State::Live, bytes_max, leaving: false });
-        drop(changes);
-        let moved = self.pull_missing();
-        log::info!("node {id} joined and pulled {} items", moved.items);
         Ok(id)
     }
 
@@ -103,24 +122,47 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::NoSuchNode`], [`Error::Closed`], and [`Error::Invalid`] for the last node; nothing was done.
     pub fn remove_node(&self, node: usize) -> Result<(), Error> {
-        let changes = self.changes.lock();
+        self.retire_node(node)?;
+        for _ in 0..HANDOVER_ROUNDS_MAX {
+            self.pull_missing();
+            if self.has_handed_over(node) {
+                break;
+            }
+        }
+        self.dismiss_node(node)
+    }
+
+    /// The first step of [`Cluster::remove_node`]: the node owns nothing any more, and hands over what it has.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::remove_node`].
+    pub fn retire_node(&self, node: usize) -> Result<(), Error> {
+        let _changes = self.changes.lock();
         let member = self.find_open(node)?;
         let id = member.address.node;
-        if self.view().members().filter(|other| !other.leaving).count() == 1 {
+        if self.view().members().filter(|other| !other.leaving || other.address.node == id).count() == 1 {
             let expected = "at least 1 after one is removed".to_owned();
             return Err(Error::Invalid { argument: "the number of nodes", value: "1".to_owned(), expected });
         }
         self.change_member(Member { leaving: true, ..member });
-        drop(changes);
-        let mut rounds = 0;
-        while rounds < HANDOVER_ROUNDS_MAX {
-            self.pull_missing();
-            if !self.view().live().contains(id) || !self.holds_anything(id) {
-                break;
-            }
-            rounds += 1;
-        }
+        Ok(())
+    }
+
+    /// Whether a node has nothing, or cannot be reached, to hand over.
+    pub fn has_handed_over(&self, node: usize) -> bool {
+        let view = self.view();
+        let Ok(member) = view.find(node) else { return true };
+        let id = member.address.node;
+        member.state != State::Live || (0..view.partitions()).all(|partition| !view.holders(partition).contains(id))
+    }
+
+    /// The last step of [`Cluster::remove_node`]: the node is gone, with what it still has.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
+    pub fn dismiss_node(&self, node: usize) -> Result<(), Error> {
         let changes = self.changes.lock();
+        let id = self.find_open(node)?.address.node;
         self.publish(self.view().with_members(|members| members[usize::from(id)] = None));
         self.runtime.stop(id);
         drop(changes);
@@ -182,8 +224,14 @@ impl<R: Runtime> Cluster<R> {
         self.view.store(Arc::new(next));
     }
 
-    /// Tells each live node which partitions it holds, and with whom.
+    /// Tells each live node which lives are over, which partitions it holds, and with whom.
     pub(super) fn introduce(&self, before: Option<&View>, next: &View) {
+        if before.is_none_or(|before| before.lives() != next.lives() || before.live() != next.live()) {
+            for node in next.live().iter() {
+                // A node that went down this moment will be told when it is back.
+                let _ = self.ask(next.address(node), &Request::Meet { lives: next.lives(), epoch: next.epoch() });
+            }
+        }
         for id in 0..next.partitions() {
             let holders = next.all_holders(id);
             let same = |node: NodeId| {
@@ -192,7 +240,11 @@ impl<R: Runtime> Cluster<R> {
             let unchanged = before.is_some_and(|before| {
                 before.all_holders(id) == holders
                     && before.owners(id) == next.owners(id)
-                    && holders.iter().all(|node| before.address(node) == next.address(node))
+                    && holders.iter().all(|node| {
+                        // One that was away was not told of what changed meanwhile.
+                        let was_told = before.live().contains(node) || !next.live().contains(node);
+                        was_told && before.address(node) == next.address(node)
+                    })
             });
             if unchanged {
                 continue;
@@ -208,21 +260,27 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    fn holds_anything(&self, node: NodeId) -> bool {
-        let view = self.view();
-        (0..view.partitions()).any(|id| view.holders(id).contains(node))
-    }
-
     /// Every node that owns what it has not pulled yet, or shares it with a node that leaves, compares notes with all. A
     /// change of one node can give partitions to others, too.
     fn pull_missing(&self) -> SyncReport {
         let view = self.view();
         let mut moved = SyncReport::default();
-        for node in view.live().iter() {
-            moved.add(&self.pull_all(&view, node));
+        for node in view.live().iter().filter(|&node| self.has_missing(&view, node)) {
+            moved.add(&self.pull_all(&view, node, false));
         }
         self.release_handed_over();
         moved
+    }
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Whether a node owns what it has not pulled yet, or what another is to hand over.
+    fn has_missing(&self, view: &View, node: NodeId) -> bool {
+        let mut is_unsynced = false;
+        // A node that went down this moment misses nothing.
+        let _ = self.runtime.look(view.address(node), &mut |node| is_unsynced = node.unsynced().next().is_some());
+        let is_handed = |id: PartitionId| !view.holders(id).is_empty() && owned(view, id, node);
+        is_unsynced || (0..view.partitions()).any(is_handed)
     }
 }
 

@@ -2,7 +2,7 @@
 //!   put / get / remove                      a background beat
 //!        |                                        |
 //!        v                                        v
-//!   put.rs, get.rs   whom to ask next        exchange.rs   who compares notes with whom
+//!   put.rs, get.rs   whom to ask next        rounds.rs, exchange.rs   who compares notes with whom
 //!        |                                        |
 //!        +----> routes.rs, view.rs: who owns what  <----  membership.rs: fail, recover, add, remove, cut
 //!        |                                        |
@@ -14,10 +14,12 @@
 //! bounded number of messages.
 
 mod background;
-mod exchange;
+pub mod exchange;
+mod gauges;
 pub mod get;
 mod membership;
 pub mod put;
+mod rounds;
 pub mod routes;
 pub mod view;
 
@@ -35,7 +37,7 @@ use crate::config::{Config, Quorum};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
-use crate::message::{Address, Known, Lent, Read, Request, Write};
+use crate::message::{Address, Known, Lent, Read, Reply, Request, Write};
 use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
@@ -47,8 +49,12 @@ use put::{Outcome, Put, Step};
 use routes::Routes;
 use view::{Member, State, View};
 
-/// A call begins again this often when nodes come and go under it, before it makes do with what it reached: after two
-/// seconds or more.
+/// A call begins again this often when nodes come and go under it. Then it has the next change wait until it is done, so
+/// that nobody starves while nodes come and go without end.
+const PATIENCE: u32 = 40;
+
+/// A call that cannot have changes wait, because it must not wait itself, begins again this often before it makes do with
+/// what it reached.
 const RESTARTS_MAX: u32 = 20_000;
 
 /// How long such a call waits before it begins again, after the first few times.
@@ -71,6 +77,26 @@ pub struct Writing<'a> {
     put: Put<'a>,
     pending: Option<(Address, Request<'a>)>,
     restarts: u32,
+}
+
+impl Writing<'_> {
+    /// What came back from a node, or why nothing did.
+    ///
+    /// # Errors
+    /// What ends the write without having changed anything.
+    pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
+        self.put.reply(from, reply)
+    }
+}
+
+/// What a write wants next.
+pub enum Turn<'a> {
+    /// Send this.
+    Send(Address, Request<'a>),
+    /// It began again because nodes came or went, so many times before: wait for the change to be published.
+    Pause(u32),
+    /// It is over.
+    Done(Outcome),
 }
 
 /// Whether a call came to its end.
@@ -119,6 +145,11 @@ impl<R: Runtime> Cluster<R> {
     #[inline]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What carries its messages.
+    pub const fn runtime(&self) -> &R {
+        &self.runtime
     }
 
     /// Who is there and who owns what, now.
@@ -177,44 +208,51 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::NoLiveNode`] and [`Error::Quorum`].
     #[inline]
     pub fn advance(&self, writing: &mut Writing<'_>, wait: Wait) -> Result<Progress<Outcome>, Error> {
-        loop {
-            if !self.drive(writing, wait)? {
-                return Ok(Progress::Busy);
-            }
-            if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
-                return writing.put.outcome(&self.routes).map(Progress::Done);
-            }
-            // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
-            // published: that takes a moment.
-            if wait == Wait::Never {
-                writing.put.restart(&self.routes);
-                return Ok(Progress::Busy);
-            }
-            pause(writing.restarts);
-            writing.restarts += 1;
-            writing.put.restart(&self.routes);
-        }
-    }
-
-    /// Carries a write's messages on this thread until it ends (true) or a node is busy (false).
-    #[inline]
-    fn drive(&self, writing: &mut Writing<'_>, wait: Wait) -> Result<bool, Error> {
+        let mut quiet = None;
         loop {
             let (to, request) = match writing.pending.take() {
                 Some(pending) => pending,
-                None => match writing.put.next(&self.routes) {
-                    Step::Send(to, request) => (to, request),
-                    Step::Done => return Ok(true),
+                None => match self.turn(writing)? {
+                    Turn::Send(to, request) => (to, request),
+                    Turn::Done(outcome) => return Ok(Progress::Done(outcome)),
+                    Turn::Pause(_) if wait == Wait::Never => return Ok(Progress::Busy),
+                    Turn::Pause(restarts) => {
+                        if restarts < PATIENCE {
+                            pause(restarts);
+                        } else if quiet.is_none() {
+                            quiet = Some(self.changes.lock());
+                        }
+                        continue;
+                    }
                 },
             };
             match self.runtime.carry(to, &request, wait) {
                 Err(Unreached::Busy) => {
                     writing.pending = Some((to, request));
-                    return Ok(false);
+                    return Ok(Progress::Busy);
                 }
                 reply => writing.put.reply(to, reply)?,
             }
         }
+    }
+
+    /// What a write wants next, for whoever carries its messages. What comes back goes to [`Writing::reply`].
+    ///
+    /// # Errors
+    /// [`Error::NoLiveNode`] and [`Error::Quorum`].
+    #[inline(always)]
+    pub fn turn<'a>(&self, writing: &mut Writing<'a>) -> Result<Turn<'a>, Error> {
+        if let Step::Send(to, request) = writing.put.next(&self.routes) {
+            return Ok(Turn::Send(to, request));
+        }
+        if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
+            return writing.put.outcome(&self.routes).map(Turn::Done);
+        }
+        // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
+        // published: that takes a moment.
+        writing.put.restart(&self.routes);
+        writing.restarts += 1;
+        Ok(Turn::Pause(writing.restarts - 1))
     }
 
     /// Writes, waiting for busy nodes.
@@ -249,51 +287,68 @@ impl<R: Runtime> Cluster<R> {
             },
             None => None,
         };
-        self.read_on(key, partition, touch, quorum, wait, take, (first, epoch))
+        let mut get = Get::new(partition, quorum, epoch);
+        if let Some(read) = first {
+            get.went_on_to(1);
+            get.hear(read);
+        }
+        self.read_on(get, key, touch, wait, take)
     }
 
-    /// The rest of a read, after what the first owner said at this epoch.
-    #[expect(clippy::too_many_arguments, reason = "a read and what is known of it so far")]
-    fn read_on(
-        &self,
-        key: Key<'_>,
-        partition: PartitionId,
-        touch: bool,
-        quorum: Quorum,
-        wait: Wait,
-        take: Take<'_>,
-        (mut first, mut epoch): (Option<Read>, u64),
-    ) -> Answer {
-        let mut restarts = 0;
-        loop {
-            let all = || self.routes.owners(partition).count() as u8;
-            let mut get = Get::new(quorum.wanted(self.routes.replicas()).unwrap_or_else(all));
-            let mut at = usize::from(first.is_some());
-            let mut enough = first.take().is_some_and(|read| get.hear(read));
-            while !enough && let Some(owner) = self.routes.owner(partition, at) {
-                let better = &mut |read: Read, lent: Lent<'_>| {
-                    if get.improves(read) {
-                        take(read, lent);
-                    }
-                };
-                match self.runtime.read(owner, key, touch, wait, better) {
-                    Ok(read) => enough = get.hear(read),
-                    Err(Unread::Busy) => return Answer::Busy,
-                    Err(_) => {}
-                }
-                at += 1;
-            }
-            // Not found, or not by enough: an answer only if nobody came or went meanwhile.
-            if enough || self.routes.is_still(epoch) || restarts == RESTARTS_MAX {
-                return get.outcome();
-            }
-            if wait == Wait::Never {
-                return Answer::Busy;
-            }
-            pause(restarts);
-            restarts += 1;
-            epoch = self.routes.epoch();
+    /// The rest of a read, after what the first owner said.
+    #[inline]
+    fn read_on(&self, mut get: Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Answer {
+        match self.ask_owners(&mut get, key, touch, wait, take) {
+            Some(answer) => answer,
+            None if wait == Wait::Never => Answer::Busy,
+            None => self.read_again(get, key, touch, take),
         }
+    }
+
+    /// Asks owners until enough was heard; nothing when nodes came or went meanwhile.
+    #[inline]
+    fn ask_owners(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Option<Answer> {
+        while let Some(owner) = get.next(&self.routes) {
+            let better = &mut |read: Read, lent: Lent<'_>| {
+                if get.improves(read) {
+                    take(read, lent);
+                }
+            };
+            match self.runtime.read(owner, key, touch, wait, better) {
+                Ok(read) => get.hear(read),
+                Err(Unread::Busy) => return Some(Answer::Busy),
+                Err(Unread::Down) => {}
+            }
+        }
+        get.answer(&self.routes)
+    }
+
+    /// Begins a read again, and again, because nodes come and go.
+    #[cold]
+    fn read_again(&self, mut get: Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
+        let (mut restarts, mut quiet) = (0, None);
+        loop {
+            if restarts < PATIENCE {
+                pause(restarts);
+            } else if quiet.is_none() {
+                quiet = Some(self.changes.lock());
+            }
+            restarts += 1;
+            if let Some(answer) = self.ask_owners(&mut get, key, touch, Wait::ForTurn, take) {
+                return answer;
+            }
+        }
+    }
+
+    /// Begins a read whose messages the caller carries: [`Get::next`] says whom to ask, [`Get::answer`] how it ended.
+    pub fn begin_read(&self, key: Key<'_>, quorum: Option<Quorum>) -> Get {
+        let partition = key.hash().partition(self.routes.partitions());
+        Get::new(partition, quorum.unwrap_or(self.config.reads()), self.routes.epoch())
+    }
+
+    /// Who owns what, in atomic words: what conversations ask.
+    pub const fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// What one node knows of a key, as if connected to it. It does not count as a use.

@@ -13,16 +13,15 @@
 //!
 //! Promise: when it ends well, the write is on as many owners as the quorum asked for, or something newer is.
 
-use std::borrow::Cow;
-
 use super::routes::Routes;
 use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
 use crate::entry::{Items, NodeId, PartitionId};
 use crate::error::Error;
-use crate::message::{Address, Known, Reply, Request, Write, Written};
+use crate::message::{Address, Known, Reply, Request, Used, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;
+use std::borrow::Cow;
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +57,12 @@ pub struct Put<'a> {
     coordinator: Address,
     dot: Dot,
     stable_upto: u64,
+    used: Used,
     seen_by: NodeSet,
     newer: Option<Box<Items>>,
     before: Known,
+    /// An owner that might have coordinated did not answer in time.
+    silent: bool,
     outcome: Outcome,
 }
 
@@ -74,7 +76,7 @@ enum Stage {
     Spread,
     /// Telling the coordinator what came of it.
     Settle,
-    /// Giving the coordinator what another owner knew to be newer.
+    /// Giving the owners what one of them knew to be newer.
     Fix,
     Done,
     /// An owner was gone, or is no owner any more.
@@ -98,9 +100,11 @@ impl<'a> Put<'a> {
             coordinator: nowhere,
             dot: Dot { incarnation: Incarnation(0), counter: 0 },
             stable_upto: 0,
+            used: Used::NONE,
             seen_by: NodeSet::new(),
             newer: None,
             before: Known::Nothing,
+            silent: false,
             outcome: Outcome { newest: false, was_live: false, reached: 0 },
         }
     }
@@ -117,6 +121,7 @@ impl<'a> Put<'a> {
         self.stage = Stage::Accept { force: false };
         self.next = 0;
         self.seen_by = NodeSet::new();
+        self.silent = false;
         self.outcome.reached = 0;
     }
 
@@ -132,6 +137,13 @@ impl<'a> Put<'a> {
     /// [`Error::NoLiveNode`] when nobody accepted it, [`Error::Quorum`] when too few hold it.
     pub fn outcome(&self, routes: &Routes) -> Result<Outcome, Error> {
         let reached = usize::from(self.outcome.reached);
+        if self.outcome.newest && reached == 0 && self.silent {
+            // It may have been accepted, and nobody can say so.
+            return Err(Error::Quorum {
+                wanted: usize::from(self.quorum.wanted(routes.replicas()).unwrap_or(1)),
+                reached,
+            });
+        }
         if self.outcome.newest && reached == 0 {
             return Err(Error::NoLiveNode);
         }
@@ -173,6 +185,17 @@ impl<'a> Put<'a> {
         None
     }
 
+    /// The next owner that is to have what is newer.
+    fn next_to_fix(&mut self, routes: &Routes) -> Option<Address> {
+        loop {
+            let owner = routes.owner(self.partition, self.next)?;
+            self.next += 1;
+            if !routes.is_cut(self.coordinator.node, owner.node) {
+                return Some(owner);
+            }
+        }
+    }
+
     /// What an owner knew before: what the newest of them knew is what the write replaced.
     #[inline]
     fn learn(&mut self, before: Known) {
@@ -193,8 +216,9 @@ impl<'a> Put<'a> {
 
     fn written(&mut self, from: Address, written: Written) {
         match written {
-            Written::Accepted { dot, stable_upto, before } => {
+            Written::Accepted { dot, stable_upto, before, used } => {
                 self.learn(before);
+                self.used = used;
                 self.spread(from, dot, stable_upto);
             }
             // It may be on its way to the others still: they hear of it again, under the name it has.
@@ -209,7 +233,7 @@ impl<'a> Put<'a> {
     }
 
     /// What to send next.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, routes: &Routes) -> Step<'a> {
         loop {
             match self.stage {
@@ -225,7 +249,8 @@ impl<'a> Put<'a> {
                     }
                     None => {
                         self.outcome.newest = true;
-                        self.stage = if self.next > 0 { Stage::Stranded } else { Stage::Done };
+                        let nobody_answers = self.next == 0 || self.silent;
+                        self.stage = if nobody_answers { Stage::Done } else { Stage::Stranded };
                     }
                 },
                 Stage::Spread => match self.next_to_tell(routes) {
@@ -233,24 +258,30 @@ impl<'a> Put<'a> {
                         let item = self.write.item(self.dot);
                         return Step::Send(
                             owner,
-                            Request::Update { from: self.coordinator, item, stable_upto: self.stable_upto },
+                            Request::Update {
+                                from: self.coordinator,
+                                item,
+                                stable_upto: self.stable_upto,
+                                used: self.used,
+                            },
                         );
                     }
                     None => self.stage = Stage::Settle,
                 },
                 Stage::Settle => {
                     self.stage = if self.newer.is_some() { Stage::Fix } else { Stage::Done };
+                    self.next = 0;
                     let (partition, dot, seen_by) = (self.partition, self.dot, self.seen_by);
                     if self.outcome.reached > 1 {
                         return Step::Send(self.coordinator, Request::Settle { partition, dot, seen_by });
                     }
                 }
-                Stage::Fix => {
-                    self.stage = Stage::Done;
-                    if let Some(items) = self.newer.take() {
-                        return Step::Send(self.coordinator, Request::Fix { items: Cow::Owned(*items) });
+                Stage::Fix => match (self.next_to_fix(routes), &self.newer) {
+                    (Some(owner), Some(items)) => {
+                        return Step::Send(owner, Request::Fix { items: Cow::Owned(Items::clone(items)) });
                     }
-                }
+                    _ => self.stage = Stage::Done,
+                },
                 Stage::Done | Stage::Stranded => return Step::Done,
             }
         }
@@ -260,7 +291,7 @@ impl<'a> Put<'a> {
     ///
     /// # Errors
     /// What ends the write without having changed anything.
-    #[inline]
+    #[inline(always)]
     pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
         match (self.stage, reply) {
             (_, Err(Unreached::Refused(error))) => return Err(error),
@@ -277,6 +308,13 @@ impl<'a> Put<'a> {
                     self.newer = newer;
                 }
             }
+            // The next may answer: it is the same write there, whatever became of it here.
+            (Stage::Accept { .. }, Err(Unreached::Silent)) => {
+                self.silent = true;
+                self.next += 1;
+            }
+            // It does not count as reached. If it has it, gossip will tell.
+            (Stage::Spread, Err(Unreached::Silent)) => {}
             // The owner has another life, or does not count this coordinator among its peers: the view is old.
             (Stage::Accept { .. } | Stage::Spread, _) => self.stage = Stage::Stranded,
             _ => {}

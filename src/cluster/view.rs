@@ -57,6 +57,8 @@ pub struct View {
     ring: Arc<Ring>,
     members: Vec<Option<Member>>,
     live: NodeSet,
+    /// For each node that ever was its present life, or, when that is over, the least that a later one can be.
+    lives: Vec<Address>,
     /// So many owners each partition has: the replicas, or all live nodes if they are fewer.
     owners_each: usize,
     owners: Vec<NodeId>,
@@ -86,6 +88,7 @@ impl View {
             ring: Arc::new(Ring::new(partitions, config.replicas(), &weights(&members))),
             members,
             live: NodeSet::new(),
+            lives: Vec::new(),
             owners_each: 0,
             owners: Vec::new(),
             holders: vec![NodeSet::new(); usize::from(partitions)],
@@ -94,6 +97,7 @@ impl View {
             partners: OnceLock::new(),
         };
         view.place();
+        view.lives = view.members().map(|member| member.address).collect();
         view
     }
 
@@ -108,6 +112,7 @@ impl View {
             view.ring = Arc::new(Ring::new(self.partitions, self.replicas, &weights(&view.members)));
         }
         view.place();
+        view.lives = (0..NODES_MAX).filter_map(|node| self.life_after(&view, node)).collect();
         for partition in 0..self.partitions {
             let mut holders = self.all_holders(partition);
             for node in holders.iter() {
@@ -141,6 +146,16 @@ impl View {
         view.epoch += 1;
         change(&mut view.cuts);
         view
+    }
+
+    /// What is to be known of a node's lives once `next` follows.
+    fn life_after(&self, next: &Self, node: NodeId) -> Option<Address> {
+        let over = |member: Member| Address { node, incarnation: member.address.incarnation.successor() };
+        match next.member(node) {
+            Some(member) if member.state != State::Failed => Some(member.address),
+            Some(member) => Some(over(member)),
+            None => self.member(node).map(over).or_else(|| self.lives.iter().find(|life| life.node == node).copied()),
+        }
     }
 
     fn place(&mut self) {
@@ -215,6 +230,11 @@ impl View {
             node: node.to_string(),
             nodes: self.members().map(|member| member.address.node).collect(),
         })
+    }
+
+    /// For each node that ever was its present life, or, when that is over, the least that a later one can be.
+    pub fn lives(&self) -> &[Address] {
+        &self.lives
     }
 
     /// Nodes that answer.

@@ -1,57 +1,128 @@
 //! ```text
-//!   round 1: 0 asks 1    round 2: 0 asks 2    round 3: 0 asks 1 ..     everyone, in turn
+//!   whom?   everyone, in turn
+//!           not synced:          and 7 more with whom it shares what it has not pulled
+//!           writes not all saw:  every other round one of those with whom it shares them
 //!
-//!   same fingerprint  ->  nothing to say
-//!   another           ->  pull the partitions whose clocks differ
-//!   not synced        ->  pull at once, without comparing
+//!   what?   same fingerprint     ->  nothing to say
+//!           another              ->  each pulls from the other the partitions whose clocks differ
 //! ```
 //! Whom a node compares notes with, and about what. It decides; others carry it out.
 //!
-//! Promise: in turn, not by chance: after as many rounds as there are partners, all were asked.
+//! Promise: in turn, not by chance: after twice as many rounds as there are partners, all were asked; and who needs
+//! something, or has something that others need, does not wait for its turn.
 
+use crate::clock::sum_of_fingerprints;
 use crate::entry::PartitionId;
 
-/// The partner of a round, out of so many.
-pub const fn partner(round: u64, partners: usize) -> Option<usize> {
-    if partners == 0 { None } else { Some((round % partners as u64) as usize) }
+/// So many partners a node that is not synced asks in a round: with 100 nodes it shares its partitions with all others, a
+/// few with each, and is synced after a dozen rounds.
+const PULLS_MAX: usize = 8;
+
+/// What there is to talk about with a partner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// There are partitions of which this node has not pulled what it missed.
+    Unsynced,
+    /// There are writes here that the partner may not have seen.
+    Unseen,
+    /// Nothing is known.
+    Nothing,
+}
+
+/// The partners of a round.
+pub fn partners(round: u64, needs: &[Need]) -> Vec<usize> {
+    let turn = |of: &[usize], turn: u64, most: usize| {
+        let first = (turn * most as u64 % of.len().max(1) as u64) as usize;
+        of[first..].iter().chain(&of[..first]).take(most).copied().collect::<Vec<_>>()
+    };
+    let with = |need: Need| (0..needs.len()).filter(|&at| needs[at] == need).collect::<Vec<_>>();
+    let (all, unsynced, unseen) = ((0..needs.len()).collect::<Vec<_>>(), with(Need::Unsynced), with(Need::Unseen));
+    // Somebody has its turn whatever the needs are: one that cannot be met must not keep the others waiting.
+    if !unsynced.is_empty() {
+        let mut chosen = turn(&all, round, 1);
+        let others: Vec<usize> = unsynced.into_iter().filter(|at| !chosen.contains(at)).collect();
+        chosen.extend(turn(&others, round, PULLS_MAX - 1));
+        return chosen;
+    }
+    match round.is_multiple_of(2) && !unseen.is_empty() {
+        true => turn(&unseen, round / 2, 1),
+        false if unseen.is_empty() => turn(&all, round, 1),
+        false => turn(&all, round / 2, 1),
+    }
 }
 
 /// What to talk about with a partner.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
-    /// Partitions whose clocks are compared first.
+    /// Partitions whose clocks are compared.
     pub compare: Vec<PartitionId>,
-    /// Partitions that are pulled in any case.
+    /// The asker's fingerprints of their clocks, and whether it is synced.
+    pub looked: Vec<(u64, bool)>,
+    /// Those that both have seen the same of.
+    pub agreed: Vec<PartitionId>,
+    /// Those that are pulled.
     pub pull: Vec<PartitionId>,
 }
 
-/// Divides the partitions shared with a partner: those in which the asker is not synced it must pull.
-pub fn topics(shared: &[PartitionId], is_synced: impl Fn(PartitionId) -> bool) -> Topics {
-    let (compare, pull) = shared.iter().partition(|&&partition| is_synced(partition));
-    Topics { compare, pull }
-}
+impl Topics {
+    /// The partitions shared with a partner, and what the asker has seen of them.
+    pub fn new(shared: &[PartitionId], looked: Vec<(u64, bool)>) -> Self {
+        Self { compare: shared.to_vec(), looked, ..Self::default() }
+    }
 
-/// The partitions to pull after a comparison: those whose fingerprints differ.
-pub fn differing(compared: &[PartitionId], mine: &[u64], theirs: &[u64]) -> Vec<PartitionId> {
-    let prints = compared.iter().zip(mine.iter().zip(theirs));
-    prints.filter(|(_, (mine, theirs))| mine != theirs).map(|(&partition, _)| partition).collect()
+    /// One fingerprint of the clocks of these partitions.
+    pub fn fingerprint(&self, partitions: &[PartitionId]) -> u128 {
+        let of = |wanted: &PartitionId| {
+            let at = self.compare.iter().position(|id| id == wanted);
+            at.and_then(|at| self.looked.get(at)).map_or(0, |&(print, _)| print)
+        };
+        sum_of_fingerprints(partitions, &partitions.iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// The partner's clocks are the same, and it is synced in all of them.
+    pub fn agree(&mut self) {
+        self.agreed = self.compare.clone();
+    }
+
+    /// What the partner has seen: what differs is pulled. So is what neither is synced in.
+    pub fn differ(&mut self, theirs: &[(u64, bool)]) {
+        for (&id, (&(mine, is_synced), &(other, is_other_synced))) in
+            self.compare.iter().zip(self.looked.iter().zip(theirs))
+        {
+            let is_agreed = mine == other && (is_synced || is_other_synced);
+            if is_agreed { self.agreed.push(id) } else { self.pull.push(id) }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Need::{Nothing, Unseen, Unsynced};
 
     #[test]
     fn every_partner_has_its_turn() {
-        let asked: Vec<_> = (0..6).map(|round| partner(round, 3)).collect();
-        assert_eq!(asked, [0, 1, 2, 0, 1, 2].map(Some));
-        assert_eq!(partner(5, 0), None);
+        let asked: Vec<_> = (0..6).flat_map(|round| partners(round, &[Nothing; 3])).collect();
+        assert_eq!(asked, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(partners(5, &[]), [0_usize; 0]);
+        let asked: Vec<_> = (0..8).flat_map(|round| partners(round, &[Unseen, Nothing, Nothing, Unseen])).collect();
+        assert!([0, 1, 2, 3].iter().all(|partner| asked.contains(partner)), "{asked:?}");
     }
 
     #[test]
-    fn what_is_not_synced_is_pulled_without_asking() {
-        let topics = topics(&[1, 2, 3], |partition| partition != 2);
-        assert_eq!(topics, Topics { compare: vec![1, 3], pull: vec![2] });
-        assert_eq!(differing(&[1, 3], &[7, 8], &[7, 9]), [3]);
+    fn who_is_not_synced_asks_many_at_once_and_those_first_that_it_needs() {
+        assert_eq!(partners(0, &[Nothing, Unsynced, Unseen, Unsynced]), [0, 1, 3]);
+        let mut asked: Vec<_> = (0..6).flat_map(|round| partners(round, &[Unsynced; 40])).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked.len(), 40);
+        assert_eq!(partners(4, &[Nothing, Unseen, Nothing]), [1]);
+    }
+
+    #[test]
+    fn what_is_the_same_is_agreed_and_what_differs_is_pulled() {
+        let mut topics = Topics::new(&[1, 2, 3, 4], vec![(7, true), (5, false), (8, true), (9, false)]);
+        topics.differ(&[(7, true), (5, true), (6, true), (9, false)]);
+        assert_eq!((topics.agreed, topics.pull), (vec![1, 2], vec![3, 4]));
     }
 }

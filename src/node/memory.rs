@@ -100,6 +100,8 @@ pub(super) struct Memory {
     /// Keys and values, those of markers included.
     payload_bytes: usize,
     marker_bytes: usize,
+    /// How often anything came or changed.
+    changes: u64,
 }
 
 impl Memory {
@@ -111,6 +113,7 @@ impl Memory {
             bytes_used: bytes_fixed,
             payload_bytes: 0,
             marker_bytes: 0,
+            changes: 0,
         }
     }
 
@@ -152,6 +155,21 @@ impl Memory {
         page + table
     }
 
+    /// How often anything came or changed.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Finds the key of a hash.
+    pub(super) fn find_hash(&self, table: &Table, hash: KeyHash) -> Option<At> {
+        table.find(spread(hash), |&at| KeyHash::of(self.slot(at).payload.key()) == hash).copied()
+    }
+
+    /// Finds a key of half a hash. There may be another.
+    pub(super) fn find_half(&self, table: &Table, half: u32) -> Option<At> {
+        table.find(spread_half(half), |&at| KeyHash::of(self.slot(at).payload.key()).half() == half).copied()
+    }
+
     /// Finds a key. It does not count as a use.
     #[inline]
     pub(super) fn find(&self, table: &Table, key: Key<'_>) -> Option<At> {
@@ -166,6 +184,7 @@ impl Memory {
             self.bytes_used += PAGE_BYTES;
         }
         self.len += 1;
+        self.changes += 1;
         let (state, value) = unpack(entry.held);
         let payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
         self.account_payload(0, payload.bytes_held());
@@ -181,6 +200,7 @@ impl Memory {
     /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit.
     pub(super) fn replace(&mut self, at: At, partition: PartitionId, entry: Entry<'_>) {
         self.unlink(at);
+        self.changes += 1;
         let (state, value) = unpack(entry.held);
         let slot = self.slot_mut(at);
         let before = slot.payload.bytes_held();
@@ -237,12 +257,12 @@ impl Memory {
         }
     }
 
-    /// Counts as a use: moves a live entry to the front.
+    /// Counts as a use: moves a live entry to the front. False if it was there.
     #[inline]
-    pub(super) fn touch(&mut self, at: At) {
+    pub(super) fn touch(&mut self, at: At) -> bool {
         let front = self.lists[State::Live as usize].newest;
         if front == at {
-            return;
+            return false;
         }
         let slot = self.slot_mut(at);
         let (newer, older) = (slot.newer, slot.older);
@@ -255,6 +275,7 @@ impl Memory {
         }
         self.slot_mut(front).newer = at;
         self.lists[State::Live as usize].newest = at;
+        true
     }
 
     /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back.
@@ -495,10 +516,16 @@ fn unpack(held: Held<'_>) -> (State, Option<Value<'_>>) {
     }
 }
 
-/// The table tells keys apart by the top 7 bits first, which within a partition are all the same: turn them down.
 #[inline]
 const fn spread(hash: KeyHash) -> u64 {
-    hash.0.rotate_left(32)
+    spread_half(hash.half())
+}
+
+/// The table finds a place by the low bits and tells keys apart by the top 7 first; within a partition the top bits of
+/// hashes are all the same. So half a hash is spread over all bits, and half a hash is enough to find a key.
+#[inline]
+const fn spread_half(half: u32) -> u64 {
+    (half as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 #[inline]

@@ -14,15 +14,17 @@
 //! It knows no clock, no thread and no other node's whereabouts: all of that arrives in requests. Evicting sends nothing:
 //! falling off the shelf is forgetting, not deleting.
 
+mod audit;
 mod memory;
 mod partition;
 mod payload;
 mod replicate;
 
-use crate::clock::{Dot, Incarnation};
+use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
-use crate::message::{Address, Known, Lent, Read, Reply, Request, Write, Written};
+use crate::hash::KeyHash;
+use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;
 use crate::version::Version;
 use memory::{At, Entry, Memory, PAGE_BYTES, State};
@@ -68,6 +70,10 @@ pub struct Node {
     retired: Vec<(PartitionId, u64)>,
     /// The present life of each node that was met, by its number.
     lives: Vec<Incarnation>,
+    /// The last change of the membership that this node was told of.
+    epoch: u64,
+    /// How far the audits with each partner have come.
+    sweeps: Vec<audit::Sweep>,
     /// The number of the last pull.
     pulls: u64,
     stats: NodeStats,
@@ -89,6 +95,8 @@ impl Node {
             held: Vec::new(),
             retired: Vec::new(),
             lives: Vec::new(),
+            epoch: 0,
+            sweeps: Vec::new(),
             pulls: 0,
             stats: NodeStats::default(),
         };
@@ -103,6 +111,11 @@ impl Node {
         self.address
     }
 
+    /// How many partitions the hash space has.
+    pub fn partitions_in_all(&self) -> u16 {
+        self.places.len() as u16
+    }
+
     /// Does what is asked and answers. Reads have a verb of their own, [`Node::get`].
     ///
     /// # Errors
@@ -110,21 +123,54 @@ impl Node {
     pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         Ok(match request {
             Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
-            Request::Update { from, item, stable_upto } => self.update(*from, *item, *stable_upto),
+            Request::Update { from, item, stable_upto, used } => {
+                self.touch(self.partition_of(item.key), used);
+                self.update(*from, *item, *stable_upto)
+            }
             Request::Settle { partition, dot, seen_by } => {
                 self.settle(*partition, *dot, *seen_by);
                 Reply::Done
             }
-            Request::Compare { from, partitions, fingerprint } => {
-                Reply::Compared(self.compare(*from, partitions, *fingerprint))
+            Request::Compare { from, partitions, fingerprint, epoch } => {
+                let prints = self.compare((*from, *epoch), partitions, *fingerprint);
+                Reply::Compared { prints, epoch: self.epoch }
             }
-            Request::Pull { from, partition, ticket, clock, after } => {
-                let mut delta = self.delta(*from, *partition, clock, *after);
+            Request::Look { partitions } => {
+                let (clocks, used) = (self.looked(partitions), self.used(partitions));
+                Reply::Looked { clocks, used, epoch: self.epoch }
+            }
+            Request::Touch { used } => {
+                used.iter().for_each(|(partition, used)| self.touch(*partition, used));
+                Reply::Done
+            }
+            Request::Agreed { with, partitions, fingerprint, epoch } => {
+                self.agreed((*with, *epoch), partitions, *fingerprint);
+                Reply::Done
+            }
+            Request::Begin { partition } => Reply::Begun(self.begin_pull(*partition)),
+            Request::Apply { partition, delta } => Reply::Applied(self.apply(*partition, delta)),
+            Request::List { with, partitions } => Reply::Listed(self.list(*with, partitions)),
+            Request::Audit { listing } => {
+                let (older, again) = self.audit(listing);
+                Reply::Older { older, again }
+            }
+            Request::Audited { with, next, older, again } => {
+                self.audited(*with, *next, older, *again);
+                Reply::Done
+            }
+            Request::Pull { from, partition, ticket, clock, epoch, after } => {
+                let mut delta = self.delta((*from, *epoch), *partition, clock, *after);
                 delta.ticket = *ticket;
                 Reply::Delta(delta)
             }
             Request::Fix { items } => {
                 self.fix(items);
+                Reply::Done
+            }
+            Request::Meet { lives, epoch } => {
+                self.epoch = *epoch;
+                lives.iter().for_each(|&life| self.meet(life));
+                self.keep_bound();
                 Reply::Done
             }
             Request::Hold { partition, peers, doubt } => {
@@ -139,7 +185,7 @@ impl Node {
     #[inline]
     pub fn get(&mut self, key: Key<'_>, touch: bool, take: Take<'_>) -> Read {
         let place = self.places[usize::from(self.partition_of(key))];
-        let Some((_, partition)) = self.held.get(usize::from(place)) else {
+        let Some((_, partition)) = self.held.get_mut(usize::from(place)) else {
             return Read { known: Known::Nothing, synced: false };
         };
         let synced = partition.synced;
@@ -147,8 +193,8 @@ impl Node {
             self.stats.misses += u64::from(touch);
             return Read { known: Known::Nothing, synced };
         };
-        if touch && self.memory.state(at) == State::Live {
-            self.memory.touch(at);
+        if touch && self.memory.state(at) == State::Live && self.memory.touch(at) {
+            partition.used.push(key.hash());
         }
         let slot = self.memory.slot(at);
         let version = slot.version();
@@ -192,17 +238,17 @@ impl Node {
         self.check_fits(write)?;
         let incarnation = self.address.incarnation;
         let partition = &mut self.held[place].1;
-        let counter = 1 + match partition.clock.last_of(incarnation) {
-            0 => self.retired.iter().find(|(id, _)| *id == partition_id).map_or(0, |&(_, last)| last),
-            last => last,
-        };
-        let dot = Dot { incarnation, counter };
+        let dot = next_dot(incarnation, &partition.clock, &self.retired, partition_id);
         partition.clock.see(dot);
         let stable_upto = partition.stable_upto(incarnation);
+        let used = std::mem::replace(&mut partition.used, Used::NONE);
         let item = write.item(dot);
-        self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting);
+        if !self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting) {
+            self.mark(place, item, Room::ByEvicting);
+        }
         self.stats.writes += 1;
-        Ok(Written::Accepted { dot, stable_upto, before })
+        self.keep_bound();
+        Ok(Written::Accepted { dot, stable_upto, before, used })
     }
 
     /// A write that can never fit is refused before anything is pushed out for it.
@@ -210,13 +256,14 @@ impl Node {
     fn check_fits(&self, write: &Write<'_>) -> Result<(), Error> {
         let value_bytes = write.value.map_or(0, |value| value.bytes().len());
         let bytes = entry_bytes(write.key.bytes().len(), value_bytes);
-        // A small one always fits; for a large one what is left beside clocks is looked at. Tables shrink with their entries.
-        if bytes < self.bytes_max as u64 / 4 {
+        // What fits beside half a node of tables and clocks fits; else what they really take is looked at.
+        let beside = self.memory.bytes_beside_entries();
+        if bytes < self.bytes_max as u64 / 4 && beside < self.bytes_max / 2 {
             return Ok(());
         }
+        // Tables shrink with their entries.
         let bytes_max = entry_bytes_max(self.bytes_max as u64);
-        let clocks = self.memory.bytes_beside_entries()
-            - self.held.iter().map(|(_, held)| held.table.allocation_size()).sum::<usize>();
+        let clocks = beside - self.held.iter().map(|(_, held)| held.table.allocation_size()).sum::<usize>();
         let tables = self.held.len() * memory::TABLE_BYTES_LEAST;
         let left = self.bytes_soft().saturating_sub(clocks + tables + PAGE_BYTES) as u64;
         if bytes > bytes_max.min(left) {
@@ -374,17 +421,32 @@ impl Node {
         if self.memory.bytes_used() <= self.bytes_max {
             return;
         }
-        for place in 0..self.held.len() {
+        // From the last on: the first can come to their end, and make room for the others.
+        for place in (0..self.held.len()).rev() {
+            if self.memory.bytes_used() <= self.bytes_max {
+                return;
+            }
             self.held[place].1.forget_census();
             self.held[place].1.stable.forget_gaps();
             self.account(place);
         }
         while self.memory.bytes_used() > self.bytes_max {
             match self.memory.oldest(State::Live) {
-                Some(at) => self.evict(at),
+                Some(at) => {
+                    self.stats.evictions_for_clocks += 1;
+                    self.evict(at);
+                }
                 None if self.drop_marker() => {}
-                None => return,
+                None => break,
             }
+        }
+        // Only clocks are left: more than these can be given back, but none of what was seen.
+        for place in 0..self.held.len() {
+            if self.memory.bytes_used() <= self.bytes_max {
+                return;
+            }
+            self.held[place].1.spare();
+            self.account(place);
         }
     }
 
@@ -427,7 +489,7 @@ impl Node {
             bytes_max: self.bytes_max as u64,
             partitions: self.held.len() as u64,
             unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.synced).count() as u64,
-            lost_partitions: self.held.iter().filter(|(_, partition)| partition.lost().is_some()).count() as u64,
+            lost_partitions: self.held.iter().filter(|(_, partition)| partition.floor().is_some()).count() as u64,
             ..self.stats
         }
     }
@@ -438,6 +500,25 @@ impl Node {
         for &at in &self.held[place].1.table {
             each(self.memory.key(at), self.known(at));
         }
+    }
+
+    /// Every key of a partition, by its hash, with what is known of it and under which dot, in no order.
+    pub fn each(&self, partition: PartitionId, mut each: impl FnMut(KeyHash, Known, Dot)) {
+        let Some(place) = self.place(partition) else { return };
+        let partition = &self.held[place].1;
+        for &at in &partition.table {
+            each(KeyHash::of(self.memory.key(at)), self.known(at), partition.lengthen(self.memory.dot(at)));
+        }
+    }
+
+    /// Markers of what a peer may not have seen.
+    pub fn unstable_markers(&self) -> u64 {
+        let of = |state| std::iter::successors(self.memory.oldest(state), |&at| self.memory.next_newer(at));
+        let is_unstable = |at: &At| {
+            let partition = self.partition_at(*at);
+            !partition.is_stable(partition.lengthen(self.memory.dot(*at)))
+        };
+        of(State::Evicted).chain(of(State::Removed)).filter(is_unstable).count() as u64
     }
 
     /// Live keys from the most to the least recently used.
@@ -464,8 +545,19 @@ impl Node {
     }
 
     const fn remembered_bytes(&self) -> usize {
-        self.retired.capacity() * size_of::<(PartitionId, u64)>() + self.lives.capacity() * size_of::<Incarnation>()
+        self.retired.capacity() * size_of::<(PartitionId, u64)>()
+            + self.lives.capacity() * size_of::<Incarnation>()
+            + self.sweeps.capacity() * size_of::<audit::Sweep>()
     }
+}
+
+/// The name of the next write of this life in a partition: never given before, also not when it was held before.
+fn next_dot(incarnation: Incarnation, clock: &Clock, retired: &[(PartitionId, u64)], id: PartitionId) -> Dot {
+    let counter = match clock.last_of(incarnation) {
+        0 => retired.iter().find(|(retired, _)| *retired == id).map_or(0, |&(_, last)| last),
+        last => last,
+    };
+    Dot { incarnation, counter: counter + 1 }
 }
 
 /// How much may be done to get an entry in.

@@ -12,7 +12,7 @@
 use super::memory::{ShortDot, Table};
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{NodeId, PartitionId};
-use crate::message::Lost;
+use crate::message::{Lost, Used};
 use crate::node_set::NodeSet;
 use crate::version::Timestamp;
 
@@ -26,6 +26,10 @@ pub(super) struct Partition {
     pub(super) stable: Clock,
     /// What this node has is complete, as far as anybody could tell it.
     pub(super) synced: bool,
+    /// Something was lost here since all last knew the same: a marker may be older than what it took the place of.
+    doubted: bool,
+    /// What was read here lately, until others are told.
+    pub(super) used: Used,
     /// Every other node that holds this partition.
     peers: NodeSet,
     /// What is there only while nodes find together.
@@ -44,6 +48,8 @@ struct Unrest {
     census: Option<Box<Census>>,
     pull: Option<Box<Pull>>,
     lost: Option<Box<Lost>>,
+    /// The dots of what was lost are not kept: all that was seen counts as lost.
+    lost_is_all: bool,
     /// Peers that are known to have seen what was lost.
     lost_known: NodeSet,
 }
@@ -72,6 +78,8 @@ impl Partition {
             clock: Clock::new(),
             stable: Clock::new(),
             synced,
+            doubted: false,
+            used: Used::NONE,
             peers: NodeSet::new(),
             unrest: None,
             names: Vec::new(),
@@ -94,10 +102,37 @@ impl Partition {
             + unrest
     }
 
-    /// What markers had to be dropped, if any.
+    /// The highest timestamp of a marker that had to be dropped, if any had to.
     #[inline]
-    pub(super) fn lost(&self) -> Option<&Lost> {
-        self.unrest.as_ref().and_then(|unrest| unrest.lost.as_deref())
+    pub(super) fn floor(&self) -> Option<Timestamp> {
+        self.unrest.as_ref().and_then(|unrest| unrest.lost.as_ref()).map(|lost| lost.floor)
+    }
+
+    /// The dots of these markers; perhaps more.
+    fn lost_dots(&self) -> Option<&Clock> {
+        let unrest = self.unrest.as_ref()?;
+        let lost = unrest.lost.as_ref()?;
+        Some(if unrest.lost_is_all { &self.clock } else { &lost.dots })
+    }
+
+    /// What had to be dropped and is not covered by this clock, as it travels.
+    pub(super) fn lost_beyond(&self, clock: &Clock) -> Option<Lost> {
+        let dots = self.lost_dots().filter(|&dots| !clock.covers(dots))?;
+        Some(Lost { dots: dots.clone(), floor: self.floor()? })
+    }
+
+    /// Gives back all memory that can be spared: what is believed of others, and the exact dots of what was lost.
+    pub(super) fn spare(&mut self) {
+        self.stable = Clock::new();
+        if let Some(unrest) = &mut self.unrest {
+            (unrest.census, unrest.pull) = (None, None);
+            if let Some(lost) = &mut unrest.lost {
+                lost.dots = Clock::new();
+                unrest.lost_is_all = true;
+                unrest.lost_known = NodeSet::new();
+            }
+        }
+        self.calm();
     }
 
     fn unrest(&mut self) -> &mut Unrest {
@@ -144,6 +179,16 @@ impl Partition {
     #[inline]
     pub(super) fn is_stable(&self, dot: Dot) -> bool {
         self.peers.is_empty() || self.stable.has(dot)
+    }
+
+    /// Something was lost here since all last knew the same.
+    pub(super) const fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// This life accepted something that a peer may not have seen.
+    pub(super) fn has_unseen(&self, life: Incarnation) -> bool {
+        !self.peers.is_empty() && self.stable.upto_of(life) < self.clock.last_of(life)
     }
 
     #[inline]
@@ -219,11 +264,12 @@ impl Partition {
 
     /// A peer has seen all of `theirs`. `is_over` tells which lives are over.
     pub(super) fn heard(&mut self, from: NodeId, theirs: &Clock, is_over: impl Fn(Incarnation) -> bool) {
-        if self.lost().is_some_and(|lost| theirs.covers(&lost.dots)) {
+        // What it accepted before it saw what was lost here must have arrived: it may be older.
+        if self.clock.covers(theirs) && self.lost_dots().is_some_and(|dots| theirs.covers(dots)) {
             self.unrest().lost_known.insert(from);
             self.find_lost();
         }
-        if self.stable.covers(&self.clock) && !self.clock.open().any(&is_over) {
+        if self.stable.covers(&self.clock) && self.clock.gaps() == 0 && !self.clock.open().any(&is_over) {
             self.forget_census();
             return;
         }
@@ -248,7 +294,19 @@ impl Partition {
         }
         let seen_by_all = census.map_or_else(|| self.clock.clone(), |census| census.clock.clone());
         self.forget_census();
+        self.doubted &= self.floor().is_some() || !seen_by_all.covers(&self.clock);
         self.stable.join(&seen_by_all);
+        // What all have not seen of what they have seen more of, nobody has: it was lost with those who had it.
+        let mut seen_by_all = seen_by_all;
+        let lives: Vec<Incarnation> = self.clock.open().collect();
+        for life in lives {
+            let last = Dot { incarnation: life, counter: seen_by_all.last_of(life) };
+            if self.clock.down_from(last) == seen_by_all.down_from(last) {
+                self.clock.see_upto(life, last.counter);
+                self.stable.see_upto(life, last.counter);
+                seen_by_all.see_upto(life, last.counter);
+            }
+        }
         let over: Vec<Incarnation> = self.clock.open().filter(|&life| is_over(life)).collect();
         // Closing a life closes those of its node before it.
         let up_to = |life: Incarnation| over.iter().filter(move |other| other.node() == life.node() && **other <= life);
@@ -265,16 +323,16 @@ impl Partition {
         let peers = self.peers;
         let unrest = self.unrest();
         if peers.difference(unrest.lost_known).is_empty() {
-            unrest.lost = None;
+            (unrest.lost, unrest.lost_is_all) = (None, false);
         }
         self.calm();
     }
 
     /// True when this sender is known to have seen every marker that was dropped here, or none was.
     pub(super) fn knows_lost(&self, sender: Sender<'_>) -> bool {
-        match (self.lost(), sender) {
+        match (self.lost_dots(), sender) {
             (None, _) => true,
-            (Some(lost), Sender::Clock(clock)) => clock.covers(&lost.dots),
+            (Some(dots), Sender::Clock(clock)) => clock.covers(dots),
             (Some(_), Sender::Peer(node)) => {
                 self.unrest.as_ref().is_some_and(|unrest| unrest.lost_known.contains(node))
             }
@@ -289,10 +347,13 @@ impl Partition {
 
     /// Takes over what a peer had to drop.
     pub(super) fn join_lost(&mut self, other: &Lost) {
+        self.doubted = true;
         let unrest = self.unrest();
         match &mut unrest.lost {
             Some(lost) => {
-                lost.dots.join(&other.dots);
+                if !unrest.lost_is_all {
+                    lost.dots.join(&other.dots);
+                }
                 lost.floor = lost.floor.max(other.floor);
             }
             None => unrest.lost = Some(Box::new(other.clone())),

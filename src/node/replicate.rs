@@ -10,15 +10,14 @@
 //! Promise: what was evicted here does not come back by repair, what was removed does not come back at all, and when it
 //! is not known whether something was removed, it is treated as if it had been: a miss, never a stale value.
 
-use super::memory::State;
+use super::memory::{At, State};
 use super::partition::{Partition, Sender};
-use super::{NOT_HELD, Node, Room};
-use crate::clock::{Clock, Dot, Incarnation};
+use super::{NOT_HELD, Node, Room, next_dot};
+use crate::clock::{Clock, Dot, Incarnation, sum_of_fingerprints};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
-use crate::hash::point;
-use crate::message::{Address, Delta, Known, Loss, Lost, Reply};
+use crate::message::{Address, Begun, Delta, Known, Loss, Reply, Used};
 use crate::node_set::NodeSet;
-use crate::version::Version;
+use crate::version::{Timestamp, Version};
 
 /// A delta ends after about so many bytes, and says where to go on: a node is held no longer than copying them takes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -26,6 +25,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all. A thread that is
 /// stopped between writing and settling for the 4 ms of a time slice lets others settle a hundred writes of its partition.
 const GAPS_MAX: usize = 512;
+
+/// Who said something, and which change of the membership was the last it knew of.
+type Heard = (Address, u64);
 
 /// From so many lives on a partition looks whether their names are still in use.
 const NAMES_MANY: usize = 16;
@@ -37,21 +39,63 @@ impl Node {
         let Some(place) = self.place(self.partition_of(item.key)).filter(|&place| self.is_peer(place, from)) else {
             return Reply::Unknown;
         };
-        let partition = &mut self.held[place].1;
-        partition.stable.see_upto(from.incarnation, stable_upto);
-        let is_new = !partition.clock.has(item.dot);
-        let received = if is_new {
-            partition.clock.see(item.dot);
-            self.receive(place, item, Via::Update(from))
-        } else {
-            Received::Taken { before: Known::Nothing }
-        };
+        self.held[place].1.stable.see_upto(from.incarnation, stable_upto);
+        let received = self.receive_update(place, from, item);
         self.account(place);
         self.forget_stable(2);
+        self.keep_bound();
         let quiet = self.held[place].1.is_quiet_but_for(from.incarnation);
         match received {
             Received::Older => Reply::Seen { before: Known::Nothing, quiet, newer: self.known_items(item.key) },
             Received::Taken { before } => Reply::Seen { before, quiet, newer: None },
+        }
+    }
+
+    fn receive_update(&mut self, place: usize, from: Address, item: Item<'_>) -> Received {
+        if self.held[place].1.clock.has(item.dot) {
+            // A repair that was quicker, and found no room, has left a marker: the user's write itself may evict for its value.
+            let partition = &self.held[place].1;
+            let is_marked = !partition.is_doubted()
+                && self.memory.find(&self.held[place].1.table, item.key).is_some_and(|at| {
+                    self.memory.state(at) == State::Evicted && partition.lengthen(self.memory.dot(at)) == item.dot
+                });
+            if !is_marked {
+                return Received::Taken { before: Known::Nothing };
+            }
+        }
+        self.held[place].1.clock.see(item.dot);
+        self.receive(place, item, Via::Update(from))
+    }
+
+    /// Someone who may have seen a newer version of this key has forgotten it, or it would not send an older one; and who
+    /// else has is not known. So what is known here is named anew, as a write of this life, and spreads like one.
+    pub(super) fn name_anew(&mut self, place: usize, at: At) {
+        let (id, partition) = &mut self.held[place];
+        let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
+        partition.clock.see(dot);
+        let dot = partition.shorten(dot);
+        self.memory.set_dot(at, dot);
+        self.account(place);
+    }
+
+    /// What was read here lately, to be told to a partner. Told once: what is read often comes up again.
+    pub(super) fn used(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Used)> {
+        let take = |&id: &PartitionId| {
+            let place = self.place(id)?;
+            let used = std::mem::replace(&mut self.held[place].1.used, Used::NONE);
+            (!used.is_empty()).then_some((id, used))
+        };
+        partitions.iter().filter_map(take).collect()
+    }
+
+    /// Keys were read at a partner: they are used here too, so that this copy keeps what is read when it takes over.
+    pub(super) fn touch(&mut self, partition: PartitionId, used: &Used) {
+        let Some(place) = self.place(partition).filter(|_| !used.is_empty()) else { return };
+        for half in used.iter() {
+            let at = self.memory.find_half(&self.held[place].1.table, half);
+            if let Some(at) = at.filter(|&at| self.memory.state(at) == State::Live) {
+                self.memory.touch(at);
+            }
         }
     }
 
@@ -74,9 +118,10 @@ impl Node {
             && self.lives.get(usize::from(from.node)) == Some(&from.incarnation)
     }
 
-    /// A peer has seen all of this clock of a partition.
-    fn hear(&mut self, place: usize, from: Address, clock: &Clock) {
-        if self.is_peer(place, from) {
+    /// A peer has seen all of this clock of a partition. What it had seen before it knew of a change that is known here says
+    /// nothing: it may have heard from a life since that is over here.
+    fn hear(&mut self, place: usize, (from, epoch): Heard, clock: &Clock) {
+        if self.is_peer(place, from) && epoch >= self.epoch {
             let lives = &self.lives;
             self.held[place].1.heard(from.node, clock, |life| is_over(lives, life));
             self.held[place].1.calm();
@@ -119,9 +164,24 @@ impl Node {
             let known = self.memory.version(at);
             let revives = state == Some(State::Evicted) && via.is_update();
             if known > item.version {
+                let named = self.held[place].1.lengthen(self.memory.dot(at));
+                let is_forgotten = match via {
+                    // What its coordinator accepted later it accepted knowing this.
+                    Via::Update(_) => named.incarnation != item.dot.incarnation || named.counter < item.dot.counter,
+                    // Else it will pull what is known here.
+                    Via::Delta(clock) => clock.has(named),
+                };
+                if is_forgotten {
+                    self.name_anew(place, at);
+                }
                 return Received::Older;
             }
             if known == item.version && !revives {
+                // A second name of the same write: who has not seen this one may hold something older.
+                let dot = self.held[place].1.shorten(item.dot);
+                self.memory.set_dot(at, dot);
+                self.tidy_names(place);
+                self.account(place);
                 return Received::Taken { before: Known::Nothing };
             }
         }
@@ -132,14 +192,14 @@ impl Node {
             Via::Delta(clock) => Sender::Clock(clock),
         };
         let doubtful = !was_live
-            && partition.lost().is_some_and(|lost| item.version.timestamp <= lost.floor)
+            && partition.floor().is_some_and(|floor| item.version.timestamp <= floor)
             && !partition.knows_lost(sender);
         let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         self.install_or_mark(place, item, held, via.room());
         Received::Taken { before }
     }
 
-    /// Installs an item; if there is no room, a marker of it; if there is none for that either, remembers that it is lost.
+    /// Installs an item; if there is no room, a marker of it.
     fn install_or_mark(&mut self, place: usize, item: Item<'_>, held: Held<'_>, room: Room) {
         let at = self.memory.find(&self.held[place].1.table, item.key);
         let is_stable = self.held[place].1.is_stable(item.dot);
@@ -147,12 +207,17 @@ impl Node {
         if held == Held::Evicted && is_stable && at.is_none() {
             return;
         }
-        if self.install(place, at, item.key, item.version, item.dot, held, room) {
-            return;
+        if !self.install(place, at, item.key, item.version, item.dot, held, room) {
+            self.stats.refused += u64::from(matches!(held, Held::Live(_)));
+            self.mark(place, Item { held, ..item }, room);
         }
+    }
+
+    /// Keeps a marker of an item that found no room; if there is none for that either, remembers that it is lost.
+    pub(super) fn mark(&mut self, place: usize, item: Item<'_>, room: Room) {
         let at = self.memory.find(&self.held[place].1.table, item.key);
-        let marker = if matches!(held, Held::Live(_)) { Held::Evicted } else { held };
-        if is_stable && marker == Held::Evicted {
+        let marker = if matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
+        if self.held[place].1.is_stable(item.dot) && marker == Held::Evicted {
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
@@ -163,7 +228,13 @@ impl Node {
     }
 
     /// What a node with this clock has not seen, in the order of the keys' hashes from `after` on.
-    pub(super) fn delta(&mut self, to: Address, id: PartitionId, clock: &Clock, after: Option<u64>) -> Box<Delta> {
+    pub(super) fn delta(
+        &mut self,
+        (to, epoch): Heard,
+        id: PartitionId,
+        clock: &Clock,
+        after: Option<u64>,
+    ) -> Box<Delta> {
         let mut delta = Delta {
             to,
             from: self.address,
@@ -173,10 +244,11 @@ impl Node {
             clock: Clock::new(),
             stable: Clock::new(),
             synced: false,
+            epoch: self.epoch,
             lost: None,
         };
         let Some(place) = self.place(id) else { return Box::new(delta) };
-        self.hear(place, to, clock);
+        self.hear(place, (to, epoch), clock);
         let partition = &self.held[place].1;
         let mut missing: Vec<_> = partition
             .table
@@ -197,10 +269,10 @@ impl Node {
         delta.clock = partition.clock.clone();
         delta.stable = partition.stable.clone();
         delta.synced = partition.synced;
-        if let Some(lost) = partition.lost().filter(|lost| delta.next.is_none() && !clock.covers(&lost.dots)) {
+        if let Some(lost) = partition.lost_beyond(clock).filter(|_| delta.next.is_none()) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
             let confirm = |&at: &u32| (crate::hash::KeyHash::of(self.memory.key(at)).0, self.memory.version(at));
-            delta.lost = Some(Loss { lost: Lost::clone(lost), confirmed: live.map(confirm).collect() });
+            delta.lost = Some(Loss { lost, confirmed: live.map(confirm).collect() });
         }
         self.account(place);
         self.forget_stable(usize::MAX);
@@ -209,34 +281,28 @@ impl Node {
     }
 
     /// Begins a pull of a partition: its ticket, and what was seen so far. `None` when it is not held.
-    pub fn begin_pull(&mut self, id: PartitionId) -> Option<(u64, Clock)> {
+    pub(super) fn begin_pull(&mut self, id: PartitionId) -> Option<Begun> {
         let place = self.place(id)?;
         self.pulls += 1;
         self.held[place].1.begin_pull(self.pulls);
         self.account(place);
         self.keep_bound();
-        Some((self.pulls, self.held[place].1.clock.clone()))
+        Some(Begun { ticket: self.pulls, clock: self.held[place].1.clock.clone(), epoch: self.epoch })
     }
 
-    /// Takes in an answer to a pull. Returns what the answerer does not know yet, to be sent to it as a fix, or `None` for
-    /// an answer that is not to be believed: to an earlier life, to another pull, or overtaken by what was forgotten since.
-    pub fn apply(&mut self, id: PartitionId, delta: &Delta) -> Option<Items> {
-        let place = self.place(id).filter(|_| delta.to == self.address)?;
+    /// Takes in an answer to a pull. False for an answer that is not to be believed: to an earlier life, to another pull, or
+    /// overtaken by what was forgotten since.
+    pub(super) fn apply(&mut self, id: PartitionId, delta: &Delta) -> bool {
+        let Some(place) = self.place(id).filter(|_| delta.to == self.address) else { return false };
         if !self.held[place].1.awaits(delta.ticket) || !self.is_peer(place, delta.from) {
-            return None;
+            return false;
         }
         let partition = &mut self.held[place].1;
-        let mut newer = Items::default();
         // What is stable elsewhere needs no marker here either, so it is known before the items are.
         partition.stable.join(&delta.stable);
         for item in delta.items.iter() {
-            if self.held[place].1.clock.has(item.dot) {
-                continue;
-            }
-            if matches!(self.receive(place, item, Via::Delta(&delta.clock)), Received::Older) {
-                // Only what the sender should know, and does not: the rest it will pull.
-                let known = self.known_item(item.key).filter(|known| delta.clock.has(known.dot));
-                known.into_iter().for_each(|known| newer.push(known));
+            if !self.held[place].1.clock.has(item.dot) {
+                self.receive(place, item, Via::Delta(&delta.clock));
             }
         }
         if delta.next.is_none() {
@@ -245,7 +311,7 @@ impl Node {
         self.account(place);
         self.forget_stable(usize::MAX);
         self.keep_bound();
-        Some(newer)
+        true
     }
 
     /// The last chunk is in: what the answerer has seen, this node has seen.
@@ -254,7 +320,7 @@ impl Node {
             self.drop_unconfirmed(place, loss);
         }
         self.held[place].1.conclude(delta.from.node, &delta.clock, delta.synced);
-        self.hear(place, delta.from, &delta.clock);
+        self.hear(place, (delta.from, delta.epoch), &delta.clock);
     }
 
     /// The answerer had to drop markers this node has not seen: drop what it does not vouch for.
@@ -296,7 +362,7 @@ impl Node {
                 continue;
             }
             let partition = &mut self.held[place].1;
-            let low = partition.lost().is_some_and(|lost| item.version.timestamp <= lost.floor);
+            let low = partition.floor().is_some_and(|floor| item.version.timestamp <= floor);
             partition.clock.see(item.dot);
             let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);
@@ -305,17 +371,41 @@ impl Node {
         self.keep_bound();
     }
 
-    /// Whether clocks are the same as the asker's; if not, a fingerprint of each.
-    pub(super) fn compare(&mut self, from: Address, partitions: &[PartitionId], fingerprint: u128) -> Option<Vec<u64>> {
+    /// Nothing when clocks are the same as the asker's, and this node is synced; else what it has seen of each.
+    pub(super) fn compare(
+        &mut self,
+        from: Heard,
+        partitions: &[PartitionId],
+        fingerprint: u128,
+    ) -> Option<Vec<(u64, bool)>> {
+        let looked = self.looked(partitions);
         if self.fingerprint(partitions) == fingerprint {
             self.heard_same(from, partitions);
-            return None;
+            if looked.iter().all(|&(_, is_synced)| is_synced) {
+                return None;
+            }
         }
-        Some(self.fingerprints(partitions))
+        Some(looked)
+    }
+
+    /// A partner that is synced, if this node is not, had the same clocks of these partitions as this node had when it
+    /// asked: if nothing was seen since, the partner has seen all of it, and nothing was missed.
+    pub(super) fn agreed(&mut self, with: Heard, partitions: &[PartitionId], fingerprint: u128) {
+        if self.fingerprint(partitions) == fingerprint {
+            for &id in partitions {
+                let place = self.place(id).filter(|&place| self.is_peer(place, with.0));
+                if let Some(place) = place {
+                    self.held[place].1.synced = true;
+                    self.held[place].1.calm();
+                    self.account(place);
+                }
+            }
+            self.heard_same(with, partitions);
+        }
     }
 
     /// A peer has the same clocks of these partitions.
-    pub fn heard_same(&mut self, from: Address, partitions: &[PartitionId]) {
+    fn heard_same(&mut self, from: Heard, partitions: &[PartitionId]) {
         for &id in partitions {
             let Some(place) = self.place(id) else { continue };
             let clock = self.held[place].1.clock.clone();
@@ -325,19 +415,21 @@ impl Node {
         self.keep_bound();
     }
 
-    /// The fingerprint of the clocks of these partitions, 128 bits.
+    /// The fingerprint of the clocks of these partitions.
     pub fn fingerprint(&self, partitions: &[PartitionId]) -> u128 {
-        self.fingerprints(partitions).iter().zip(partitions).fold(0, |sum: u128, (&print, &id)| {
-            let both =
-                u128::from(point(&[2, u64::from(id), print])) << 64 | u128::from(point(&[3, u64::from(id), print]));
-            sum.wrapping_add(both)
-        })
+        sum_of_fingerprints(partitions, &self.fingerprints(partitions))
     }
 
     /// A fingerprint of the clock of each partition.
     pub fn fingerprints(&self, partitions: &[PartitionId]) -> Vec<u64> {
-        let print = |&id: &PartitionId| self.place(id).map_or(0, |place| self.held[place].1.clock.fingerprint());
-        partitions.iter().map(print).collect()
+        self.looked(partitions).into_iter().map(|(print, _)| print).collect()
+    }
+
+    /// For each partition a fingerprint of its clock, and whether this node is synced in it.
+    pub(super) fn looked(&self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
+        let look =
+            |&id: &PartitionId| self.clock(id).map_or((0, false), |(clock, synced)| (clock.fingerprint(), synced));
+        partitions.iter().map(look).collect()
     }
 
     /// What was seen in a partition, and whether the node is synced in it. `None` when it is not held.
@@ -346,9 +438,21 @@ impl Node {
         Some((&self.held[place].1.clock, self.held[place].1.synced))
     }
 
+    /// The highest timestamp of a marker that had to be dropped in a partition before every owner had seen it. What is not
+    /// newer may be older than something that was known.
+    pub fn floor(&self, partition: PartitionId) -> Option<Timestamp> {
+        let place = self.place(partition)?;
+        self.held[place].1.floor()
+    }
+
     /// Partitions of which this node has not pulled what it missed.
     pub fn unsynced(&self) -> impl Iterator<Item = PartitionId> + '_ {
         self.held.iter().filter(|(_, partition)| !partition.synced).map(|(id, _)| *id)
+    }
+
+    /// Whether this node accepted writes of a partition that a peer may not have seen.
+    pub fn has_unseen(&self, partition: PartitionId) -> bool {
+        self.place(partition).is_some_and(|place| self.held[place].1.has_unseen(self.address.incarnation))
     }
 
     /// The partitions held here.
@@ -373,6 +477,9 @@ impl Node {
         partition.synced &= !doubt;
         partition.set_peers(peers.iter().map(|peer| peer.node).collect());
         if peers.is_empty() {
+            // Nobody else has what this life wrote here when it held the partition before.
+            let retired = self.retired.iter().find(|(retired, _)| *retired == id);
+            partition.clock.see_upto(self.address.incarnation, retired.map_or(0, |&(_, last)| last));
             partition.conclude_census(|life| is_over(lives, life));
         }
         self.tidy_names(place);
@@ -392,6 +499,7 @@ impl Node {
         }
         if self.lives[at] != peer.incarnation {
             self.lives[at] = peer.incarnation;
+            self.forget_sweep(peer.node);
             for place in 0..self.held.len() {
                 self.held[place].1.forget_peer(peer.node);
                 self.account(place);

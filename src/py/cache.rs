@@ -10,7 +10,7 @@ use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
-use super::report::{NodeStatus, SyncReport};
+use super::report::{Gauges, NodeStatus, SyncReport};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
@@ -226,7 +226,7 @@ impl Cache {
     /// ValueError if there is no such node.
     fn recover_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
         let node = convert::node(self.cluster()?, node)?;
-        self.detached(py, |cluster| cluster.recover_node(node))?.map_err(raise)
+        self.detached(py, |cluster| cluster.recover_node(node).map(drop))?.map_err(raise)
     }
 
     /// Adds a node and returns its number, the lowest that is free. capacity: its bytes, as node_capacity; None for the
@@ -289,6 +289,12 @@ impl Cache {
     /// Rounds of gossip until all live owners have seen the same. Returns what it took.
     fn sync(&self, py: Python<'_>) -> PyResult<SyncReport> {
         self.detached(py, |cluster| cluster.check_open().map(|()| cluster.sync()))?.map(SyncReport::from).map_err(raise)
+    }
+
+    /// How well the cache keeps its promises now: copies that are really there, markers that must be kept, writes that not
+    /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
+    fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
+        self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
     }
 
     /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise

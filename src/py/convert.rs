@@ -1,6 +1,7 @@
 //! Arguments as Python gives them, turned into what the core takes. What is wrong is said by name, with its value and what
 //! it must be, and nothing was done.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use pyo3::Borrowed;
@@ -73,6 +74,33 @@ pub(super) fn count(argument: &'static str, count: &Bound<'_, PyAny>, expected: 
     count.extract::<u32>().map(|number| number as usize).map_err(wrong)
 }
 
+/// A whole number within a range: an `int` that is no `bool`. `expected` says the range.
+pub(super) fn whole(
+    argument: &str,
+    number: &Bound<'_, PyAny>,
+    range: RangeInclusive<u64>,
+    expected: &str,
+) -> PyResult<u64> {
+    check_int(argument, number)?;
+    let within = number.extract::<u64>().ok().filter(|number| range.contains(number));
+    within.ok_or_else(|| out_of_range(argument, number, expected))
+}
+
+/// A number within a range, whole or not, that is no `bool`. `expected` says the range.
+pub(super) fn real(
+    argument: &str,
+    number: &Bound<'_, PyAny>,
+    range: RangeInclusive<f64>,
+    expected: &str,
+) -> PyResult<f64> {
+    if !is_number(number) {
+        return Err(wrong_type(argument, "float or int", number));
+    }
+    // An int beyond every float is beyond the range as well.
+    let within = number.extract::<f64>().ok().filter(|number| range.contains(number));
+    within.ok_or_else(|| out_of_range(argument, number, expected))
+}
+
 /// The number of a node of this cluster.
 pub(super) fn node(cluster: &Cluster<Embedded>, node: &Bound<'_, PyAny>) -> PyResult<usize> {
     check_int("node", node)?;
@@ -117,8 +145,7 @@ pub(super) fn interval(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>>
     if seconds.is_none() {
         return Ok(None);
     }
-    let is_number = seconds.is_instance_of::<PyFloat>() || seconds.is_instance_of::<PyInt>();
-    if !is_number || seconds.is_instance_of::<PyBool>() {
+    if !is_number(seconds) {
         return Err(wrong_type("gossip_interval", "float, int or None", seconds));
     }
     let interval = seconds.extract::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -139,11 +166,15 @@ fn check_int(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<()> {
     if is_int { Ok(()) } else { Err(wrong_type(argument, "int", given)) }
 }
 
-fn out_of_range(argument: &str, given: &Bound<'_, PyAny>, expected: &str) -> PyErr {
+fn is_number(given: &Bound<'_, PyAny>) -> bool {
+    (given.is_instance_of::<PyFloat>() || given.is_instance_of::<PyInt>()) && !given.is_instance_of::<PyBool>()
+}
+
+pub(super) fn out_of_range(argument: &str, given: &Bound<'_, PyAny>, expected: &str) -> PyErr {
     PyValueError::new_err(format!("{argument} is {}, but must be {expected}; nothing was done", repr(given)))
 }
 
-fn wrong_type(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyErr {
+pub(super) fn wrong_type(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!("{argument} must be {expected}, not {}; nothing was done", type_name(given)))
 }
 

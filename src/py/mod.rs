@@ -15,6 +15,8 @@ mod errors;
 mod plain;
 mod process;
 mod report;
+mod scenario;
+mod simulate;
 
 use pyo3::prelude::*;
 
@@ -27,7 +29,11 @@ mod _core {
     #[pymodule_export]
     use super::cache::{Cache, KeyIterator, NodeHandle};
     #[pymodule_export]
-    use super::report::{NodeStatus, SyncReport};
+    use super::report::{Gauges, NodeStatus, SyncReport};
+    #[pymodule_export]
+    use super::scenario::{ScenarioReport, run_scenario};
+    #[pymodule_export]
+    use super::simulate::{SimulationReport, Violation, shrink, simulate};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]
@@ -48,9 +54,29 @@ mod _core {
 /// What the core logs goes to Python's logging, from Info on, under `distributed_consistent_cache`. It is so seldom that
 /// nothing is cached: a level or a handler may be changed at any time.
 fn start_logging(py: Python<'_>) {
-    let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing);
+    let Ok(logger) = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing) else { return };
+    let logger = Logging(logger.filter(log::LevelFilter::Info));
     // Another logger that is there already stays: it is the embedding program's.
-    if let Ok(logger) = logger {
-        let _ = logger.filter(log::LevelFilter::Info).install();
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+/// Python's logging, for all but simulated clusters: what happens to their nodes is nobody's news, and there is much.
+struct Logging(pyo3_log::Logger);
+
+impl log::Log for Logging {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        !simulate::is_simulating() && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !simulate::is_simulating() {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
     }
 }

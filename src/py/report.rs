@@ -95,3 +95,40 @@ impl SyncReport {
         )
     }
 }
+
+/// How well the cache keeps its promises at a moment, counted from what the nodes really hold.
+#[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
+pub(super) struct Gauges {
+    /// Keys of which an owner holds the newest value.
+    keys: u64,
+    /// Copies of these values on live owners.
+    copies: u64,
+    /// Copies for each key, on average: the replicas, when nothing is missing.
+    effective_copies: f64,
+    /// Markers that must be kept, because an owner may not have seen what they stand for.
+    unstable_markers: u64,
+    /// Entries and markers that not every live owner has seen.
+    unseen_writes: u64,
+    /// The lowest timestamp among these, or None.
+    oldest_unseen: Option<u64>,
+}
+
+impl From<stats::Gauges> for Gauges {
+    fn from(gauges: stats::Gauges) -> Self {
+        let stats::Gauges { keys, copies, unstable_markers, unseen_writes, oldest_unseen } = gauges;
+        let (effective_copies, oldest_unseen) = (gauges.effective_copies(), oldest_unseen.map(|oldest| oldest.get()));
+        Self { keys, copies, effective_copies, unstable_markers, unseen_writes, oldest_unseen }
+    }
+}
+
+#[pymethods]
+impl Gauges {
+    fn __repr__(&self) -> String {
+        let Self { keys, copies, effective_copies, unstable_markers, unseen_writes, oldest_unseen } = self;
+        let oldest = oldest_unseen.map_or_else(|| "None".to_owned(), |oldest| oldest.to_string());
+        format!(
+            "Gauges(keys={keys}, copies={copies}, effective_copies={effective_copies:.3}, \
+             unstable_markers={unstable_markers}, unseen_writes={unseen_writes}, oldest_unseen={oldest})"
+        )
+    }
+}

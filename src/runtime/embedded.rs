@@ -49,6 +49,14 @@ fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Res
     held.as_mut().filter(|node| node.address() == to).ok_or(Unread::Down)
 }
 
+impl Embedded {
+    /// The present life of a node; nothing when it is down.
+    pub fn life(&self, node: NodeId) -> Option<Incarnation> {
+        let place = self.places.get(usize::from(node)).and_then(OnceLock::get)?;
+        place.0.lock().as_ref().map(|node| node.address().incarnation)
+    }
+}
+
 impl Runtime for Embedded {
     #[inline]
     fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached> {

@@ -1,9 +1,11 @@
 //! ```text
 //!   cluster: whom to ask, and what  ->  Runtime::carry  ->  node: the answer
 //! ```
-//! How a message reaches a node and its answer comes back. `embedded` does it by a plain call within this process.
+//! How a message reaches a node and its answer comes back. `embedded` does it by a plain call within this process;
+//! `simulated` is a network that loses, doubles and delays them.
 
 pub mod embedded;
+pub mod simulated;
 pub mod workers;
 
 use crate::clock::Incarnation;
@@ -28,6 +30,8 @@ pub enum Unreached {
     Busy,
     /// This life of the node is over.
     Down,
+    /// No answer came in time. What was asked may have been done, or may be done yet.
+    Silent,
     /// The node refused, and says why. Nothing changed.
     Refused(Error),
 }

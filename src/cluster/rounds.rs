@@ -1,0 +1,217 @@
+//! ```text
+//!   round, sync  ->  an Exchange for each node and partner  ->  converged?
+//!
+//!   a node that owns a partition no longer: all owners have seen what it has?  --Release-->
+//! ```
+//! Rounds of gossip: who compares notes with whom, carried by a plain call, with no lock held between two messages; and
+//! the end of a hand-over.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::Cluster;
+use super::exchange::Exchange;
+use super::view::View;
+use crate::entry::{NodeId, PartitionId};
+use crate::gossip::{self, Need};
+use crate::message::{Address, Reply, Request};
+use crate::runtime::{Runtime, Unreached, Wait, workers};
+use crate::stats::SyncReport;
+
+/// `sync` gives up after so many rounds without agreement: something is cut, or writes go on faster than they spread.
+const ROUNDS_MAX: u64 = 64;
+
+/// After so many rounds in which nothing was moved there is nothing left to be said that can be reached: clocks that differ
+/// only in what they have forgotten of lives that are over agree in a round or two.
+const QUIET_ROUNDS: u64 = 4;
+
+impl<R: Runtime> Cluster<R> {
+    /// One round of gossip now: every live node compares notes with one partner.
+    pub fn gossip(&self) -> SyncReport {
+        let started = Instant::now();
+        let mut report = self.round();
+        report.converged = self.is_converged();
+        report.seconds = started.elapsed().as_secs_f64();
+        report
+    }
+
+    /// One round, as the background drives it.
+    pub(super) fn round(&self) -> SyncReport {
+        let view = self.view();
+        let round = self.next_round();
+        let mut report = SyncReport { rounds: 1, ..SyncReport::default() };
+        for node in view.live().iter() {
+            for (partner, shared) in self.partners_of(&view, node, round) {
+                report.add(&self.exchange(&view, node, partner, shared, true));
+            }
+        }
+        self.release_handed_over();
+        report
+    }
+
+    /// A node's part in a round, to be carried by the caller: conversations with the partners whose turn it is.
+    pub fn exchanges_of(&self, node: NodeId, round: u64) -> Vec<Exchange> {
+        let view = self.view();
+        let exchange = |(partner, shared): (NodeId, &[PartitionId])| {
+            Exchange::new(view.address(node), view.address(partner), shared).with_audit()
+        };
+        self.partners_of(&view, node, round).into_iter().map(exchange).collect()
+    }
+
+    /// The partners of a live node in a round, and what it shares with each.
+    fn partners_of<'v>(&self, view: &'v View, node: NodeId, round: u64) -> Vec<(NodeId, &'v [PartitionId])> {
+        let reached = |(partner, _): &&(NodeId, Vec<PartitionId>)| !view.is_cut(node, *partner);
+        let partners: Vec<_> = view.partners(node).iter().filter(reached).collect();
+        let mut needs = Vec::new();
+        // A node that went down this moment needs nothing.
+        let _ = self.runtime.look(view.address(node), &mut |node| {
+            let need = |shared: &[PartitionId]| {
+                let unsynced = |&id: &PartitionId| node.clock(id).is_some_and(|(_, synced)| !synced);
+                if shared.iter().any(unsynced) {
+                    Need::Unsynced
+                } else if shared.iter().any(|&id| node.has_unseen(id)) {
+                    Need::Unseen
+                } else {
+                    Need::Nothing
+                }
+            };
+            needs = partners.iter().map(|(_, shared)| need(shared)).collect();
+        });
+        gossip::partners(round, &needs).into_iter().map(|at| (partners[at].0, &partners[at].1[..])).collect()
+    }
+
+    /// Rounds of gossip, each node with all its partners, until all live owners have seen the same.
+    pub fn sync(&self) -> SyncReport {
+        let started = Instant::now();
+        let (mut report, mut quiet) = (SyncReport::default(), 0);
+        loop {
+            let moved = self.sync_round();
+            report.rounds += 1;
+            report.add(&moved);
+            report.converged = self.is_converged();
+            quiet = if moved.items == 0 { quiet + 1 } else { 0 };
+            if report.converged || quiet == QUIET_ROUNDS || report.rounds == ROUNDS_MAX {
+                report.seconds = started.elapsed().as_secs_f64();
+                log::info!(
+                    "sync finished after {} rounds: {} items, {} bytes, {}",
+                    report.rounds,
+                    report.items,
+                    report.bytes,
+                    if report.converged { "converged" } else { "not converged" }
+                );
+                return report;
+            }
+        }
+    }
+
+    fn sync_round(&self) -> SyncReport {
+        let view = self.view();
+        let live: Vec<NodeId> = view.live().iter().collect();
+        let of_node = |&node: &NodeId| self.pull_all(&view, node, true);
+        let sum = |mut sum: SyncReport, one: SyncReport| {
+            sum.add(&one);
+            sum
+        };
+        let mut moved = workers::divide(|| live.par_iter().map(of_node).reduce(SyncReport::default, sum));
+        self.release_handed_over();
+        moved.rounds = 1;
+        moved
+    }
+
+    /// A node compares notes with everyone it shares a partition with.
+    pub(super) fn pull_all(&self, view: &View, node: NodeId, audits: bool) -> SyncReport {
+        let mut moved = SyncReport::default();
+        for (partner, shared) in view.partners(node) {
+            moved.add(&self.exchange(view, node, *partner, shared, audits));
+        }
+        moved
+    }
+
+    /// A node compares notes with one partner.
+    fn exchange(&self, view: &View, node: NodeId, partner: NodeId, shared: &[PartitionId], audits: bool) -> SyncReport {
+        if view.is_cut(node, partner) {
+            return SyncReport::default();
+        }
+        let mut exchange = Exchange::new(view.address(node), view.address(partner), shared);
+        if audits {
+            exchange = exchange.with_audit();
+        }
+        while let Some((to, request)) = exchange.next() {
+            let reply = self.ask(to, &request);
+            exchange.reply(reply);
+        }
+        exchange.moved()
+    }
+
+    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have. Nobody comes to own
+    /// anything meanwhile.
+    pub fn release_handed_over(&self) {
+        let holds_more = |view: &View, id| view.holders(id).iter().any(|holder| view.live().contains(holder));
+        let view = self.view();
+        if !(0..view.partitions()).any(|id| holds_more(&view, id)) {
+            return;
+        }
+        let _changes = self.changes.lock();
+        let view = self.view();
+        let mut released = Vec::new();
+        for id in (0..view.partitions()).filter(|&id| holds_more(&view, id)) {
+            for holder in view.holders(id).iter().filter(|&holder| view.live().contains(holder)) {
+                if self.is_handed_over(&view, id, view.address(holder)).unwrap_or(false) {
+                    released.push((holder, id));
+                }
+            }
+        }
+        if !released.is_empty() {
+            self.publish(view.without_holders(&released));
+        }
+    }
+
+    fn is_handed_over(&self, view: &View, id: PartitionId, holder: Address) -> Result<bool, Unreached> {
+        if view.owners(id).is_empty() {
+            return Ok(false);
+        }
+        let mut held = None;
+        self.runtime.look(holder, &mut |node| held = node.clock(id).map(|(clock, _)| clock.clone()))?;
+        let Some(held) = held else { return Ok(true) };
+        for &owner in view.owners(id) {
+            let mut covers = false;
+            self.runtime.look(view.address(owner), &mut |node| {
+                covers = node.clock(id).is_some_and(|(clock, synced)| synced && clock.covers(&held));
+            })?;
+            if !covers || view.is_cut(owner, holder.node) {
+                return Ok(false);
+            }
+        }
+        match self.ask(holder, &Request::Release { partition: id, clock: Cow::Owned(held) })? {
+            Reply::Released(released) => Ok(released),
+            _ => Ok(false),
+        }
+    }
+
+    /// All live owners have seen the same, are synced, and nobody is left to hand something over.
+    pub fn is_converged(&self) -> bool {
+        let view = self.view();
+        let seen = |owner: NodeId, id: PartitionId| {
+            let mut seen = None;
+            let looked = self.runtime.look(view.address(owner), &mut |node| {
+                seen = node.clock(id).filter(|&(_, synced)| synced).map(|(clock, _)| clock.fingerprint());
+            });
+            looked.ok().and(seen)
+        };
+        (0..view.partitions()).all(|id| {
+            let mut prints = view.owners(id).iter().map(|&owner| seen(owner, id));
+            let first = prints.next().flatten();
+            let handed_over = view.holders(id).iter().all(|holder| !view.live().contains(holder));
+            handed_over
+                && (view.owners(id).is_empty() || first.is_some())
+                && prints.all(|print| print.is_some() && print == first)
+        })
+    }
+
+    /// Sends a request of the background, which may wait its turn.
+    pub(super) fn ask(&self, to: Address, request: &Request<'_>) -> Result<Reply, Unreached> {
+        self.runtime.carry(to, request, Wait::ForTurn)
+    }
+}

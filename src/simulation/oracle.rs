@@ -1,0 +1,383 @@
+//! ```text
+//!   every write that was ever accepted          what each life of each node ever had in memory
+//!                  \                                   /
+//!                   after every event: did a life go back?  was anything invented?  did repair evict?
+//!                   after all is quiet: same clocks, same values, the newest that any living node knew
+//! ```
+//! It knows everything that happened, as no node can, and says when a promise is broken. The invariants are those of
+//! `docs/reliability.md`, by their numbers there.
+
+use hashbrown::HashTable;
+
+use crate::clock::{Dot, Incarnation};
+use crate::hash::KeyHash;
+use crate::message::{Address, Known};
+use crate::node::Node;
+use crate::version::{Kind, Timestamp, Version};
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which: `I1` to `I16`.
+    pub invariant: &'static str,
+    /// When, in virtual microseconds.
+    pub at_us: u64,
+    /// What was seen.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} broken at {:.6} s: {}", self.invariant, self.at_us as f64 / 1e6, self.what)
+    }
+}
+
+/// The number of a key in one simulation.
+pub type KeyNumber = usize;
+
+/// What one life of a node has known of each key.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    known: Vec<Option<Version>>,
+    /// All that it ever held.
+    ever: Vec<Vec<Version>>,
+    live: Vec<Option<Version>>,
+    marked: Vec<Option<Version>>,
+    /// The highest floor that each partition ever had.
+    floors: Vec<Option<Timestamp>>,
+    evictions: u64,
+    is_over: bool,
+}
+
+/// A write that was acknowledged, and the lives that had it then.
+struct Acknowledged {
+    key: KeyNumber,
+    version: Version,
+    witnesses: Vec<Incarnation>,
+}
+
+/// What a message to a node was, as far as the oracle cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A user's write, which may evict.
+    Write,
+    /// Other owners, which may make a node evict for the clocks it keeps.
+    Change,
+    /// Anything else, which may not evict.
+    Repair,
+}
+
+/// All that ever happened.
+#[derive(Default)]
+pub struct Oracle {
+    names: HashTable<KeyNumber>,
+    keys: Vec<Vec<u8>>,
+    hashes: Vec<KeyHash>,
+    /// Versions of each key that were ever written, with their dots.
+    issued: Vec<Vec<(Version, Option<Dot>)>>,
+    /// Keys of which a write was accepted below a version that all who could be reached had forgotten: a new write.
+    late: Vec<bool>,
+    /// Keys of which a value was evicted somewhere, or found no room.
+    evicted: Vec<bool>,
+    lives: Vec<Life>,
+    acknowledged: Vec<Acknowledged>,
+    now_us: u64,
+    violation: Option<Violation>,
+}
+
+fn tail(key: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    let from = key.len().saturating_sub(8);
+    word[..key.len() - from].copy_from_slice(&key[from..]);
+    u64::from_le_bytes(word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+}
+
+impl Oracle {
+    /// The number of a key, given at first sight.
+    pub fn number(&mut self, key: &[u8]) -> KeyNumber {
+        if let Some(&number) = self.names.find(tail(key), |&number| self.keys[number] == key) {
+            return number;
+        }
+        let number = self.keys.len();
+        self.keys.push(key.to_vec());
+        self.hashes.push(KeyHash::of(key));
+        self.issued.push(Vec::new());
+        self.late.push(false);
+        self.evicted.push(false);
+        self.names.insert_unique(tail(key), number, |&number| tail(&self.keys[number]));
+        number
+    }
+
+    /// The time at which what follows happens.
+    pub const fn set_now(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    /// The first promise that was broken.
+    pub const fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Keys so far.
+    pub fn keys(&self) -> &[Vec<u8>] {
+        &self.keys
+    }
+
+    /// Whether a write of this key was accepted below what everybody had forgotten.
+    pub fn is_late(&self, key: KeyNumber) -> bool {
+        self.late[key]
+    }
+
+    /// Notes a broken promise; the first is kept.
+    pub fn fail(&mut self, invariant: &'static str, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, at_us: self.now_us, what: what() });
+        }
+    }
+
+    /// A write begins.
+    pub fn issue(&mut self, key: KeyNumber, version: Version) {
+        self.issued[key].push((version, None));
+    }
+
+    /// A coordinator accepted a write under a dot. It is late when the coordinator's clock has the dot of something newer,
+    /// which it must have forgotten, or when it is not synced, and so cannot know.
+    pub fn accepted(&mut self, key: KeyNumber, version: Version, dot: Dot, by: &Node) {
+        let newer = |&&(known, _): &&(Version, Option<Dot>)| known > version;
+        let partition = self.hashes[key].partition(by.partitions_in_all());
+        let (clock, synced) = by.clock(partition).map_or((None, false), |(clock, synced)| (Some(clock), synced));
+        let forgotten = |&(_, known): &(Version, Option<Dot>)| {
+            known.is_some_and(|known| !synced || clock.is_some_and(|clock| clock.has(known)))
+        };
+        let known = self.life(by.address().incarnation).known.get(key).copied().flatten();
+        if known > Some(version) || self.issued[key].iter().filter(newer).any(forgotten) {
+            self.late[key] = true;
+        }
+        self.issued[key].push((version, Some(dot)));
+    }
+
+    /// A write was acknowledged.
+    pub fn acknowledge(&mut self, key: KeyNumber, version: Version, holders: impl Iterator<Item = Address>) {
+        let has = |address: &Address| self.life(address.incarnation).known.get(key).copied().flatten() >= Some(version);
+        let witnesses = holders.filter(has).map(|address| address.incarnation).collect();
+        self.acknowledged.push(Acknowledged { key, version, witnesses });
+    }
+
+    /// A read gave this value, or nothing.
+    pub fn read(&mut self, key: KeyNumber, version: Version, value_is_right: bool) {
+        if !value_is_right || !self.issued[key].iter().any(|(issued, _)| *issued == version) {
+            self.fail("I3", || format!("a read of key {key} gave {version:?}, which was never put so"));
+        }
+    }
+
+    fn life(&self, incarnation: Incarnation) -> &Life {
+        static NEW: Life = Life {
+            known: Vec::new(),
+            ever: Vec::new(),
+            live: Vec::new(),
+            marked: Vec::new(),
+            floors: Vec::new(),
+            evictions: 0,
+            is_over: false,
+        };
+        self.lives.get(incarnation.life() as usize).unwrap_or(&NEW)
+    }
+
+    /// A life is over.
+    pub fn end(&mut self, life: Incarnation) {
+        if let Some(life) = self.lives.get_mut(life.life() as usize) {
+            life.is_over = true;
+        }
+    }
+
+    /// Looks at a node after something happened to it.
+    pub fn observe(&mut self, node: &Node, cause: Cause) {
+        let address = node.address();
+        let number = address.incarnation.life() as usize;
+        if number >= self.lives.len() {
+            self.lives.resize_with(number + 1, Life::default);
+        }
+        let mut life = std::mem::take(&mut self.lives[number]);
+        let stats = node.stats();
+        if stats.bytes_used > stats.bytes_max {
+            self.fail("I1", || format!("{address:?} uses too much: {stats:?}"));
+        }
+        if stats.marker_bytes > stats.bytes_max / 8 {
+            self.fail("I12", || format!("node {} has {} bytes of markers", address.node, stats.marker_bytes));
+        }
+        let evictions = stats.evictions - stats.evictions_for_clocks;
+        if cause == Cause::Repair && evictions > life.evictions {
+            self.fail("I10", || format!("repair evicted on node {}: {stats:?}", address.node));
+        }
+        life.evictions = evictions;
+        let was_live = std::mem::take(&mut life.live);
+        let was_marked = std::mem::take(&mut life.marked);
+        life.marked.resize(self.keys.len(), None);
+        life.live.resize(self.keys.len(), None);
+        life.known.resize(self.keys.len(), None);
+        // What a node has handed over it knows no more.
+        for (key, hash) in self.hashes.iter().enumerate() {
+            if life.known[key].is_some() && node.clock(hash.partition(node.partitions_in_all())).is_none() {
+                life.known[key] = None;
+            }
+        }
+        life.floors.resize(usize::from(node.partitions_in_all()), None);
+        for partition in node.partitions() {
+            let floor = &mut life.floors[usize::from(partition)];
+            *floor = (*floor).max(node.floor(partition));
+            node.keys(partition, |key, known| {
+                self.look(address, &mut life, (&was_live, &was_marked), (node, partition), key, known)
+            });
+        }
+        for (key, was) in was_live.iter().enumerate() {
+            // Gone, or a marker at the same version: it was evicted, dropped in doubt, or handed over.
+            if was.is_some() && life.live[key].is_none() && life.known[key] == *was {
+                self.evicted[key] = true;
+            }
+        }
+        self.lives[number] = life;
+    }
+
+    fn look(
+        &mut self,
+        address: Address,
+        life: &mut Life,
+        (was_live, was_marked): (&[Option<Version>], &[Option<Version>]),
+        (node, partition): (&Node, u16),
+        key: &[u8],
+        known: Known,
+    ) {
+        let name = key;
+        let key = self.number(key);
+        if key >= life.live.len() {
+            life.live.resize(key + 1, None);
+            life.marked.resize(key + 1, None);
+            life.known.resize(key + 1, None);
+        }
+        let (version, is_live) = match known {
+            Known::Live(version) => (version, true),
+            Known::Marker(version) => (version, false),
+            Known::Nothing => return,
+        };
+        // A node that had to drop markers knows that it did, and lets nothing live in that may be older.
+        let is_old = !is_live && was_marked.get(key).copied().flatten() == Some(version);
+        let is_lost =
+            is_old || !is_live && life.known[key].map(|known| known.timestamp) <= life.floors[usize::from(partition)];
+        if life.known[key] > Some(version) && !self.late[key] && !is_lost {
+            let (kind, newer) = (if is_live { "I5" } else { "I4" }, life.known[key]);
+            self.fail(kind, || {
+                let what = if is_live { "installs" } else { "remembers" };
+                format!("{address:?} {what} {version:?} of key {key} after it knew {newer:?}")
+            });
+        }
+        let is_new = is_live && was_live.get(key).copied().flatten() != Some(version);
+        if is_new && !self.late[key] {
+            let clock = node.clock(partition).map(|(clock, _)| clock);
+            let seen = |&(newer, dot): &(Version, Option<Dot>)| {
+                newer > version && dot.is_some_and(|dot| clock.is_some_and(|clock| clock.has(dot)))
+            };
+            // What only lives knew that are over is gone: a clock may count it as seen all the same.
+            let is_known = |newer: &Version| {
+                let lives = [&*life].into_iter().chain(&self.lives).filter(|life| !life.is_over);
+                lives.filter_map(|life| life.ever.get(key)).any(|ever| ever.contains(newer))
+            };
+            // A version may have been accepted more than once, and only one of its names be lost.
+            let all_seen =
+                |newer: &Version| self.issued[key].iter().all(|one| one.0 != *newer || one.1.is_none() || seen(one));
+            let all_newer = self.issued[key].iter().copied().filter(seen);
+            let newer = all_newer.into_iter().find(|(newer, _)| is_known(newer) && all_seen(newer));
+            if let Some((newer, dot)) = newer {
+                self.fail("I5", || {
+                    format!("{address:?} installs {version:?} of key {key} though it has seen {dot:?}: {newer:?}")
+                });
+            }
+        }
+        if is_new && !self.issued[key].iter().any(|(issued, _)| *issued == version) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.fail("I3", || format!("{address:?} holds {version:?} of {name}, which nobody wrote"));
+        }
+        // An evicted value whose marker is all that is left.
+        if !is_live && version.kind == Kind::Put {
+            self.evicted[key] = true;
+        }
+        life.known[key] = life.known[key].max(Some(version));
+        if life.ever.len() <= key {
+            life.ever.resize(key + 1, Vec::new());
+        }
+        if !life.ever[key].contains(&version) {
+            life.ever[key].push(version);
+        }
+        let held = if is_live { &mut life.live } else { &mut life.marked };
+        held[key] = Some(version);
+    }
+
+    /// After all is quiet: `owners_of` gives the live owners of a key, `everything_fits` that no node ever ran out of room.
+    pub fn conclude(
+        &mut self,
+        living: &[Incarnation],
+        owners_of: impl Fn(&[u8]) -> Vec<(Address, Known)>,
+        everything_fits: bool,
+        any_broken: bool,
+    ) {
+        for key in 0..self.keys.len() {
+            let owners = owners_of(&self.keys[key]);
+            let live: Vec<Option<Version>> = owners.iter().map(|(_, known)| live_of(*known)).collect();
+            let newest_live = live.iter().copied().max().flatten();
+            let newest = owners.iter().filter_map(|(_, known)| known.rank().0).max();
+            if live.iter().flatten().any(|version| Some(*version) != newest_live) {
+                self.fail("I7", || format!("owners have different values of key {key}: {owners:?}"));
+            }
+            if newest_live.is_some() && newest > newest_live {
+                self.fail("I7", || format!("a value of key {key} is older than a marker: {owners:?}"));
+            }
+            let known = |life: &&Incarnation| self.life(**life).known.get(key).copied().flatten();
+            let top = living.iter().filter_map(|life| known(&life)).max();
+            if self.late[key] {
+                continue;
+            }
+            if newest_live.is_some() && top > newest_live {
+                self.fail("I8", || format!("key {key} has {newest_live:?}, and a living node knew {top:?}"));
+            }
+            if everything_fits
+                && !self.evicted[key]
+                && top.is_some_and(|top| top.kind == Kind::Put)
+                && let Some(missing) = live.iter().position(|version| *version != top)
+            {
+                let address = owners[missing].0;
+                self.fail("I9", || format!("{address:?} lacks {top:?} of key {key}: {owners:?}"));
+            }
+        }
+        // What a node handed over to one that is broken now is out of reach.
+        if everything_fits && !any_broken {
+            self.check_acknowledged(living, &owners_of);
+        }
+    }
+
+    fn check_acknowledged(&mut self, living: &[Incarnation], owners_of: &impl Fn(&[u8]) -> Vec<(Address, Known)>) {
+        let lost = self.acknowledged.iter().find(|acknowledged| {
+            let key = acknowledged.key;
+            let top = living.iter().filter_map(|life| self.life(*life).known.get(key).copied().flatten()).max();
+            // A removal's marker may be dropped once all have seen it, and then nothing tells.
+            let is_removed = top.is_some_and(|top| top.kind == Kind::Remove);
+            !self.late[key]
+                && !is_removed
+                && !self.evicted[key]
+                && acknowledged.version.kind == Kind::Put
+                && acknowledged.witnesses.iter().any(|witness| {
+                    living.contains(witness) && self.life(*witness).known[key] >= Some(acknowledged.version)
+                })
+                && owners_of(&self.keys[key]).iter().filter_map(|(_, known)| known.rank().0).max()
+                    < Some(acknowledged.version)
+        });
+        if let Some(Acknowledged { key, version, .. }) = lost {
+            let owners = owners_of(&self.keys[*key]);
+            let what =
+                format!("{version:?} of key {key} was acknowledged, its witness lives, and nobody has it: {owners:?}");
+            self.fail("I9", || what);
+        }
+    }
+}
+
+fn live_of(known: Known) -> Option<Version> {
+    if let Known::Live(version) = known { Some(version) } else { None }
+}

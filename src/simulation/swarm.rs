@@ -1,0 +1,252 @@
+//! ```text
+//!   seed  ->  a trial: how many nodes, how small, which clocks, which weather, which faults when
+//! ```
+//! Swarm testing (Groce et al., 2012): each seed picks its own sizes and its own few kinds of faults, so that rare
+//! combinations come up, and no kind drowns the others.
+
+use std::sync::OnceLock;
+
+use super::oracle::Violation;
+use super::world::{Counts, Fault, Operation, World};
+use crate::config::{Config, Quorum};
+use crate::entry::NodeId;
+use crate::error::Error;
+use crate::runtime::simulated::{Chance, Weather};
+
+/// What a caller fixes; the seed picks the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Nodes, 1 to 16.
+    pub nodes: Option<u8>,
+    /// Copies of each entry, 1 to the nodes.
+    pub replicas: Option<u8>,
+}
+
+/// All that a seed decides.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The seed itself.
+    pub seed: u64,
+    /// The cluster.
+    pub config: Config,
+    /// The network.
+    pub weather: Weather,
+    /// Between two rounds of a node, in microseconds.
+    pub gossip_us: u64,
+    /// Between two calls of clients, in microseconds, at most.
+    pub call_us_max: u64,
+    /// When calls and faults end.
+    pub ends_us: u64,
+    /// How many keys there are, and how long they are.
+    pub keys: u64,
+    key_bytes: usize,
+    value_bytes_max: usize,
+    reads_permille: u64,
+    removes_permille: u64,
+    times: Times,
+    /// What happens when.
+    pub faults: Vec<(u64, Fault)>,
+    /// These nodes stay broken to the end.
+    pub broken: u128,
+}
+
+/// How users give timestamps.
+#[derive(Clone, Copy, Debug)]
+enum Times {
+    /// Every write has a higher one.
+    Rising,
+    /// A few numbers, again and again: ties and late writes.
+    Few,
+    /// Rising, and out of order by a little.
+    Nearly,
+    /// Rising, and each client's clock is off by its own.
+    Skewed,
+}
+
+/// Keys are taken from here: 64 names, short and long.
+fn key_of(number: u64, bytes: usize) -> &'static [u8] {
+    static KEYS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| {
+        let name = |length: usize, number: usize| format!("{:k>length$}{number:02}", "").into_bytes();
+        LENGTHS.iter().flat_map(|&length| (0..64).map(move |number| name(length, number))).collect()
+    });
+    let length = LENGTHS.iter().position(|&length| length >= bytes).unwrap_or(LENGTHS.len() - 1);
+    &keys[length * 64 + (number % 64) as usize]
+}
+
+const LENGTHS: [usize; 3] = [1, 200, 600];
+
+/// Values are slices of one text without repetition.
+fn value_of(number: u64, bytes: usize) -> &'static [u8] {
+    static TEXT: OnceLock<Vec<u8>> = OnceLock::new();
+    let text =
+        TEXT.get_or_init(|| (0..(1_u64 << 14)).flat_map(|word| Chance::new(word).bits().to_le_bytes()).collect());
+    let from = (number as usize * 8) % (text.len() - bytes);
+    &text[from..from + bytes]
+}
+
+/// What a seed decides, within what the caller fixed.
+///
+/// # Errors
+/// [`Error::Invalid`] when nodes or replicas are out of range.
+pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
+    let mut chance = Chance::new(seed ^ 0x5EED);
+    let nodes = options.nodes.unwrap_or_else(|| 2 + chance.below(5) as u8).max(options.replicas.unwrap_or(1));
+    let replicas = options.replicas.unwrap_or_else(|| 1 + chance.below(3.min(u64::from(nodes))) as u8);
+    let roomy = chance.permille(350);
+    let node_bytes = if roomy { 64 * 1024 } else { 16 * 1024 };
+    let quorum = |chance: &mut Chance| match chance.below(6) {
+        0 => Quorum::One,
+        1 => Quorum::Majority,
+        _ => Quorum::All,
+    };
+    let reads = if chance.permille(700) { Quorum::One } else { Quorum::Majority };
+    let config = Config::new(usize::from(nodes), Some(usize::from(replicas)))?
+        .node_bytes(node_bytes)?
+        .write_quorum(quorum(&mut chance))?
+        .read_quorum(reads)?;
+    let calm = chance.permille(150);
+    let weather = Weather {
+        delay_us_max: 100 + chance.below(300_000),
+        lost_permille: if calm { 0 } else { chance.below(250) },
+        twice_permille: if calm { 0 } else { chance.below(150) },
+        late_permille: if calm { 0 } else { chance.below(30) },
+    };
+    let ends_us = 4_000_000 + chance.below(8_000_000);
+    let times = [Times::Rising, Times::Few, Times::Nearly, Times::Skewed][chance.below(4) as usize];
+    let keys = 2 + chance.below(if roomy { 14 } else { 24 });
+    let mut trial = Trial {
+        seed,
+        config,
+        weather,
+        gossip_us: 100_000 + chance.below(400_000),
+        call_us_max: 10_000 + chance.below(90_000),
+        ends_us,
+        keys,
+        key_bytes: if roomy { 1 } else { LENGTHS[chance.below(3) as usize] },
+        value_bytes_max: if roomy { 60 } else { 100 + chance.below(5_000) as usize },
+        reads_permille: 200 + chance.below(500),
+        removes_permille: chance.below(400),
+        times,
+        faults: Vec::new(),
+        broken: 0,
+    };
+    trial.faults = faults(&mut chance, nodes, replicas, node_bytes, ends_us);
+    if chance.permille(200) {
+        trial.broken = u128::from(chance.bits()) & !1;
+    }
+    Ok(trial)
+}
+
+fn faults(chance: &mut Chance, nodes: u8, replicas: u8, node_bytes: u64, ends_us: u64) -> Vec<(u64, Fault)> {
+    let kinds = chance.bits() | chance.bits();
+    let pause_us = 100_000 + chance.below(2_000_000);
+    let (mut at, mut all, mut joined) = (0, Vec::new(), nodes);
+    loop {
+        at += chance.below(2 * pause_us);
+        if at >= ends_us {
+            return all;
+        }
+        let kind = chance.below(10);
+        let node = chance.below(u64::from(joined)) as NodeId;
+        let other = chance.below(u64::from(joined)) as NodeId;
+        let sides = u128::from(chance.bits());
+        let noticed_us = chance.below(600_000);
+        let back_us = chance.below(2_000_000);
+        // As large as the others or twice that: alone it must hold the clocks of all that they held.
+        let bytes = node_bytes << chance.below(2);
+        if kinds >> kind & 1 == 0 {
+            continue;
+        }
+        match kind {
+            0 => all.push((at, Fault::Crash { node, noticed_us })),
+            1 => {
+                all.push((at, Fault::Crash { node, noticed_us }));
+                all.push((at + back_us, Fault::Recover { node }));
+            }
+            2 => all.push((at, Fault::Recover { node })),
+            3 => {
+                all.push((at, Fault::Suspect { node }));
+                all.push((at + back_us, Fault::Recover { node }));
+            }
+            4 => all.push((at, Fault::Block { from: node, to: other })),
+            5 => all.push((at, Fault::Split { sides })),
+            6 => all.push((at, Fault::Unblock)),
+            7 => {
+                all.push((at, Fault::Cut { sides }));
+                all.push((at + back_us, Fault::Heal));
+            }
+            8 if joined < nodes + 3 => {
+                all.push((at, Fault::Join { bytes }));
+                joined += 1;
+            }
+            9 if joined > replicas => {
+                all.push((at, Fault::Leave { node }));
+                all.push((at + back_us, Fault::Dismiss { node }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run(seed: u64, options: Options) -> Result<Counts, Violation> {
+    match trial(seed, options) {
+        Ok(trial) => run_with(&trial),
+        Err(error) => Err(Violation { invariant: "options", at_us: 0, what: error.to_string() }),
+    }
+}
+
+/// Runs a trial as it is: that of a seed, or one with fewer faults.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run_with(trial: &Trial) -> Result<Counts, Violation> {
+    // An assertion that fails in a node is a broken promise like any other.
+    std::panic::catch_unwind(|| play(trial)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let what = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Violation { invariant: "a panic", at_us: 0, what: what.unwrap_or_default() })
+    })
+}
+
+fn play(trial: &Trial) -> Result<Counts, Violation> {
+    let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
+    for (at_us, fault) in &trial.faults {
+        world.plan(*at_us, fault.clone());
+    }
+    let mut chance = Chance::new(trial.seed ^ 0xCA11);
+    let nodes = u64::from(trial.config.nodes());
+    let skew: Vec<u64> = (0..nodes).map(|_| chance.below(40)).collect();
+    let (mut at_us, mut number) = (0, 0);
+    loop {
+        at_us += 1 + chance.below(trial.call_us_max);
+        if at_us >= trial.ends_us {
+            break;
+        }
+        number += 1;
+        let home = chance.below(nodes) as NodeId;
+        let key = key_of(chance.below(trial.keys), trial.key_bytes);
+        let timestamp = match trial.times {
+            Times::Rising => number,
+            Times::Few => chance.below(6),
+            Times::Nearly => number / 3 + chance.below(12),
+            Times::Skewed => number + skew[usize::from(home)],
+        };
+        let bytes = 8 + chance.below(trial.value_bytes_max as u64) as usize;
+        let what = chance.below(1000);
+        let operation = if what < trial.reads_permille {
+            Operation::Get { key }
+        } else if chance.permille(trial.removes_permille) {
+            Operation::Remove { key, timestamp }
+        } else {
+            Operation::Put { key, value: value_of(number, bytes), timestamp }
+        };
+        world.call(at_us, home, operation);
+    }
+    world.run_until(trial.ends_us);
+    world.settle(|node| trial.broken >> node & 1 == 1)
+}
