@@ -123,15 +123,15 @@ pub enum Request<'a> {
         /// The keys.
         used: Cow<'a, [(PartitionId, Used)]>,
     },
-    /// A partner's clocks of these partitions have this fingerprint. If yours still do, it has seen what you have, and you
-    /// are as synced as it is.
+    /// A partner's clocks of these partitions have these fingerprints. Where yours still have, it has seen what you have, and
+    /// you are as synced as it is.
     Agreed {
         /// The partner.
         with: Address,
         /// The partitions that both hold.
         partitions: Cow<'a, [PartitionId]>,
-        /// The fingerprint that both had.
-        fingerprint: u128,
+        /// The fingerprints that both had.
+        prints: Vec<u64>,
         /// The last change of the membership that the partner knew of then.
         epoch: u64,
     },

@@ -180,7 +180,8 @@ def test_a_dropped_cache_gives_its_memory_back(run_program: RunProgram) -> None:
         if sys.platform == "linux":
             # How much of it the allocator returns to the system is its own affair; that it is used again is ours.
             before = megabytes()
-            full = max(fill("dropped"), fill("dropped"))
+            # While a node is down, stand-ins hold copies too.
+            full = max(fill("dropped"), fill("failed"))
             assert full > before + 100
             for how in ("dropped", "closed", "cycle", "failed", "left", "closed", "failed"):
                 gc.collect()

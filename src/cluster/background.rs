@@ -55,7 +55,9 @@ impl<R> Cluster<R> {
 /// One round; false when there is no cluster any more.
 fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>) -> bool {
     let Some(cluster) = cluster.upgrade() else { return false };
-    cluster.round();
+    if cluster.pulling.load(Ordering::Relaxed) == 0 {
+        cluster.round();
+    }
     !cluster.is_closed()
 }
 

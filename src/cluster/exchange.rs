@@ -114,15 +114,15 @@ impl Exchange {
             Stage::Compare => {
                 self.moved.bytes += 32;
                 let (from, epoch) = (self.asker, self.epochs.0);
-                let fingerprint = self.topics.fingerprint(&self.topics.compare);
+                let fingerprint = self.topics.fingerprint();
                 let partitions = Cow::Borrowed(&self.topics.compare[..]);
                 (self.answerer, Request::Compare { from, partitions, fingerprint, epoch })
             }
             Stage::Agreed => {
                 let (with, epoch) = (self.answerer, self.epochs.1);
-                let fingerprint = self.topics.fingerprint(&self.topics.agreed);
+                let prints = self.topics.prints(&self.topics.agreed);
                 let partitions = Cow::Borrowed(&self.topics.agreed[..]);
-                (self.asker, Request::Agreed { with, partitions, fingerprint, epoch })
+                (self.asker, Request::Agreed { with, partitions, prints, epoch })
             }
             Stage::Begin(partition) => (self.puller, Request::Begin { partition: *partition }),
             Stage::Pull => {

@@ -10,6 +10,7 @@
 //! no longer keeps serving it until every owner has seen all that it has.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::view::{Member, State, View};
 use super::{Cluster, Now};
@@ -20,6 +21,9 @@ use crate::message::{Address, Request};
 use crate::node_set::NodeSet;
 use crate::runtime::Runtime;
 use crate::stats::SyncReport;
+
+/// A node that comes back pulls so many times at most, before it leaves the rest to gossip.
+const PULLS_MAX: u32 = 4;
 
 /// A node that leaves hands over in so many rounds at most.
 const HANDOVER_ROUNDS_MAX: u32 = 16;
@@ -54,6 +58,7 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
     pub fn recover_node(&self, node: usize) -> Result<SyncReport, Error> {
+        let _pulling = Pulling::begin(&self.pulling);
         let mut moved = SyncReport::default();
         if self.readmit_node(node)? {
             moved = self.pull_missing();
@@ -87,6 +92,7 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::Invalid`] when there are 100 nodes or the capacity is out of range, and [`Error::Closed`]; nothing was done.
     pub fn add_node(&self, bytes_max: Option<u64>) -> Result<NodeId, Error> {
+        let _pulling = Pulling::begin(&self.pulling);
         let id = self.admit_node(bytes_max)?;
         let moved = self.pull_missing();
         log::info!("node {id} joined and pulled {} items", moved.items);
@@ -122,6 +128,7 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::NoSuchNode`], [`Error::Closed`], and [`Error::Invalid`] for the last node; nothing was done.
     pub fn remove_node(&self, node: usize) -> Result<(), Error> {
+        let _pulling = Pulling::begin(&self.pulling);
         self.retire_node(node)?;
         for _ in 0..HANDOVER_ROUNDS_MAX {
             self.pull_missing();
@@ -265,8 +272,15 @@ impl<R: Runtime> Cluster<R> {
     fn pull_missing(&self) -> SyncReport {
         let view = self.view();
         let mut moved = SyncReport::default();
-        for node in view.live().iter().filter(|&node| self.has_missing(&view, node)) {
-            moved.add(&self.pull_all(&view, node, false));
+        let missing = |view: &View| view.live().iter().filter(|&node| self.has_missing(view, node)).collect::<Vec<_>>();
+        // Writes that overtake a pull make it begin again.
+        for _ in 0..PULLS_MAX {
+            for node in missing(&view) {
+                moved.add(&self.pull_all(&view, node, false));
+            }
+            if !view.live().iter().any(|node| self.is_unsynced(&view, node)) {
+                break;
+            }
         }
         self.release_handed_over();
         moved
@@ -276,11 +290,31 @@ impl<R: Runtime> Cluster<R> {
 impl<R: Runtime> Cluster<R> {
     /// Whether a node owns what it has not pulled yet, or what another is to hand over.
     fn has_missing(&self, view: &View, node: NodeId) -> bool {
+        let is_handed = |id: PartitionId| !view.holders(id).is_empty() && owned(view, id, node);
+        self.is_unsynced(view, node) || (0..view.partitions()).any(is_handed)
+    }
+
+    fn is_unsynced(&self, view: &View, node: NodeId) -> bool {
         let mut is_unsynced = false;
         // A node that went down this moment misses nothing.
         let _ = self.runtime.look(view.address(node), &mut |node| is_unsynced = node.unsynced().next().is_some());
-        let is_handed = |id: PartitionId| !view.holders(id).is_empty() && owned(view, id, node);
-        is_unsynced || (0..view.partitions()).any(is_handed)
+        is_unsynced
+    }
+}
+
+/// While it lives, gossip in the background waits: it would pull the same once more.
+struct Pulling<'a>(&'a AtomicU64);
+
+impl<'a> Pulling<'a> {
+    fn begin(pulling: &'a AtomicU64) -> Self {
+        pulling.fetch_add(1, Ordering::Relaxed);
+        Self(pulling)
+    }
+}
+
+impl Drop for Pulling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

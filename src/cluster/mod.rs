@@ -116,6 +116,8 @@ pub struct Cluster<R> {
     /// One change of the membership at a time.
     changes: Mutex<()>,
     rounds: AtomicU64,
+    /// So many calls are pulling what nodes missed just now.
+    pulling: AtomicU64,
     closed: AtomicBool,
     background: Mutex<Option<Background>>,
 }
@@ -134,6 +136,7 @@ impl<R: Runtime> Cluster<R> {
             view: ArcSwap::from_pointee(view),
             changes: Mutex::new(()),
             rounds: AtomicU64::new(0),
+            pulling: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             background: Mutex::new(None),
         };

@@ -70,13 +70,15 @@ impl Topics {
         Self { compare: shared.to_vec(), looked, ..Self::default() }
     }
 
-    /// One fingerprint of the clocks of these partitions.
-    pub fn fingerprint(&self, partitions: &[PartitionId]) -> u128 {
-        let of = |wanted: &PartitionId| {
-            let at = self.compare.iter().position(|id| id == wanted);
-            at.and_then(|at| self.looked.get(at)).map_or(0, |&(print, _)| print)
-        };
-        sum_of_fingerprints(partitions, &partitions.iter().map(of).collect::<Vec<_>>())
+    /// One fingerprint of all clocks that are compared.
+    pub fn fingerprint(&self) -> u128 {
+        sum_of_fingerprints(&self.compare, &self.looked.iter().map(|&(print, _)| print).collect::<Vec<_>>())
+    }
+
+    /// The asker's fingerprints of these clocks.
+    pub fn prints(&self, partitions: &[PartitionId]) -> Vec<u64> {
+        let looked = self.compare.iter().zip(&self.looked).filter(|(id, _)| partitions.contains(id));
+        looked.map(|(_, &(print, _))| print).collect()
     }
 
     /// The partner's clocks are the same, and it is synced in all of them.

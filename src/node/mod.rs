@@ -143,8 +143,8 @@ impl Node {
                 used.iter().for_each(|(partition, used)| self.touch(*partition, used));
                 Reply::Done
             }
-            Request::Agreed { with, partitions, fingerprint, epoch } => {
-                self.agreed((*with, *epoch), partitions, *fingerprint);
+            Request::Agreed { with, partitions, prints, epoch } => {
+                self.agreed((*with, *epoch), partitions, prints);
                 Reply::Done
             }
             Request::Begin { partition } => Reply::Begun(self.begin_pull(*partition)),

@@ -389,19 +389,20 @@ impl Node {
     }
 
     /// A partner that is synced, if this node is not, had the same clocks of these partitions as this node had when it
-    /// asked: if nothing was seen since, the partner has seen all of it, and nothing was missed.
-    pub(super) fn agreed(&mut self, with: Heard, partitions: &[PartitionId], fingerprint: u128) {
-        if self.fingerprint(partitions) == fingerprint {
-            for &id in partitions {
-                let place = self.place(id).filter(|&place| self.is_peer(place, with.0));
-                if let Some(place) = place {
-                    self.held[place].1.synced = true;
-                    self.held[place].1.calm();
-                    self.account(place);
-                }
+    /// asked: where nothing was seen since, the partner has seen all of it, and nothing was missed.
+    pub(super) fn agreed(&mut self, with: Heard, partitions: &[PartitionId], prints: &[u64]) {
+        let now = self.fingerprints(partitions);
+        let still = partitions.iter().zip(prints.iter().zip(&now)).filter(|(_, (then, now))| then == now);
+        let same: Vec<PartitionId> = still.map(|(&id, _)| id).collect();
+        for &id in &same {
+            let place = self.place(id).filter(|&place| self.is_peer(place, with.0));
+            if let Some(place) = place {
+                self.held[place].1.synced = true;
+                self.held[place].1.calm();
+                self.account(place);
             }
-            self.heard_same(with, partitions);
         }
+        self.heard_same(with, &same);
     }
 
     /// A peer has the same clocks of these partitions.
