@@ -17,15 +17,17 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 # One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
 .NOTPARALLEL:
-.PHONY: help demo test bench wheel lint clean lint-python lint-rust test-rust test-python tools
+.PHONY: help demo test bench simulate mutants wheel lint clean lint-python lint-rust test-rust test-python tools
 
 help:
-	@echo "make demo    build the package, install it into .venv and run it on real input"
-	@echo "make test    every check and every test, Rust and Python"
-	@echo "make lint    only the checks: formats, lints, types"
-	@echo "make bench   measure the speed beside a plain dict; writes nothing"
-	@echo "make wheel   build the release wheel into dist"
-	@echo "make clean   remove everything that was built, .venv included"
+	@echo "make demo      build the package, install it into .venv and run it on real input"
+	@echo "make test      every check and every test, Rust and Python"
+	@echo "make lint      only the checks: formats, lints, types"
+	@echo "make bench     measure the speed beside a plain dict; writes nothing"
+	@echo "make simulate  run clusters in a bad world; SEEDS=1000000 for many of them"
+	@echo "make mutants   remove one rule after the other: does the simulator notice?"
+	@echo "make wheel     build the release wheel into dist"
+	@echo "make clean     remove everything that was built, .venv included"
 	@echo "Another Python than python3:  make clean demo PYTHON=python3.12"
 
 demo: $(VENV)/installed
@@ -36,6 +38,15 @@ test: lint test-rust test-python
 
 bench: $(VENV)/installed
 	@$(BIN)/python benches/bench.py $(BENCH)
+
+# Seeds in `make test`: half a minute on two cores.
+SEEDS_TESTED := 20000
+
+simulate: $(VENV)/installed
+	@$(BIN)/python -m distributed_consistent_cache simulate --seeds $(or $(SEEDS),10000) --first-seed $(or $(FIRST_SEED),0)
+
+mutants: $(VENV)/made
+	@$(BIN)/python tests_rs/mutants.py
 
 wheel: dist/.built
 	@ls dist/*.whl
@@ -74,6 +85,8 @@ test-python: $(VENV)/installed $(VENV)/dev-tools
 	@$(BIN)/python -m mypy.stubtest distributed_consistent_cache._core
 	@echo "== pytest: Python tests"
 	@$(BIN)/python -m pytest
+	@echo "== simulator: $(SEEDS_TESTED) seeds"
+	@$(BIN)/python -m distributed_consistent_cache simulate --seeds $(SEEDS_TESTED)
 
 clean:
 	rm -rf target dist $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,68 @@
+//! The simulator: the same seed is the same execution, and every seed that ever broke a promise keeps all of them now.
+//! Many more seeds are run by `make test` through the command line, from the release build.
+//!
+//! replay: cargo run --profile simulation --example simulate -- SEED 1
+
+use distributed_consistent_cache::Config;
+use distributed_consistent_cache::runtime::simulated::Weather;
+use distributed_consistent_cache::simulation::{Fault, Operation, Options, World, run};
+
+/// Seeds that found a fault in the nodes, in the cluster or in the simulator itself.
+const ONCE_BROKEN: [u64; 41] = [
+    1, 4, 7, 8, 13, 16, 19, 24, 25, 33, 60, 82, 151, 190, 191, 235, 256, 269, 325, 376, 381, 473, 592, 680, 980, 1041,
+    1098, 1406, 2296, 5700, 8131, 9634, 11_246, 12_157, 23_202, 31_320, 35_652, 46_987, 134_339, 225_646, 328_999,
+];
+
+/// The same with a fixed number of nodes and copies.
+const ONCE_BROKEN_OF: [(u64, u8, u8); 3] = [(27, 16, 16), (37, 16, 3), (21_445, 5, 3)];
+
+#[test]
+fn every_seed_that_ever_broke_a_promise_keeps_all_of_them() {
+    for seed in ONCE_BROKEN {
+        if let Err(violation) = run(seed, Options::default()) {
+            panic!("seed {seed}: {violation}");
+        }
+    }
+    for (seed, nodes, replicas) in ONCE_BROKEN_OF {
+        if let Err(violation) = run(seed, Options { nodes: Some(nodes), replicas: Some(replicas) }) {
+            panic!("seed {seed} with {nodes} nodes and {replicas} copies: {violation}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_execution() {
+    for seed in 0..40 {
+        let [one, other] = [(); 2].map(|()| run(seed, Options::default()).expect("every promise is kept"));
+        assert_eq!(one, other, "seed {seed}");
+    }
+    let trace = |seed| run(seed, Options::default()).expect("every promise is kept").trace;
+    assert_ne!(trace(1), trace(2));
+}
+
+#[test]
+fn a_world_without_faults_answers_every_call_and_loses_nothing() {
+    let config = Config::new(3, Some(2)).expect("valid");
+    let mut world = World::new(7, config, Weather::FINE, 100_000);
+    for number in 0..100_u64 {
+        world.call(number * 1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: number });
+        world.call(number * 1_000 + 500, 1, Operation::Get { key: b"key" });
+    }
+    world.run_until(200_000);
+    let counts = world.settle(|_| false).expect("every promise is kept");
+    assert_eq!((counts.writes, counts.reads, counts.hits), (100, 100, 100));
+    assert_eq!((counts.refused, counts.evictions, counts.faults), (0, 0, 0));
+}
+
+#[test]
+fn an_acknowledged_write_outlives_the_crash_of_all_owners_but_one() {
+    let config = Config::new(3, Some(3)).expect("valid");
+    let mut world = World::new(7, config, Weather::FINE, 100_000);
+    world.call(1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: 1 });
+    world.plan(50_000, Fault::Crash { node: 0, noticed_us: 10_000 });
+    world.plan(60_000, Fault::Crash { node: 1, noticed_us: 10_000 });
+    world.call(200_000, 2, Operation::Get { key: b"key" });
+    world.run_until(300_000);
+    let counts = world.settle(|_| false).expect("every promise is kept");
+    assert_eq!((counts.hits, counts.faults), (1, 2));
+}
