@@ -63,10 +63,11 @@ class Effort:
     latency_samples: int
     mix_rounds: int
     mix_seconds: float
+    lives: int
 
 
-FULL: Final = Effort(rounds=400, latency_rounds=7, latency_samples=100_000, mix_rounds=7, mix_seconds=0.5)
-QUICK: Final = Effort(rounds=40, latency_rounds=3, latency_samples=20_000, mix_rounds=3, mix_seconds=0.15)
+FULL: Final = Effort(rounds=400, latency_rounds=7, latency_samples=100_000, mix_rounds=7, mix_seconds=0.5, lives=10_000)
+QUICK: Final = Effort(rounds=40, latency_rounds=3, latency_samples=20_000, mix_rounds=3, mix_seconds=0.15, lives=500)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Figure:
     limit: Literal["<=", ">="]
     target: float
     measured: float
-    unit: Literal["ratio", "us", "entries"]
+    unit: Literal["ratio", "us", "entries", "ms", "bytes", "MiB"]
     # What one operation took on each side; nothing where there is no other side.
     cache_ns: float | None = None
     dict_ns: float | None = None
@@ -115,6 +116,9 @@ def main() -> int:
         measure_latency,
         *(lambda effort, results, threads=threads: measure_mix(effort, results, threads) for threads in MIX_THREADS),
         measure_room,
+        measure_recovery,
+        measure_silence,
+        measure_lives,
     ]
     try:
         with Progress("measuring", len(parts), sys.stderr) as progress:
@@ -420,6 +424,69 @@ def measure_room(_: Effort, results: Results) -> None:
     results.figures.append(Figure("entries of 16 + 100 bytes in 1 MiB", ">=", 5_500, entries, "entries"))
 
 
+# ---- nodes that fail, and what it costs that they may
+
+
+def measure_recovery(effort: Effort, results: Results) -> None:
+    """How long it takes until a full node of 1 MiB that lost its memory is synced again."""
+    times = []
+    with Cache(NODES, REPLICAS, "1MiB", gossip_interval=None) as cache:
+        cache.put_many({f"key:{index:012d}": f"{index:0100d}".encode() for index in range(20_000)})
+        for _ in range(effort.latency_rounds):
+            cache.fail_node(0)
+            started = perf_counter_ns()
+            cache.recover_node(0)
+            times.append((perf_counter_ns() - started) / 1e6)
+            assert cache.nodes()[0].unsynced_partitions == 0
+    results.figures.append(Figure("a full 1 MiB node recovers", "<=", 50, statistics.median(times), "ms"))
+
+
+def measure_silence(_: Effort, results: Results) -> None:
+    """What full nodes with different contents tell each other when nothing happens."""
+    with Cache(NODES, REPLICAS, "1MiB", gossip_interval=None) as cache:
+        cache.put_many({f"key:{index:012d}": f"{index:0100d}".encode() for index in range(20_000)})
+        assert cache.sync().converged
+        rounds = [cache.gossip() for _ in range(100)]
+    assert not any(report.items for report in rounds[20:])
+    quiet = max(report.bytes for report in rounds[20:]) / NODES
+    results.figures.append(Figure("idle: bytes a node and round", "<=", 64, quiet, "bytes"))
+
+
+def measure_lives(effort: Effort, results: Results) -> None:
+    """How much the process grows while nodes fail and recover 10,000 times under threads that write."""
+    ended = False
+
+    def write(thread: int) -> None:
+        index = 0
+        while not ended:
+            index += 1
+            cache.put(f"key:{thread}:{index % 500}", index)
+
+    with Cache(NODES, REPLICAS, "1MiB") as cache:
+        writers = [threading.Thread(target=write, args=(thread,), daemon=True) for thread in range(2)]
+        for writer in writers:
+            writer.start()
+        sizes = []
+        for cycle in range(effort.lives):
+            cache.fail_node(cycle % NODES)
+            cache.recover_node(cycle % NODES)
+            if cycle in (effort.lives // 10, effort.lives - 1):
+                sizes.append(resident_mib())
+        ended = True
+        for writer in writers:
+            writer.join()
+    what = f"{effort.lives:,} lives: the process grows"
+    results.figures.append(Figure(what, "<=", 5, sizes[1] - sizes[0], "MiB"))
+
+
+def resident_mib() -> float:
+    """Memory of this process, where the system tells."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return 0.0
+
+
 # ---- what all of them use
 
 
@@ -498,6 +565,9 @@ def figures_table(figures: Sequence[Figure]) -> str:
         "ratio": lambda value: f"{value:.2f} x",
         "us": lambda value: f"{value:.2f} us",
         "entries": lambda value: f"{value:,.0f}",
+        "ms": lambda value: f"{value:.1f} ms",
+        "bytes": lambda value: f"{value:.0f} B",
+        "MiB": lambda value: f"{value:.1f} MiB",
     }
     return table(
         ["what", "target", "measured", "", "cache", "dict"],

@@ -92,6 +92,8 @@ pub enum Request<'a> {
         stable_upto: u64,
         /// What was read lately at the coordinator.
         used: Used,
+        /// The last change of the membership that the coordinator knew of when it accepted the write, or had it still.
+        epoch: u64,
     },
     /// Every owner has seen this dot of yours.
     Settle {
@@ -360,6 +362,8 @@ pub enum Written {
         before: Known,
         /// What was read here lately: passed on with the updates.
         used: Used,
+        /// The last change of the membership that this node knows of: passed on with the updates.
+        epoch: u64,
     },
     /// The very same write is in place already, under this dot.
     Same {
@@ -367,6 +371,8 @@ pub enum Written {
         dot: Dot,
         /// Every dot of this life up to this one is stable.
         stable_upto: u64,
+        /// The last change of the membership that this node knows of.
+        epoch: u64,
     },
     /// A newer version is known; nothing changed.
     Superseded,

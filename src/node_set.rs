@@ -49,6 +49,12 @@ impl NodeSet {
         (node as usize) < Self::IDS && self.0 >> node & 1 == 1
     }
 
+    /// The set as two words of bits, the lower first.
+    #[inline]
+    pub const fn words(self) -> [u64; 2] {
+        [self.0 as u64, (self.0 >> 64) as u64]
+    }
+
     /// How many nodes are in the set.
     #[inline]
     pub const fn len(self) -> usize {
@@ -144,6 +150,11 @@ mod tests {
         assert_eq!(nodes.iter().collect::<Vec<_>>(), [0, 63, 64, 99, 127]);
         assert_eq!((nodes.len(), nodes.iter().len()), (5, 5));
         assert_eq!(format!("{:?}", set(&[2, 1])), "{1, 2}");
+    }
+
+    #[test]
+    fn a_word_has_a_bit_for_each_node() {
+        assert_eq!(set(&[0, 2, 63, 64, 99]).words(), [1 << 63 | 0b101, 1 << 35 | 1]);
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn deliver(node: &mut Node, number: usize, &(peer, key, timestamp, value): &Upda
     let dot = dot_of(number, &(peer, key, timestamp.get(), None));
     let held = value.map_or(Held::Removed, Held::Live);
     let item = Item { key: Key::new(&name).expect("short"), version, dot, held };
-    node.answer(&Request::Update { from, item, stable_upto: 0, used: Used::NONE }).expect("answered");
+    node.answer(&Request::Update { from, item, stable_upto: 0, used: Used::NONE, epoch: 0 }).expect("answered");
 }
 
 fn state(node: &Node) -> Vec<(Vec<u8>, Known)> {

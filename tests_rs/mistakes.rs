@@ -44,7 +44,7 @@ fn write(node: &mut Node, write: Write<'_>) -> Dot {
 }
 
 fn update(node: &mut Node, from: Address, item: Item<'_>) -> Reply {
-    node.answer(&Request::Update { from, item, stable_upto: 0, used: Used::NONE }).expect("answered")
+    node.answer(&Request::Update { from, item, stable_upto: 0, used: Used::NONE, epoch: 0 }).expect("answered")
 }
 
 fn known(node: &mut Node, name: &str) -> Known {
@@ -109,7 +109,7 @@ fn an_update_that_is_20_seconds_old_does_not_reach_a_restarted_node() {
     let hold = Request::Hold { partition: 0, peers: &[peer], doubt: true };
     runtime.carry(new, &hold, Wait::ForTurn).expect("held");
     let item = put("key", b"value", 1).item(Dot { incarnation: peer.incarnation, counter: 1 });
-    let late = Request::Update { from: peer, item, stable_upto: 0, used: Used::NONE };
+    let late = Request::Update { from: peer, item, stable_upto: 0, used: Used::NONE, epoch: 0 };
     assert_eq!(runtime.carry(old, &late, Wait::ForTurn).err(), Some(Unreached::Down));
     let read = runtime.read(new, key("key"), false, Wait::ForTurn, &mut |_, _| {}).expect("alive");
     assert_eq!(read.known, Known::Nothing);
@@ -293,7 +293,9 @@ fn a_late_answer_does_not_bring_back_what_was_written_and_forgotten_since() {
     // Meanwhile the newer write arrives, is settled, and falls off.
     let newer = put("key", b"new", 2).item(Dot { incarnation: answerer.incarnation, counter: old.counter + 1 });
     let upto = old.counter + 1;
-    small.answer(&Request::Update { from: answerer, item: newer, stable_upto: upto, used: Used::NONE }).expect("seen");
+    small
+        .answer(&Request::Update { from: answerer, item: newer, stable_upto: upto, used: Used::NONE, epoch: 0 })
+        .expect("seen");
     for number in 0..6 {
         write(&mut small, put(&format!("own {number}"), &[7; 4_000], 1));
     }

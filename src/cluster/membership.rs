@@ -233,11 +233,9 @@ impl<R: Runtime> Cluster<R> {
 
     /// Tells each live node which lives are over, which partitions it holds, and with whom.
     pub(super) fn introduce(&self, before: Option<&View>, next: &View) {
-        if before.is_none_or(|before| before.lives() != next.lives() || before.live() != next.live()) {
-            for node in next.live().iter() {
-                // A node that went down this moment will be told when it is back.
-                let _ = self.ask(next.address(node), &Request::Meet { lives: next.lives(), epoch: next.epoch() });
-            }
+        for node in next.live().iter() {
+            // A node that went down this moment will be told when it is back.
+            let _ = self.ask(next.address(node), &Request::Meet { lives: next.lives(), epoch: next.epoch() });
         }
         for id in 0..next.partitions() {
             let holders = next.all_holders(id);

@@ -58,6 +58,8 @@ pub struct Put<'a> {
     dot: Dot,
     stable_upto: u64,
     used: Used,
+    /// The last change of the membership that the coordinator knew of.
+    accepted_in: u64,
     seen_by: NodeSet,
     newer: Option<Box<Items>>,
     before: Known,
@@ -101,6 +103,7 @@ impl<'a> Put<'a> {
             dot: Dot { incarnation: Incarnation(0), counter: 0 },
             stable_upto: 0,
             used: Used::NONE,
+            accepted_in: 0,
             seen_by: NodeSet::new(),
             newer: None,
             before: Known::Nothing,
@@ -216,13 +219,17 @@ impl<'a> Put<'a> {
 
     fn written(&mut self, from: Address, written: Written) {
         match written {
-            Written::Accepted { dot, stable_upto, before, used } => {
+            Written::Accepted { dot, stable_upto, before, used, epoch } => {
+                self.accepted_in = epoch;
                 self.learn(before);
                 self.used = used;
                 self.spread(from, dot, stable_upto);
             }
             // It may be on its way to the others still: they hear of it again, under the name it has.
-            Written::Same { dot, stable_upto } => self.spread(from, dot, stable_upto),
+            Written::Same { dot, stable_upto, epoch } => {
+                self.accepted_in = epoch;
+                self.spread(from, dot, stable_upto);
+            }
             Written::Superseded => {
                 self.outcome.newest = false;
                 self.stage = Stage::Done;
@@ -263,6 +270,7 @@ impl<'a> Put<'a> {
                                 item,
                                 stable_upto: self.stable_upto,
                                 used: self.used,
+                                epoch: self.accepted_in,
                             },
                         );
                     }

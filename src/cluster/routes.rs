@@ -30,14 +30,14 @@ pub struct Routes {
     owners: Box<[AtomicU64]>,
     entry_bytes_max: AtomicU64,
     any_cut: AtomicBool,
-    cuts: Box<[AtomicBool]>,
+    /// From which nodes each is cut: two words of bits for each.
+    cuts: Box<[AtomicU64]>,
 }
 
 impl Routes {
     /// The words of a first view.
     pub fn new(view: &View) -> Self {
         let words = usize::from(view.partitions()) * usize::from(view.replicas());
-        let pairs = usize::from(NODES_MAX) * usize::from(NODES_MAX);
         let routes = Self {
             epoch: AtomicU64::new(0),
             replicas: view.replicas(),
@@ -45,7 +45,7 @@ impl Routes {
             owners: (0..words).map(|_| AtomicU64::new(NOBODY)).collect(),
             entry_bytes_max: AtomicU64::new(0),
             any_cut: AtomicBool::new(false),
-            cuts: (0..pairs).map(|_| AtomicBool::new(false)).collect(),
+            cuts: (0..2 * usize::from(NODES_MAX)).map(|_| AtomicU64::new(0)).collect(),
         };
         routes.publish(view);
         routes
@@ -66,8 +66,8 @@ impl Routes {
         for node in 0..NODES_MAX {
             let cut = view.cut_from(node);
             any_cut |= cut != NodeSet::new();
-            for other in 0..NODES_MAX {
-                self.cuts[pair(node, other)].store(cut.contains(other), Ordering::SeqCst);
+            for (half, word) in cut.words().into_iter().enumerate() {
+                self.cuts[2 * usize::from(node) + half].store(word, Ordering::SeqCst);
             }
         }
         self.any_cut.store(any_cut, Ordering::SeqCst);
@@ -117,7 +117,11 @@ impl Routes {
     /// Whether two nodes are cut from each other.
     #[inline]
     pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        self.any_cut.load(Ordering::Relaxed) && self.cuts[pair(from, to)].load(Ordering::Relaxed)
+        if !self.any_cut.load(Ordering::Relaxed) {
+            return false;
+        }
+        let word = self.cuts[2 * usize::from(from) + usize::from(to) / 64].load(Ordering::Relaxed);
+        word >> (to % 64) & 1 == 1
     }
 
     /// The most an entry may take.
@@ -129,8 +133,4 @@ impl Routes {
 
 fn word_of(address: Address) -> u64 {
     address.incarnation.0 << NODE_BITS | u64::from(address.node)
-}
-
-const fn pair(node: NodeId, other: NodeId) -> usize {
-    node as usize * NODES_MAX as usize + other as usize
 }

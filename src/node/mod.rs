@@ -123,9 +123,9 @@ impl Node {
     pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         Ok(match request {
             Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
-            Request::Update { from, item, stable_upto, used } => {
+            Request::Update { from, item, stable_upto, used, epoch } => {
                 self.touch(self.partition_of(item.key), used);
-                self.update(*from, *item, *stable_upto)
+                self.update((*from, *epoch), *item, *stable_upto)
             }
             Request::Settle { partition, dot, seen_by } => {
                 self.settle(*partition, *dot, *seen_by);
@@ -232,7 +232,11 @@ impl Node {
             if known == write.version && self.memory.state(at) != State::Evicted {
                 let partition = &self.held[place].1;
                 let stable_upto = partition.stable_upto(self.address.incarnation);
-                return Ok(Written::Same { dot: partition.lengthen(self.memory.dot(at)), stable_upto });
+                return Ok(Written::Same {
+                    dot: partition.lengthen(self.memory.dot(at)),
+                    stable_upto,
+                    epoch: self.epoch,
+                });
             }
         }
         self.check_fits(write)?;
@@ -248,7 +252,7 @@ impl Node {
         }
         self.stats.writes += 1;
         self.keep_bound();
-        Ok(Written::Accepted { dot, stable_upto, before, used })
+        Ok(Written::Accepted { dot, stable_upto, before, used, epoch: self.epoch })
     }
 
     /// A write that can never fit is refused before anything is pushed out for it.
@@ -553,11 +557,8 @@ impl Node {
 
 /// The name of the next write of this life in a partition: never given before, also not when it was held before.
 fn next_dot(incarnation: Incarnation, clock: &Clock, retired: &[(PartitionId, u64)], id: PartitionId) -> Dot {
-    let counter = match clock.last_of(incarnation) {
-        0 => retired.iter().find(|(retired, _)| *retired == id).map_or(0, |&(_, last)| last),
-        last => last,
-    };
-    Dot { incarnation, counter: counter + 1 }
+    let retired = retired.iter().find(|(retired, _)| *retired == id).map_or(0, |&(_, last)| last);
+    Dot { incarnation, counter: 1 + clock.last_of(incarnation).max(retired) }
 }
 
 /// How much may be done to get an entry in.

@@ -28,6 +28,8 @@ pub(super) struct Partition {
     pub(super) synced: bool,
     /// Something was lost here since all last knew the same: a marker may be older than what it took the place of.
     doubted: bool,
+    /// The change of the membership with which this node came to hold it.
+    since: u64,
     /// What was read here lately, until others are told.
     pub(super) used: Used,
     /// Every other node that holds this partition.
@@ -72,13 +74,14 @@ struct Pull {
 }
 
 impl Partition {
-    pub(super) const fn new(synced: bool) -> Self {
+    pub(super) const fn new(synced: bool, since: u64) -> Self {
         Self {
             table: Table::new(),
             clock: Clock::new(),
             stable: Clock::new(),
             synced,
             doubted: false,
+            since,
             used: Used::NONE,
             peers: NodeSet::new(),
             unrest: None,
@@ -175,10 +178,17 @@ impl Partition {
         std::mem::take(&mut self.names)
     }
 
-    /// Every holder has seen this dot, or there is no other.
+    /// Every holder has seen this dot, or there is no other. While this node is not synced it has not seen what they have
+    /// seen before it, and must forget nothing.
     #[inline]
     pub(super) fn is_stable(&self, dot: Dot) -> bool {
-        self.peers.is_empty() || self.stable.has(dot)
+        self.peers.is_empty() || (self.synced && self.stable.has(dot))
+    }
+
+    /// The change of the membership with which this node came to hold it.
+    #[inline]
+    pub(super) const fn since(&self) -> u64 {
+        self.since
     }
 
     /// Something was lost here since all last knew the same.

@@ -34,11 +34,15 @@ const NAMES_MANY: usize = 16;
 
 impl Node {
     /// A coordinator passes a write on.
-    pub(super) fn update(&mut self, from: Address, item: Item<'_>, stable_upto: u64) -> Reply {
+    pub(super) fn update(&mut self, (from, epoch): Heard, item: Item<'_>, stable_upto: u64) -> Reply {
         // A life that this node does not know as a peer's is over, or not yet introduced: its writes come by gossip.
         let Some(place) = self.place(self.partition_of(item.key)).filter(|&place| self.is_peer(place, from)) else {
             return Reply::Unknown;
         };
+        // It may be from a time when this node held the partition before: what was newer then may be forgotten by all.
+        if epoch < self.held[place].1.since() {
+            return Reply::Unknown;
+        }
         self.held[place].1.stable.see_upto(from.incarnation, stable_upto);
         let received = self.receive_update(place, from, item);
         self.account(place);
@@ -361,9 +365,12 @@ impl Node {
             if at.is_none_or(|at| self.memory.version(at) >= item.version) {
                 continue;
             }
-            let partition = &mut self.held[place].1;
+            let (id, partition) = &mut self.held[place];
             let low = partition.floor().is_some_and(|floor| item.version.timestamp <= floor);
-            partition.clock.see(item.dot);
+            // It gets a name of this life: the one it came under may be of a life that is over and was counted as whole.
+            let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
+            partition.clock.see(dot);
+            let item = Item { dot, ..item };
             let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
@@ -466,7 +473,7 @@ impl Node {
         let place = self.place(id).unwrap_or_else(|| {
             let place = self.held.len();
             self.held.reserve_exact(1);
-            self.held.push((id, Partition::new(!doubt)));
+            self.held.push((id, Partition::new(!doubt, self.epoch)));
             self.places[usize::from(id)] = place as u16;
             place
         });
@@ -525,7 +532,8 @@ impl Node {
         }
         self.memory.account(partition.accounted + partition.table.allocation_size(), 0);
         let before = self.remembered_bytes();
-        let last = partition.clock.last_of(self.address.incarnation);
+        let retired = self.retired.iter().find(|(retired, _)| *retired == id).map_or(0, |&(_, last)| last);
+        let last = partition.clock.last_of(self.address.incarnation).max(retired);
         if last > 0 {
             self.retired.retain(|(known, _)| *known != id);
             self.retired.push((id, last));

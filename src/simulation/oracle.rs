@@ -219,6 +219,9 @@ impl Oracle {
         for (key, hash) in self.hashes.iter().enumerate() {
             if life.known[key].is_some() && node.clock(hash.partition(node.partitions_in_all())).is_none() {
                 life.known[key] = None;
+                if let Some(ever) = life.ever.get_mut(key) {
+                    ever.clear();
+                }
             }
         }
         life.floors.resize(usize::from(node.partitions_in_all()), None);
