@@ -38,7 +38,7 @@ fn evictions(cluster: &Nodes) -> u64 {
 
 #[test]
 fn a_write_once_scan_through_full_nodes_loses_no_knowledge_and_leaves_no_markers() {
-    let cluster = cluster(3, 3, 256 * 1024);
+    let cluster = cluster(3, 3, 1 << 20);
     std::thread::scope(|scope| {
         for thread in 0..3_u64 {
             let cluster = &cluster;

@@ -318,6 +318,7 @@ impl Node {
         };
         if fits {
             self.memory.insert(&mut self.held[place].1.table, partition_id, entry, room == Room::Free);
+            debug_assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
             self.trim_markers();
         }
         fits

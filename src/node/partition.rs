@@ -227,6 +227,13 @@ impl Partition {
         }
     }
 
+    /// The first chunk of an answer is here: what the answerer had seen then, it has told, or it knew something newer.
+    pub(super) fn answers(&mut self, clock: &Clock) {
+        if let Some(pull) = self.unrest.as_mut().and_then(|unrest| unrest.pull.as_mut()) {
+            pull.seen.join(clock);
+        }
+    }
+
     /// Whether an answer belongs to the pull that is awaited, and can be believed.
     pub(super) fn awaits(&self, ticket: u64) -> bool {
         let pull = self.unrest.as_ref().and_then(|unrest| unrest.pull.as_ref());

@@ -262,6 +262,11 @@ impl Node {
             .filter(|&(hash, _)| after.is_none_or(|after| hash.0 > after))
             .collect();
         missing.sort_unstable();
+        // What came in a part of an answer whose end never came is here and was not noted as seen.
+        let dots = missing.iter().map(|&(_, at)| partition.lengthen(self.memory.dot(at)));
+        let unnoted: Vec<Dot> = dots.filter(|&dot| !partition.clock.has(dot)).collect();
+        let partition = &mut self.held[place].1;
+        unnoted.into_iter().for_each(|dot| partition.clock.see(dot));
         for (hash, at) in missing {
             if delta.items.message_bytes() > CHUNK_BYTES {
                 delta.next = Some(hash.0 - 1);
@@ -302,8 +307,12 @@ impl Node {
             return false;
         }
         let partition = &mut self.held[place].1;
-        // What is stable elsewhere needs no marker here either, so it is known before the items are.
-        partition.stable.join(&delta.stable);
+        partition.answers(&delta.clock);
+        // What is stable elsewhere needs no marker here either, so it is known before the items are: but not before what
+        // the answerer has seen will be known, too, or what comes late finds neither marker nor dot.
+        if delta.next.is_none() {
+            partition.stable.join(&delta.stable);
+        }
         for item in delta.items.iter() {
             if !self.held[place].1.clock.has(item.dot) {
                 self.receive(place, item, Via::Delta(&delta.clock));

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 
 use crate::clock::{Dot, Incarnation};
 use crate::hash::KeyHash;
-use crate::message::{Address, Known};
+use crate::message::{Address, Known, Read};
 use crate::node::Node;
 use crate::version::{Kind, Timestamp, Version};
 
@@ -137,6 +137,14 @@ impl Oracle {
 
     /// A write begins.
     pub fn issue(&mut self, key: KeyNumber, version: Version) {
+        // The order of versions, said once more: nodes and oracle ask the same code, and would be wrong together.
+        let rank = |version: Version| (version.timestamp.get(), version.kind == Kind::Remove, version.digest);
+        if let Some((other, _)) =
+            self.issued[key].iter().find(|(other, _)| rank(*other).cmp(&rank(version)) != other.cmp(&version))
+        {
+            let other = *other;
+            self.fail("I2", || format!("{other:?} and {version:?} of key {key} are in the wrong order"));
+        }
         self.issued[key].push((version, None));
     }
 
@@ -156,11 +164,44 @@ impl Oracle {
         self.issued[key].push((version, Some(dot)));
     }
 
+    /// The partition of a key.
+    pub fn partition(&self, key: KeyNumber, partitions: u16) -> u16 {
+        self.hashes[key].partition(partitions)
+    }
+
+    /// Whether a node has had this version or a newer one, or has seen its dot.
+    pub fn has_seen(&self, key: KeyNumber, version: Version, node: &Node) -> bool {
+        let clock = node.clock(self.partition(key, node.partitions_in_all())).map(|(clock, _)| clock);
+        let seen = |&(issued, dot): &(Version, Option<Dot>)| {
+            issued >= version && dot.is_some_and(|dot| clock.is_some_and(|clock| clock.has(dot)))
+        };
+        let known = self.life(node.address().incarnation).known.get(key).copied().flatten();
+        clock.is_some() && (known >= Some(version) || self.issued[key].iter().any(seen))
+    }
+
     /// A write was acknowledged.
     pub fn acknowledge(&mut self, key: KeyNumber, version: Version, holders: impl Iterator<Item = Address>) {
         let has = |address: &Address| self.life(address.incarnation).known.get(key).copied().flatten() >= Some(version);
         let witnesses = holders.filter(has).map(|address| address.incarnation).collect();
         self.acknowledged.push(Acknowledged { key, version, witnesses });
+    }
+
+    /// A read gave this value. `heard` is what the owners answered that were asked.
+    pub fn read_heard(&mut self, key: KeyNumber, version: Version, heard: &[Read]) {
+        let has_authority = heard.iter().any(|read| read.synced);
+        let newer = heard.iter().find(|read| match read.known {
+            Known::Marker(known) => known > version,
+            Known::Live(known) => known > version && (read.synced || !has_authority),
+            Known::Nothing => false,
+        });
+        if let Some(newer) = newer {
+            self.fail("I5", || format!("a read of key {key} gave {version:?} though an owner answered {newer:?}"));
+        }
+        if has_authority && !heard.iter().any(|read| read.synced && read.known == Known::Live(version)) {
+            self.fail("I5", || {
+                format!("a read of key {key} gave {version:?} of an owner that is not synced: {heard:?}")
+            });
+        }
     }
 
     /// A read gave this value, or nothing.

@@ -156,7 +156,7 @@ struct Call<'w> {
 
 enum Kind<'w> {
     Write { writing: Writing<'w>, key: Key<'w>, version: Version },
-    Read { get: Get, key: Key<'w>, best: Option<(Version, bool)>, asked: Option<Address> },
+    Read { get: Get, key: Key<'w>, best: Option<(Version, bool)>, asked: Option<Address>, heard: Vec<Read> },
     Exchange(Exchange),
 }
 
@@ -337,6 +337,31 @@ impl<'w> World<'w> {
         self.result().map(|_| ())
     }
 
+    /// Nodes give up what they no longer own. Every owner must have seen what they had.
+    fn release_handed_over(&mut self) {
+        let clock = |cluster: &Cluster<Embedded>, address: Address, id| {
+            let mut seen = None;
+            // A node that is down has nothing to say.
+            let _ = cluster.runtime().look(address, &mut |node| seen = node.clock(id).map(|(clock, _)| clock.clone()));
+            seen
+        };
+        let view = self.cluster.view();
+        let of = |id| view.holders(id).iter().map(move |holder| (holder, id)).collect::<Vec<_>>();
+        let held: Vec<_> = (0..view.partitions()).flat_map(of).collect();
+        let held: Vec<_> =
+            held.into_iter().map(|(holder, id)| (holder, id, clock(&self.cluster, view.address(holder), id))).collect();
+        self.cluster.release_handed_over();
+        let now = self.cluster.view();
+        for (holder, id, had) in held.iter().filter(|(holder, id, _)| !now.holders(*id).contains(*holder)) {
+            let had = had.clone().unwrap_or_default();
+            for &owner in now.owners(*id) {
+                if !clock(&self.cluster, now.address(owner), *id).is_some_and(|seen| seen.covers(&had)) {
+                    self.oracle.fail("I9", || format!("{holder} gave up {id} though {owner} has not seen {had:?}"));
+                }
+            }
+        }
+    }
+
     /// One round of every node, to its end. Items and bytes that were moved.
     fn gossip_once(&mut self) -> Result<(u64, u64), Violation> {
         let before = self.moved;
@@ -345,7 +370,7 @@ impl<'w> World<'w> {
             self.gossip(node);
         }
         self.drain()?;
-        self.cluster.release_handed_over();
+        self.release_handed_over();
         self.observe_all();
         Ok((self.moved.0 - before.0, self.moved.1 - before.1))
     }
@@ -412,7 +437,7 @@ impl<'w> World<'w> {
         let Some((timestamp, value)) = write else {
             self.counts.reads += 1;
             let get = self.cluster.begin_read(key, None);
-            return self.begin(home, Kind::Read { get, key, best: None, asked: None });
+            return self.begin(home, Kind::Read { get, key, best: None, asked: None, heard: Vec::new() });
         };
         self.counts.writes += 1;
         let Some(timestamp) = Timestamp::new(timestamp) else { return };
@@ -445,7 +470,7 @@ impl<'w> World<'w> {
         self.gossip(node);
         if node == 0 {
             let before = self.cluster.view().epoch();
-            self.cluster.release_handed_over();
+            self.release_handed_over();
             if self.cluster.view().epoch() != before {
                 self.observe_all();
             }
@@ -483,6 +508,21 @@ impl<'w> World<'w> {
                         let view = self.cluster.view();
                         let live = view.live();
                         self.oracle.acknowledge(key, *version, live.iter().map(|node| view.address(node)));
+                        let owners = view.owners(self.oracle.partition(key, view.partitions()));
+                        let (mut seen, mut all_there) = (0, true);
+                        for &owner in owners {
+                            let oracle = &self.oracle;
+                            let look = &mut |node: &mut crate::node::Node| {
+                                seen += u8::from(oracle.has_seen(key, *version, node));
+                            };
+                            all_there &= self.cluster.runtime().look(view.address(owner), look).is_ok();
+                        }
+                        // One that crashed a moment ago, unnoticed, has seen it.
+                        if all_there && seen < outcome.reached {
+                            self.oracle.fail("I9", || {
+                                format!("{outcome:?} for {version:?} of key {key}, which {seen} owners have seen")
+                            });
+                        }
                     }
                     return;
                 }
@@ -491,7 +531,7 @@ impl<'w> World<'w> {
                     return;
                 }
             },
-            Kind::Read { get, key, best, asked } => match get.next(self.cluster.routes()) {
+            Kind::Read { get, key, best, asked, heard } => match get.next(self.cluster.routes()) {
                 Some(owner) => {
                     *asked = Some(owner);
                     (owner, home, Carried::Read(*key))
@@ -502,11 +542,13 @@ impl<'w> World<'w> {
                             self.counts.hits += 1;
                             let key = self.oracle.number(key.bytes());
                             self.oracle.read(key, version, is_right);
+                            self.oracle.read_heard(key, version, heard);
                         }
                         return;
                     }
                     None => {
                         *best = None;
+                        heard.clear();
                         self.calls[number] = Some(call);
                         return self.network.after(PAUSE_US, Event::Resume { call: number });
                     }
@@ -555,7 +597,7 @@ impl<'w> World<'w> {
             Carried::Request(request) => {
                 let reply = self.cluster.runtime().carry(to, request, Wait::ForTurn);
                 let is_write = matches!(request, Request::Write { .. } | Request::Update { .. });
-                if let (Request::Write { write, .. }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
+                if let (Request::Write { write, force }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
                     (request, &reply)
                 {
                     let key = self.oracle.number(write.key.bytes());
@@ -563,6 +605,10 @@ impl<'w> World<'w> {
                     // It has just answered.
                     let _ = self.cluster.runtime().look(to, &mut |node| {
                         oracle.accepted(key, write.version, *dot, node);
+                        let partition = oracle.partition(key, node.partitions_in_all());
+                        if !force && node.clock(partition).is_none_or(|(_, synced)| !synced) {
+                            oracle.fail("I5", || format!("{to:?} is not synced, and accepted a write unforced"));
+                        }
                     });
                 }
                 self.observe(node, if is_write { Cause::Write } else { Cause::Repair });
@@ -588,7 +634,8 @@ impl<'w> World<'w> {
                 exchange.reply(Err(Unreached::Silent));
                 false
             }
-            (Kind::Read { get, best, .. }, Answered::Read(read, is_right)) => {
+            (Kind::Read { get, best, heard, .. }, Answered::Read(read, is_right)) => {
+                heard.push(read);
                 if let Known::Live(version) = read.known
                     && get.improves(read)
                 {

@@ -1,0 +1,880 @@
+"""Breaks one rule of replication at a time and asks the simulator whether it notices.
+
+    the crate  ->  a copy in target/mutants  ->  one rule broken  ->  build  ->  more and more seeds, until one breaks
+                             ^                                                            |
+                             +------------- the rule put back, the next mutant  <---------+
+
+A rule whose mutant survives is a rule that nothing holds in place: either it is not needed, or the simulator is blind
+there. So every mutant is caught, or says why nobody could. The rules are those of docs/reliability.md. Standard library
+only; what is built stays in target/mutants, so that the next run begins sooner.
+
+    python tests_rs/mutants.py                      every mutant
+    python tests_rs/mutants.py --only floor-ignored-on-fix --seconds 300
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Final, TypeAlias
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+WORK: Final = ROOT / "target" / "mutants"
+CRATE: Final = WORK / "crate"
+BUILT: Final = WORK / "built"
+# What cargo needs to be content. The tests are named in Cargo.toml, and not built.
+COPIED: Final = ("Cargo.toml", "Cargo.lock", "README.md", "src", "examples", "tests_rs")
+
+SEEDS_UNBROKEN: Final = 2_000
+# The first batch finds most mutants; each one after it is twice as long, so that building up costs little.
+BATCH_FIRST: Final = 250
+# A mutant that nobody can catch is tried for a moment all the same: being caught would prove its reason wrong.
+SECONDS_EQUIVALENT: Final = 8.0
+# A batch that takes so much longer than its seeds should does not come to an end.
+SECONDS_HUNG: Final = 120.0
+
+BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
+
+NODE: Final = "src/node/mod.rs"
+REPLICATE: Final = "src/node/replicate.rs"
+PARTITION: Final = "src/node/partition.rs"
+PUT: Final = "src/cluster/put.rs"
+GET: Final = "src/cluster/get.rs"
+EXCHANGE: Final = "src/cluster/exchange.rs"
+ROUNDS: Final = "src/cluster/rounds.rs"
+VIEW: Final = "src/cluster/view.rs"
+VERSION: Final = "src/version.rs"
+GOSSIP: Final = "src/gossip/mod.rs"
+
+# The texts of files that differ from the original, by their names.
+Texts: TypeAlias = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One place in one file."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One rule broken."""
+
+    name: str
+    # The rule, as it reads when it is broken.
+    breaks: str
+    edits: tuple[Edit, ...]
+    # Settings under which it is tried: they break nothing by themselves, and that is checked.
+    given: tuple[Edit, ...] = ()
+    # Why no run can tell it from the original.
+    equivalent: str = ""
+    # Why a minute of seeds need not show it, though it is no equivalent: what the simulator would have to do more of.
+    unseen: str = ""
+
+    @property
+    def may_survive(self) -> str:
+        """The reason to let it survive, if there is one."""
+        return self.equivalent or self.unseen
+
+
+# Nodes in the simulator are so small that every answer fits one chunk.
+SMALL_CHUNKS: Final = (Edit(REPLICATE, "const CHUNK_BYTES: usize = 256 * 1024;", "const CHUNK_BYTES: usize = 1;"),)
+
+MUTANTS: Final = (
+    # ---- what is seen, and what a marker is for
+    Mutant(
+        "removed-without-marker",
+        "A removal takes the value away and leaves nothing that refuses an older put.",
+        (
+            Edit(
+                NODE,
+                "        self.account(place);\n        if let Some(at) = at {\n            let old_bytes",
+                "        self.account(place);\n        if matches!(held, Held::Removed) {\n"
+                "            at.into_iter().for_each(|at| self.take(at));\n            return true;\n        }\n"
+                "        if let Some(at) = at {\n            let old_bytes",
+            ),
+        ),
+    ),
+    Mutant(
+        "evicted-without-marker",
+        "Rule 6: what falls off before every owner has seen it leaves no marker.",
+        (
+            Edit(
+                NODE,
+                "        if partition.is_stable(partition.lengthen(self.memory.dot(at))) {\n"
+                "            self.forget(at);",
+                "        if partition.synced || !partition.synced {\n            self.forget(at);",
+            ),
+        ),
+    ),
+    Mutant(
+        "stable-assumed",
+        "Whatever was seen here counts as seen by every owner.",
+        (
+            Edit(
+                PARTITION,
+                "self.peers.is_empty() || (self.synced && self.stable.has(dot))",
+                "self.peers.is_empty() || self.stable.has(dot) || self.clock.has(dot)",
+            ),
+        ),
+    ),
+    Mutant(
+        "seen-items-applied",
+        "Rule 2: an item of a pull's answer is applied although its dot was seen.",
+        (Edit(REPLICATE, "if !self.held[place].1.clock.has(item.dot) {", "if item.dot.counter > 0 {"),),
+        equivalent=(
+            "an answer leaves out what the asker had seen; what it saw since it holds still, and "
+            "compares, or has forgotten, and then the answer is overtaken"
+        ),
+    ),
+    Mutant(
+        "seen-updates-applied",
+        "Rule 2: an update is applied although its dot was seen.",
+        (Edit(REPLICATE, "if self.held[place].1.clock.has(item.dot) {", "if item.dot.counter == 0 {"),),
+    ),
+    Mutant(
+        "refused-without-marker",
+        "Rule 4: a repair item that finds no room leaves its dot and no marker.",
+        (
+            Edit(
+                REPLICATE,
+                "            self.mark(place, Item { held, ..item }, room);\n",
+                "            let _ = Item { held, ..item };\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "repair-evicts",
+        "Rule 4: a repair item pushes out what was used least recently.",
+        (
+            Edit(
+                REPLICATE,
+                "if self.is_update() { Room::ByEvicting } else { Room::Free }",
+                "if self.is_update() { Room::ByEvicting } else { Room::ByEvicting }",
+            ),
+        ),
+    ),
+    Mutant(
+        "repair-revives",
+        "Rule 3: repair brings back a value that was evicted here.",
+        (
+            Edit(
+                REPLICATE,
+                "state == Some(State::Evicted) && via.is_update();",
+                "state == Some(State::Evicted);",
+            ),
+        ),
+        unseen=("the same version in free space is older than nothing, and no invariant counts values that come back"),
+    ),
+    Mutant(
+        "second-name-not-noted",
+        "A second dot of a version that is here is seen and not kept beside it.",
+        (
+            Edit(
+                REPLICATE,
+                "                self.memory.set_dot(at, dot);\n                self.tidy_names(place);",
+                "                let _ = dot;\n                self.tidy_names(place);",
+            ),
+        ),
+        unseen=("audits find what it leaves different before anybody looks"),
+    ),
+    Mutant(
+        "revived-in-doubt",
+        "An update that was seen revives its evicted marker where something was lost.",
+        (Edit(REPLICATE, "let is_marked = !partition.is_doubted()\n                && self", "let is_marked = self"),),
+        unseen=(
+            "it takes a lost marker, an update that was quicker by repair, and a second, older value of the key at once"
+        ),
+    ),
+    Mutant(
+        "markers-over-budget",
+        "Rule 6: markers are kept beyond their part of the memory.",
+        (
+            Edit(
+                NODE,
+                "while self.memory.marker_bytes() > self.marker_bytes_max() && self.drop_marker() {}",
+                "while self.memory.marker_bytes() > self.bytes_max && self.drop_marker() {}",
+            ),
+        ),
+    ),
+    Mutant(
+        "capacity-ignored",
+        "Rule 13: an entry is installed whether it fits or not.",
+        (
+            Edit(
+                NODE,
+                "self.memory.bytes_used() + bytes + growth <= bytes_max",
+                "self.memory.bytes_used() + bytes + growth <= bytes_max.max(usize::MAX)",
+            ),
+        ),
+    ),
+    # ---- who wins
+    Mutant(
+        "first-come-wins",
+        "Rule 3: of two writes of one timestamp the one that is here stays.",
+        (
+            Edit(
+                NODE,
+                "if known > write.version {",
+                "if known.timestamp >= write.version.timestamp && known != write.version {",
+            ),
+            Edit(
+                REPLICATE,
+                "if known > item.version {",
+                "if known.timestamp >= item.version.timestamp && known != item.version {",
+            ),
+        ),
+    ),
+    Mutant(
+        "put-beats-remove",
+        "Of a put and a removal of one timestamp the put wins.",
+        (
+            Edit(VERSION, "    Put,\n", "    Put = 1,\n"),
+            Edit(VERSION, "    Remove,\n", "    Remove = 0,\n"),
+        ),
+    ),
+    Mutant(
+        "older-write-accepted",
+        "Rule 1: a coordinator accepts a write older than what it knows.",
+        (
+            Edit(
+                NODE,
+                "if known > write.version {",
+                "if known > write.version && known.timestamp < write.version.timestamp {",
+            ),
+        ),
+    ),
+    Mutant(
+        "older-item-unanswered",
+        "Rule 3: who passes on an older version is not told of the newer one, and it is not named anew.",
+        (
+            Edit(REPLICATE, "newer: self.known_items(item.key) }", "newer: None }"),
+            Edit(REPLICATE, "                if is_forgotten {", "                if is_forgotten && at == u32::MAX {"),
+        ),
+    ),
+    Mutant(
+        "late-update-to-a-new-owner",
+        "Rule 9: a write is taken that was accepted before this node came to hold the partition.",
+        (Edit(REPLICATE, "if epoch < self.held[place].1.since() {", "if epoch < self.held[place].1.since().min(0) {"),),
+    ),
+    Mutant(
+        "name-given-twice",
+        "Rule 14: the last counter of a partition that was given up is not remembered.",
+        (
+            Edit(
+                NODE,
+                "1 + clock.last_of(incarnation).max(retired)",
+                "1 + clock.last_of(incarnation).max(retired.min(0))",
+            ),
+        ),
+    ),
+    Mutant(
+        "not-named-anew",
+        "What a newer version's holder knows is not named anew when someone has forgotten it.",
+        (
+            Edit(
+                REPLICATE,
+                "pub(super) fn name_anew(&mut self, place: usize, at: At) {\n",
+                "pub(super) fn name_anew(&mut self, place: usize, at: At) {\n"
+                "        if at < u32::MAX {\n            return;\n        }\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "no-audits",
+        "Rule 12: nodes compare what they have seen and never what they hold.",
+        (
+            Edit(
+                ROUNDS,
+                "shared).with_audit()",
+                "shared)",
+            ),
+        ),
+    ),
+    Mutant(
+        "one-partner-only",
+        "Rule 12: a node gossips with its first partner, not with all in turn.",
+        (
+            Edit(
+                GOSSIP,
+                "let first = (turn * most as u64 % of.len().max(1) as u64) as usize;",
+                "let first = (turn as usize).min(0);",
+            ),
+        ),
+    ),
+    # ---- pulls
+    Mutant(
+        "ticket-ignored",
+        "Rule 7: the answer to one pull is taken for the answer to another.",
+        (Edit(PARTITION, "pull.ticket == ticket && !pull.outdated", "pull.ticket >= ticket.min(1) && !pull.outdated"),),
+        unseen=(
+            "an answer to an earlier question is true as well: it takes a write that was settled and "
+            "evicted between the two questions"
+        ),
+    ),
+    Mutant(
+        "overtaken-answer-applied",
+        "Rule 7: an answer is applied although something newer was forgotten since the question.",
+        (Edit(PARTITION, "pull.ticket == ticket && !pull.outdated", "pull.ticket == ticket"),),
+        unseen=(
+            "it takes a write that arrives, is settled and is evicted while an answer with something "
+            "older is on its way"
+        ),
+    ),
+    Mutant(
+        "answer-to-another-life",
+        "Rule 7: an answer to an earlier life of the asker is applied.",
+        (Edit(REPLICATE, "self.place(id).filter(|_| delta.to == self.address)", "self.place(id)"),),
+        equivalent=(
+            "what is carried to a node is carried to one life of it, so that no other life is asked to apply it"
+        ),
+    ),
+    Mutant(
+        "answer-to-anyone",
+        "Rule 7: any pull's answer is applied: to an earlier life, to another pull, overtaken.",
+        (
+            Edit(REPLICATE, "self.place(id).filter(|_| delta.to == self.address)", "self.place(id)"),
+            Edit(REPLICATE, "!self.held[place].1.awaits(delta.ticket) || !self", "!self"),
+        ),
+        unseen=("it takes what ticket-ignored and overtaken-answer-applied take"),
+    ),
+    Mutant(
+        "dead-lives-heard",
+        "Rule 9: messages from a life that is over are taken for the present one's.",
+        (
+            Edit(
+                REPLICATE,
+                "            && self.lives.get(usize::from(from.node)) == Some(&from.incarnation)",
+                "            && self.lives.get(usize::from(from.node)).is_some()",
+            ),
+        ),
+        unseen=(
+            "what a dead life says is true of its clock, and items are compared one by one: it takes a "
+            "census counted by it alone"
+        ),
+    ),
+    Mutant(
+        "strangers-heard",
+        "Rule 9: messages from whomever are believed.",
+        (
+            Edit(
+                REPLICATE,
+                "        self.held[place].1.peers().contains(from.node)\n",
+                "        place < self.held.len()\n",
+            ),
+        ),
+        unseen=("lives are still compared: it takes a node that lives, holds the partition no longer, and is counted"),
+    ),
+    Mutant(
+        "new-life-not-noticed",
+        "Rule 9: what was known of a peer's clock is kept when it begins a new life.",
+        (
+            Edit(
+                REPLICATE,
+                "                self.held[place].1.forget_peer(peer.node);\n",
+                "                let _ = peer.node;\n",
+            ),
+        ),
+        unseen=("a crash is always told as two changes of who holds what, and each of them ends the census anyway"),
+    ),
+    Mutant(
+        "chunk-taken-for-all",
+        "Rule 7: clocks are joined before the last chunk of an answer is in.",
+        (
+            Edit(
+                REPLICATE,
+                "if delta.next.is_none() {\n            self.conclude",
+                "if delta.ticket > 0 {\n            self.conclude",
+            ),
+        ),
+        given=SMALL_CHUNKS,
+    ),
+    Mutant(
+        "last-chunk-clock",
+        "Rule 7: the clock of an answer is that of its last chunk, not of its first.",
+        (
+            Edit(
+                EXCHANGE, "pull.seen_at_first.get_or_insert(seen).clone();", "pull.seen_at_first.insert(seen).clone();"
+            ),
+        ),
+        given=SMALL_CHUNKS,
+    ),
+    # ---- what was lost
+    Mutant(
+        "loss-not-remembered",
+        "Rule 6: an unstable marker is dropped for want of room, and nothing remembers that.",
+        (
+            Edit(
+                NODE,
+                "        partition.lose(partition.lengthen(short), timestamp);\n",
+                "        let _ = (short, timestamp);\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "refusal-not-remembered",
+        "Rule 6: an item for which there is not even room for a marker is seen, and nothing remembers that.",
+        (Edit(REPLICATE, "            self.held[place].1.lose(item.dot, item.version.timestamp);\n", ""),),
+    ),
+    Mutant(
+        "unconfirmed-kept",
+        "Rule 7: who learns of a loss keeps what the sender does not confirm.",
+        (
+            Edit(
+                REPLICATE,
+                "            found.into_iter().for_each(|at| self.take(at));\n",
+                "            let _ = found;\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "confirmed-by-marker",
+        "Rule 7: a marker at the sender confirms what is live here.",
+        (
+            Edit(
+                REPLICATE,
+                "let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);",
+                "let live = partition.table.iter();",
+            ),
+        ),
+    ),
+    Mutant(
+        "loss-not-inherited",
+        "Rule 7: who learns of a loss does not take it over.",
+        (Edit(REPLICATE, "        self.held[place].1.join_lost(&lost);\n", "        drop(lost);\n"),),
+    ),
+    Mutant(
+        "dropped-not-lost",
+        "Rule 7: who drops what was not confirmed does not count its own dots as lost.",
+        (
+            Edit(
+                REPLICATE,
+                "            lost.dots.join(&partition.clock);\n",
+                "            lost.floor = loss.lost.floor;\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "loss-after-clocks",
+        "Rule 7: clocks are joined before it is asked whether the sender's loss is news.",
+        (
+            Edit(
+                REPLICATE,
+                "        if let Some(loss) = delta.lost.as_ref().filter(",
+                "        self.held[place].1.conclude(delta.from.node, &delta.clock, delta.synced);\n"
+                "        if let Some(loss) = delta.lost.as_ref().filter(",
+            ),
+        ),
+    ),
+    Mutant(
+        "floor-not-raised",
+        "Of two losses the floor of the later one stays, not the higher.",
+        (Edit(PARTITION, "lost.floor = lost.floor.max(other.floor);", "lost.floor = other.floor;"),),
+    ),
+    Mutant(
+        "floor-ignored-on-receive",
+        "Rule 5: an item at or below the floor from someone who may not know of the loss comes to live.",
+        (
+            Edit(
+                REPLICATE,
+                "let doubtful = !was_live\n",
+                "let doubtful = !was_live\n            && at == Some(u32::MAX)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "floor-ignored-on-fix",
+        "Rule 5: a fix at or below the floor comes to live.",
+        (
+            Edit(
+                REPLICATE,
+                "if matches!(item.held, Held::Live(_)) && low {",
+                "if matches!(item.held, Held::Live(_)) && low && at == Some(u32::MAX) {",
+            ),
+        ),
+    ),
+    Mutant(
+        "sender-always-knows",
+        "Rule 5: every sender is believed to cover what was lost here.",
+        (Edit(PARTITION, "clock.covers(dots),", "clock.covers(dots) || !clock.covers(dots),"),),
+    ),
+    Mutant(
+        "lost-cleared-by-one",
+        "Rule 8: a loss is forgotten when one owner's clock covers it.",
+        (
+            Edit(
+                PARTITION,
+                "if peers.difference(unrest.lost_known).is_empty() {",
+                "if !unrest.lost_known.is_empty() || peers.is_empty() {",
+            ),
+        ),
+    ),
+    Mutant(
+        "lost-cleared-uncovered",
+        "Rule 8: a loss is forgotten when all owners were heard, whether they have seen it or not.",
+        (
+            Edit(
+                PARTITION,
+                "self.lost_dots().is_some_and(|dots| theirs.covers(dots)) {",
+                "self.lost_dots().is_some() {",
+            ),
+        ),
+    ),
+    Mutant(
+        "lost-cleared-unheard",
+        "Rule 8: a peer counts as knowing of a loss although what it accepted before has not arrived.",
+        (
+            Edit(
+                PARTITION,
+                "if self.clock.covers(theirs) && self.lost_dots()",
+                "if self.lost_dots()",
+            ),
+        ),
+    ),
+    # ---- what all have seen
+    Mutant(
+        "not-quiet-counted",
+        "An acknowledgement counts although its owner has seen what the coordinator may not have seen.",
+        (Edit(PUT, "                if quiet {\n", "                if quiet || !quiet {\n"),),
+    ),
+    Mutant(
+        "settled-by-some",
+        "A write is stable when some of the holders have seen it.",
+        (Edit(REPLICATE, "partition.peers().difference(seen_by).is_empty() &&", "!seen_by.is_empty() &&"),),
+    ),
+    Mutant(
+        "census-of-the-unheard",
+        "A peer is counted although not all it has seen was seen here.",
+        (
+            Edit(
+                PARTITION,
+                "        if !self.clock.covers(theirs) {\n            return;\n        }\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "census-of-the-ignorant",
+        "A peer is counted although it has not seen what was seen here.",
+        (
+            Edit(
+                PARTITION,
+                "if theirs.covers(&census.clock) {",
+                "if !theirs.is_empty() || theirs.covers(&census.clock) {",
+            ),
+        ),
+    ),
+    Mutant(
+        "census-of-one",
+        "What one peer has seen is taken for what all have seen.",
+        (
+            Edit(
+                PARTITION,
+                "is_some_and(|census| self.peers.difference(census.counted).is_empty());",
+                "is_some_and(|census| !census.counted.is_empty());",
+            ),
+        ),
+    ),
+    Mutant(
+        "epochs-ignored",
+        "A peer is counted by what it said before it knew of a change of the membership that is known here.",
+        (
+            Edit(
+                REPLICATE,
+                "if self.is_peer(place, from) && epoch >= self.epoch {",
+                "if self.is_peer(place, from) && epoch > 0 {",
+            ),
+        ),
+        unseen=("it takes a clock that was sent before a life ended and is counted after"),
+    ),
+    Mutant(
+        "gaps-closed-unseen",
+        "A gap is closed although somebody has seen what is in it.",
+        (
+            Edit(
+                PARTITION,
+                "if self.clock.down_from(last) == seen_by_all.down_from(last) {",
+                "if last.counter > 0 {",
+            ),
+        ),
+        unseen=("it takes a dot that one holder alone has seen when all have seen something later of the same life"),
+    ),
+    Mutant(
+        "lives-closed-unseen",
+        "A life that is over is closed before all of it was seen.",
+        (
+            Edit(
+                PARTITION,
+                "up_to(life).all(|&other| self.clock.is_same_of(other, &seen_by_all));",
+                "up_to(life).all(|&other| self.clock.is_same_of(other, &seen_by_all) || other.life() > 0);",
+            ),
+        ),
+        unseen=("it takes a life that is over of which holders that were counted have not seen the same"),
+    ),
+    # ---- who speaks with authority
+    Mutant(
+        "unsynced-coordinator",
+        "Rule 1: an owner that has not pulled what it missed accepts writes.",
+        (
+            Edit(
+                NODE,
+                "if !partition.synced && !force {",
+                "if !partition.synced && !force && write.key.bytes().is_empty() {",
+            ),
+        ),
+    ),
+    Mutant(
+        "new-owner-synced",
+        "Rule 10: who holds a partition newly counts as synced at once.",
+        (
+            Edit(REPLICATE, "Partition::new(!doubt, self.epoch)", "Partition::new(true, self.epoch)"),
+            Edit(REPLICATE, "        partition.synced &= !doubt;\n", ""),
+        ),
+    ),
+    Mutant(
+        "returning-owner-synced",
+        "Rule 10: who was cut off and returns counts as synced at once.",
+        (Edit(REPLICATE, "        partition.synced &= !doubt;\n", ""),),
+        unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
+    ),
+    Mutant(
+        "synced-by-anyone",
+        "Rule 7: the answer of an owner that is not synced makes the asker synced.",
+        (
+            Edit(
+                PARTITION,
+                "        if synced {\n            self.synced = true;",
+                "        if synced || !synced {\n            self.synced = true;",
+            ),
+        ),
+        unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
+    ),
+    Mutant(
+        "read-ignores-markers",
+        "Rule 11: a read gives a value older than a marker it met.",
+        (
+            Edit(GET, "            && self.live >= self.marker\n", ""),
+            Edit(GET, "Some(version) if newest >= self.marker =>", "Some(version) =>"),
+        ),
+    ),
+    Mutant(
+        "read-believes-the-unsynced",
+        "Rule 11: an owner that is not synced answers with authority.",
+        (
+            Edit(GET, "self.authorities += u8::from(read.synced);", "self.authorities += 1;"),
+            Edit(GET, "Known::Live(version) if read.synced => self.live = ", "Known::Live(version) => self.live = "),
+            Edit(GET, "Known::Live(version) if read.synced => Some", "Known::Live(version) => Some"),
+        ),
+    ),
+    # ---- owners change
+    Mutant(
+        "put-not-restarted",
+        "A write is acknowledged although its owners changed meanwhile.",
+        (Edit(PUT, " || (self.outcome.newest && !routes.is_still(self.epoch))", ""),),
+    ),
+    Mutant(
+        "handed-over-unseen",
+        "A node gives up a partition before every owner has seen what it has.",
+        (Edit(ROUNDS, "synced && clock.covers(&held)", "synced && (clock.covers(&held) || !clock.covers(&held))"),),
+    ),
+    Mutant(
+        "released-unseen",
+        "A node gives up a partition with what it has seen since it was asked.",
+        (
+            Edit(
+                REPLICATE,
+                "if !covered.covers(&self.held[place].1.clock) {",
+                "if covered.is_empty() && !covered.covers(&self.held[place].1.clock) {",
+            ),
+        ),
+        unseen=("nothing comes between the two steps of a release in one thread: it takes a write from another"),
+    ),
+    Mutant(
+        "counters-given-twice",
+        "A node that holds a partition again counts its writes from one again.",
+        (Edit(REPLICATE, "            self.retired.push((id, last));\n", ""),),
+    ),
+    Mutant(
+        "former-owners-forgotten",
+        "A node that owns a partition no longer is not asked for what it has.",
+        (
+            Edit(
+                VIEW,
+                "if !same_life || view.owners(partition).contains(&node) {",
+                "if !same_life || view.owners(partition).contains(&node) || view.replicas > 0 {",
+            ),
+        ),
+    ),
+)
+
+
+class NotApplicableError(Exception):
+    """A mutant's old text is not in the code exactly once."""
+
+
+def main() -> int:
+    """Runs the mutants that were asked for; 1 when one survives that should not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this mutant; may be given again")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of seeds for each mutant, 60 by default")
+    parser.add_argument("--seeds-first", type=int, default=0, metavar="SEED", help="the first seed, 0 by default")
+    parser.add_argument("--list", action="store_true", help="say which mutants there are, and run none")
+    arguments = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if not arguments.only or mutant.name in arguments.only]
+    if unknown := set(arguments.only or ()) - {mutant.name for mutant in MUTANTS}:
+        parser.error(f"there is no mutant {', '.join(sorted(unknown))}")
+    if arguments.list:
+        for mutant in chosen:
+            print(f"{mutant.name:<28} {mutant.breaks}")
+        return 0
+
+    copy_crate()
+    try:
+        # All of them, before the first is built: a run of many minutes shall not end with a mutant that is out of date.
+        changed = {mutant.name: mutated(mutant.name, mutant.given + mutant.edits) for mutant in MUTANTS}
+    except NotApplicableError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if not are_unbroken({mutant.given for mutant in chosen} | {()}, arguments.seeds_first):
+        return 1
+    survivors = []
+    for number, mutant in enumerate(chosen, 1):
+        print(f"[{number:>2}/{len(chosen)}] {mutant.name:<28} ", end="", flush=True)
+        seconds = min(SECONDS_EQUIVALENT, arguments.seconds) if mutant.may_survive else arguments.seconds
+        build(changed[mutant.name])
+        caught = run(arguments.seeds_first, seconds)
+        print(verdict(mutant, caught))
+        if bool(mutant.equivalent) if caught.is_caught else not mutant.may_survive:
+            survivors.append(mutant.name)
+    print(f"== {len(chosen) - len(survivors)} of {len(chosen)} mutants came out as they should")
+    if survivors:
+        print(f"not as they should: {', '.join(survivors)}", file=sys.stderr)
+    return int(bool(survivors))
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What the seeds said of a mutant."""
+
+    seeds: int
+    seconds: float
+    # The first seed that broke and the promise that it broke; nothing when none did.
+    seed: int = -1
+    by: str = ""
+
+    @property
+    def is_caught(self) -> bool:
+        """Some seed broke."""
+        return bool(self.by)
+
+
+def verdict(mutant: Mutant, caught: Caught) -> str:
+    """One line of the report."""
+    if caught.is_caught:
+        wrong = "  BUT IS MARKED AS EQUIVALENT" if mutant.equivalent else ""
+        return f"caught at seed {caught.seed} after {caught.seconds:.1f} s by {caught.by}{wrong}"
+    if mutant.equivalent:
+        return f"survives {caught.seeds} seeds, and must: {mutant.equivalent}"
+    if mutant.unseen:
+        return f"survives {caught.seeds} seeds, and may: {mutant.unseen}"
+    return f"SURVIVED {caught.seeds} seeds: {mutant.breaks}"
+
+
+def copy_crate() -> None:
+    """The crate as it is now. A file that is the same is left alone, and one that an earlier run left broken is written
+    anew: cargo goes by the times of files, and the original's would look older than what was built of the mutant."""
+    sources = [path for name in COPIED for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()]
+    wanted = {path.relative_to(ROOT) for path in sources if "__pycache__" not in path.parts}
+    for path in wanted:
+        copy, content = CRATE / path, (ROOT / path).read_bytes()
+        if not copy.is_file() or copy.read_bytes() != content:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+    for copy in [copy for copy in CRATE.rglob("*") if copy.is_file()]:
+        if copy.relative_to(CRATE) not in wanted:
+            copy.unlink()
+
+
+def mutated(name: str, edits: tuple[Edit, ...]) -> Texts:
+    """The files that these edits change, as they are then."""
+    texts: Texts = {}
+    for edit in edits:
+        text = texts.get(edit.file) or (ROOT / edit.file).read_text(encoding="utf-8")
+        if (found := text.count(edit.old)) != 1:
+            what = f"mutant {name} does not apply: its old text is {found} times in {edit.file}, not once:\n{edit.old}"
+            raise NotApplicableError(what)
+        texts[edit.file] = text.replace(edit.old, edit.new)
+    return texts
+
+
+def are_unbroken(settings: set[tuple[Edit, ...]], seed: int) -> bool:
+    """Whether the code as it is, and under each of the settings, keeps every promise."""
+    for setting in sorted(settings, key=len):
+        what = f"unmutated, {setting[0].new}" if setting else "unmutated"
+        print(f"[  -  ] {what}: ", end="", flush=True)
+        build(mutated(what, setting))
+        broken = batch(seed, SEEDS_UNBROKEN)
+        if broken.is_caught:
+            print(f"BROKEN at seed {broken.seed} by {broken.by}: mutants say nothing until this is mended")
+            return False
+        print(f"{broken.seeds} seeds in {broken.seconds:.1f} s, all promises kept")
+    return True
+
+
+def build(changed: Texts) -> None:
+    """Builds the simulator with these files changed and all others as they are. A mutant that cargo refuses is a
+    mistake in this file, and ends the run."""
+    for file in {edit.file for mutant in MUTANTS for edit in mutant.given + mutant.edits}:
+        text = changed.get(file) or (ROOT / file).read_text(encoding="utf-8")
+        if (CRATE / file).read_text(encoding="utf-8") != text:
+            (CRATE / file).write_text(text, encoding="utf-8")
+    command = ["cargo", "build", "--quiet", "--profile", "simulation", "--example", "simulate"]
+    environment = os.environ | {"CARGO_TARGET_DIR": str(BUILT), "CARGO_INCREMENTAL": "1"}
+    done = subprocess.run(command, cwd=CRATE, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"it does not build:\n{done.stderr}")
+
+
+def run(seed: int, seconds: float) -> Caught:
+    """More and more seeds, until one breaks or the time is over."""
+    started, seeds, size = perf_counter(), 0, BATCH_FIRST
+    while True:
+        caught = batch(seed + seeds, size)
+        seeds += size
+        passed = perf_counter() - started
+        if caught.is_caught or passed >= seconds:
+            return Caught(seeds, passed, caught.seed, caught.by)
+        # No more than the time that is left is good for.
+        size = max(BATCH_FIRST, min(2 * size, int(seeds / passed * (seconds - passed))))
+
+
+def batch(seed: int, seeds: int) -> Caught:
+    """So many seeds from this one on."""
+    started = perf_counter()
+    command = [str(BUILT / "simulation" / "examples" / "simulate"), str(seed), str(seeds)]
+    environment = os.environ | {"RUST_BACKTRACE": "0"}
+    try:
+        # A panic that was caught writes to the error stream, and there are many.
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
+            timeout=SECONDS_HUNG,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Caught(seeds, perf_counter() - started, seed, "not coming to an end")
+    seconds = perf_counter() - started
+    if done.returncode == 0:
+        return Caught(seeds, seconds)
+    found = [(int(number), by) for number, by in BROKEN.findall(done.stdout)]
+    first, by = min(found, default=(seed, f"ending with code {done.returncode}"))
+    return Caught(seeds, seconds, first, by)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
