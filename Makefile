@@ -17,7 +17,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 # One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
 .NOTPARALLEL:
-.PHONY: help demo test bench simulate mutants wheel lint clean lint-python lint-rust test-rust test-python tools
+.PHONY: help demo test bench simulate mutants fuzz wheel lint clean lint-python lint-rust test-rust test-python tools
 
 help:
 	@echo "make demo      build the package, install it into .venv and run it on real input"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench     measure the speed beside a plain dict; writes nothing"
 	@echo "make simulate  run clusters in a bad world; SEEDS=1000000 for many of them"
 	@echo "make mutants   remove one rule after the other: does the simulator notice?"
+	@echo "make fuzz      feed nodes and decoders what a fuzzer makes up; needs nightly Rust and cargo-fuzz"
 	@echo "make wheel     build the release wheel into dist"
 	@echo "make clean     remove everything that was built, .venv included"
 	@echo "Another Python than python3:  make clean demo PYTHON=python3.12"
@@ -47,6 +48,19 @@ simulate: $(VENV)/installed
 
 mutants: $(VENV)/made
 	@$(BIN)/python tests_rs/mutants.py
+
+# How long each fuzz target runs, in seconds.
+SECONDS_EACH ?= 60
+
+fuzz:
+	@rustc +nightly --version >/dev/null 2>&1 || { \
+	  echo "Fuzzing needs the nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	  echo "Fuzzing needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	@for target in node_operations values; do \
+	  echo "== cargo fuzz: $$target, $(SECONDS_EACH) s"; \
+	  cargo +nightly fuzz run $$target -- -max_len=4096 -max_total_time=$(SECONDS_EACH) -verbosity=0 || exit 1; \
+	done
 
 wheel: dist/.built
 	@ls dist/*.whl
@@ -89,7 +103,7 @@ test-python: $(VENV)/installed $(VENV)/dev-tools
 	@$(BIN)/python -m distributed_consistent_cache simulate --seeds $(SEEDS_TESTED)
 
 clean:
-	rm -rf target dist $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf target fuzz/target dist $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python tests_py benches -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what the targets above stand on: each stamp is made once and again when what it depends on has changed

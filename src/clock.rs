@@ -281,6 +281,7 @@ impl Clock {
             return None;
         }
         self.upto.reserve_exact(1);
+        self.upto.reserve_exact(1);
         self.upto.push((incarnation, 0));
         Some(self.upto.len() - 1)
     }

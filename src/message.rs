@@ -186,6 +186,8 @@ pub enum Request<'a> {
         epoch: u64,
         /// Send items after this hash of a key: where the chunk before ended.
         after: Option<u64>,
+        /// End the chunk when it is longer than so many bytes.
+        chunk_bytes: usize,
     },
     /// Something newer than what a client has just written: an owner that was told of the write knew it.
     Fix {

@@ -7,8 +7,9 @@
 
 use crate::NodeId;
 
-/// A set of node ids below [`NodeSet::IDS`].
+/// A set of node ids below [`NodeSet::IDS`]. Aligned like two words, so that what holds one is not padded for it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(C, packed(8))]
 pub struct NodeSet(u128);
 
 impl NodeSet {

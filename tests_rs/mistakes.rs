@@ -64,7 +64,7 @@ fn begin(node: &mut Node) -> Begun {
 
 fn ask(answerer: &mut Node, asker: Address, begun: &Begun, after: Option<u64>) -> Box<Delta> {
     let (ticket, clock, epoch) = (begun.ticket, Cow::Borrowed(&begun.clock), begun.epoch);
-    let pull = Request::Pull { from: asker, partition: 0, ticket, clock, epoch, after };
+    let pull = Request::Pull { from: asker, partition: 0, ticket, clock, epoch, after, chunk_bytes: 256 * 1024 };
     match answerer.answer(&pull).expect("answered") {
         Reply::Delta(delta) => delta,
         other => panic!("{other:?}"),

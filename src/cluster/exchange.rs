@@ -24,6 +24,9 @@ use crate::runtime::Unreached;
 use crate::stats::SyncReport;
 use std::borrow::Cow;
 
+/// The items of one answer to a pull end after about so many bytes: a node is held no longer than copying them takes.
+const CHUNK_BYTES: usize = 256 * 1024;
+
 /// One node comparing notes with another.
 pub struct Exchange {
     asker: Address,
@@ -40,6 +43,7 @@ pub struct Exchange {
     epochs: (u64, u64),
     /// An audit is part of it.
     audits: bool,
+    chunk_bytes: usize,
     pull: Option<Pull>,
     moved: SyncReport,
 }
@@ -83,6 +87,7 @@ impl Exchange {
             stage: Stage::Look,
             epochs: (0, 0),
             audits: false,
+            chunk_bytes: CHUNK_BYTES,
             pull: None,
             moved: SyncReport::default(),
         }
@@ -91,6 +96,12 @@ impl Exchange {
     /// With an audit at the end, if all goes well.
     pub const fn with_audit(mut self) -> Self {
         self.audits = true;
+        self
+    }
+
+    /// With chunks of so many bytes instead of 256 KiB.
+    pub const fn in_chunks_of(mut self, bytes: usize) -> Self {
+        self.chunk_bytes = bytes;
         self
     }
 
@@ -130,7 +141,8 @@ impl Exchange {
                 self.moved.bytes += clock.message_bytes() as u64;
                 let clock = Cow::Borrowed(clock);
                 let (from, partition, ticket, epoch, after) = (self.puller, *partition, *ticket, *epoch, *after);
-                (other, Request::Pull { from, partition, ticket, clock, epoch, after })
+                let chunk_bytes = self.chunk_bytes;
+                (other, Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes })
             }
             Stage::Apply(delta) => {
                 (self.puller, Request::Apply { partition: self.pull.as_ref()?.id, delta: Cow::Borrowed(delta) })

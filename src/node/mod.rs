@@ -39,7 +39,7 @@ const MARKER_PART: usize = 8;
 
 /// Kept free of entries for each partition, up to a sixteenth of the node: what nodes note while they find together, so
 /// that repair pushes nothing out.
-const RESERVE_BYTES: usize = 128;
+const RESERVE_BYTES: usize = 112;
 
 /// How many markers are looked at for a stable one before an unstable one is given up.
 const MARKERS_LOOKED_AT: usize = 64;
@@ -158,8 +158,8 @@ impl Node {
                 self.audited(*with, *next, older, *again);
                 Reply::Done
             }
-            Request::Pull { from, partition, ticket, clock, epoch, after } => {
-                let mut delta = self.delta((*from, *epoch), *partition, clock, *after);
+            Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes } => {
+                let mut delta = self.delta((*from, *epoch), *partition, clock, *after, *chunk_bytes);
                 delta.ticket = *ticket;
                 Reply::Delta(delta)
             }

@@ -19,9 +19,6 @@ use crate::message::{Address, Begun, Delta, Known, Loss, Reply, Used};
 use crate::node_set::NodeSet;
 use crate::version::{Timestamp, Version};
 
-/// A delta ends after about so many bytes, and says where to go on: a node is held no longer than copying them takes.
-const CHUNK_BYTES: usize = 256 * 1024;
-
 /// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all. A thread that is
 /// stopped between writing and settling for the 4 ms of a time slice lets others settle a hundred writes of its partition.
 const GAPS_MAX: usize = 512;
@@ -238,6 +235,7 @@ impl Node {
         id: PartitionId,
         clock: &Clock,
         after: Option<u64>,
+        chunk_bytes: usize,
     ) -> Box<Delta> {
         let mut delta = Delta {
             to,
@@ -268,7 +266,7 @@ impl Node {
         let partition = &mut self.held[place].1;
         unnoted.into_iter().for_each(|dot| partition.clock.see(dot));
         for (hash, at) in missing {
-            if delta.items.message_bytes() > CHUNK_BYTES {
+            if delta.items.message_bytes() > chunk_bytes {
                 delta.next = Some(hash.0 - 1);
                 break;
             }

@@ -164,6 +164,13 @@ impl Oracle {
         self.issued[key].push((version, Some(dot)));
     }
 
+    /// A coordinator had this write already, under this dot: another than it was accepted under if a repair named it anew.
+    pub fn same(&mut self, key: KeyNumber, version: Version, dot: Dot) {
+        if !self.issued[key].contains(&(version, Some(dot))) {
+            self.issued[key].push((version, Some(dot)));
+        }
+    }
+
     /// The partition of a key.
     pub fn partition(&self, key: KeyNumber, partitions: u16) -> u16 {
         self.hashes[key].partition(partitions)

@@ -44,6 +44,8 @@ pub struct Trial {
     reads_permille: u64,
     removes_permille: u64,
     times: Times,
+    /// Bytes in one answer to a pull, when they are fewer than usual.
+    pub chunk_bytes: Option<usize>,
     /// What happens when.
     pub faults: Vec<(u64, Fault)>,
     /// These nodes stay broken to the end.
@@ -115,6 +117,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
     let ends_us = 4_000_000 + chance.below(8_000_000);
     let times = [Times::Rising, Times::Few, Times::Nearly, Times::Skewed][chance.below(4) as usize];
     let keys = 2 + chance.below(if roomy { 14 } else { 24 });
+    let mut chunks = Chance::new(seed ^ 0xC5A4);
     let mut trial = Trial {
         seed,
         config,
@@ -128,6 +131,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         reads_permille: 200 + chance.below(500),
         removes_permille: chance.below(400),
         times,
+        chunk_bytes: chunks.permille(500).then(|| chunks.below(4_000) as usize),
         faults: Vec::new(),
         broken: 0,
     };
@@ -215,6 +219,7 @@ pub fn run_with(trial: &Trial) -> Result<Counts, Violation> {
 
 fn play(trial: &Trial) -> Result<Counts, Violation> {
     let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
+    world.chunk_bytes = trial.chunk_bytes;
     for (at_us, fault) in &trial.faults {
         world.plan(*at_us, fault.clone());
     }

@@ -196,6 +196,8 @@ pub struct World<'w> {
     calls: Vec<Option<Box<Call<'w>>>>,
     oracle: Oracle,
     gossip_us: u64,
+    /// Bytes in one answer to a pull, when they are fewer than usual.
+    pub chunk_bytes: Option<usize>,
     rounds: [u64; NODES_MAX as usize],
     /// New calls, beats and faults are over.
     is_quiet: bool,
@@ -214,6 +216,7 @@ impl<'w> World<'w> {
             calls: Vec::new(),
             oracle: Oracle::default(),
             gossip_us,
+            chunk_bytes: None,
             rounds: [0; NODES_MAX as usize],
             is_quiet: false,
             moved: (0, 0),
@@ -482,6 +485,10 @@ impl<'w> World<'w> {
         self.rounds[usize::from(node)] += 1;
         if self.cluster.runtime().life(node).is_some() && self.cluster.view().live().contains(node) {
             for exchange in self.cluster.exchanges_of(node, round) {
+                let exchange = match self.chunk_bytes {
+                    Some(bytes) => exchange.in_chunks_of(bytes),
+                    None => exchange,
+                };
                 self.begin(node, Kind::Exchange(exchange));
             }
         }
@@ -596,6 +603,11 @@ impl<'w> World<'w> {
             }
             Carried::Request(request) => {
                 let reply = self.cluster.runtime().carry(to, request, Wait::ForTurn);
+                if let (Request::Write { write, .. }, Ok(Reply::Written(Written::Same { dot, .. }))) = (request, &reply)
+                {
+                    let key = self.oracle.number(write.key.bytes());
+                    self.oracle.same(key, write.version, *dot);
+                }
                 let is_write = matches!(request, Request::Write { .. } | Request::Update { .. });
                 if let (Request::Write { write, force }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
                     (request, &reply)
@@ -871,8 +883,9 @@ fn owned<'w>(request: Request<'_>) -> Request<'w> {
         Request::Compare { from, partitions, fingerprint, epoch } => {
             Request::Compare { from, partitions: Cow::Owned(partitions.into_owned()), fingerprint, epoch }
         }
-        Request::Pull { from, partition, ticket, clock, epoch, after } => {
-            Request::Pull { from, partition, ticket, clock: Cow::Owned(clock.into_owned()), epoch, after }
+        Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes } => {
+            let clock = Cow::Owned(clock.into_owned());
+            Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes }
         }
         Request::Fix { items } => Request::Fix { items: Cow::Owned(items.into_owned()) },
         Request::Begin { partition } => Request::Begin { partition },
