@@ -178,11 +178,14 @@ impl Clock {
         for &(incarnation, counter) in &other.upto {
             self.see_upto(incarnation, counter);
         }
-        for &run in other.beyond() {
-            if self.position(run.incarnation).is_some() {
-                self.see_run(run);
-            }
+        if !other.beyond().is_empty() {
+            self.see_runs(other.beyond().iter().copied());
         }
+    }
+
+    /// Marks many dots as seen, at the cost of sorting them.
+    pub fn see_all(&mut self, dots: impl Iterator<Item = Dot>) {
+        self.see_runs(dots.map(|dot| Run { incarnation: dot.incarnation, from: dot.counter, to: dot.counter }));
     }
 
     /// True when every dot of `other` was seen.
@@ -307,6 +310,30 @@ impl Clock {
         rest.beyond.insert(place, run);
         if let Some(at) = self.position(run.incarnation) {
             self.drain(at);
+        }
+    }
+
+    /// Marks many runs as seen: all are sorted with what is known, and what touches is made one.
+    fn see_runs(&mut self, runs: impl Iterator<Item = Run>) {
+        let runs: Vec<Run> = runs.filter(|run| self.position(run.incarnation).is_some()).collect();
+        if runs.is_empty() {
+            return;
+        }
+        let rest = self.rest.get_or_insert_default();
+        rest.beyond.extend(runs);
+        rest.beyond.sort_unstable_by_key(|run| (run.incarnation, run.from));
+        rest.beyond.dedup_by(|run, before| {
+            let touches = run.incarnation == before.incarnation && run.from <= before.to + 1;
+            if touches {
+                before.to = before.to.max(run.to);
+            }
+            touches
+        });
+        for at in 0..self.upto.len() {
+            self.drain(at);
+        }
+        if let Some(rest) = &mut self.rest {
+            rest.beyond.shrink_to_fit();
         }
     }
 

@@ -11,6 +11,7 @@ use distributed_consistent_cache::runtime::embedded::Embedded;
 use distributed_consistent_cache::runtime::{Runtime, Unreached, Wait};
 use distributed_consistent_cache::version::{Timestamp, Version};
 
+const CHUNK_BYTES: usize = 256 * 1024;
 const SMALL: u64 = 16 * 1024;
 
 fn life(number: u64, node: u8) -> Address {
@@ -64,7 +65,7 @@ fn begin(node: &mut Node) -> Begun {
 
 fn ask(answerer: &mut Node, asker: Address, begun: &Begun, after: Option<u64>) -> Box<Delta> {
     let (ticket, clock, epoch) = (begun.ticket, Cow::Borrowed(&begun.clock), begun.epoch);
-    let pull = Request::Pull { from: asker, partition: 0, ticket, clock, epoch, after, chunk_bytes: 256 * 1024 };
+    let pull = Request::Pull { from: asker, partition: 0, ticket, clock, epoch, after, chunk_bytes: CHUNK_BYTES };
     match answerer.answer(&pull).expect("answered") {
         Reply::Delta(delta) => delta,
         other => panic!("{other:?}"),
@@ -281,6 +282,32 @@ fn a_lost_chunk_of_an_answer_loses_nothing() {
     }
     assert!(names.iter().all(|name| is_live_at(&mut small, name, 1)));
     assert_eq!(begin(&mut small).clock, begin(&mut large).clock);
+}
+
+#[test]
+fn what_came_before_the_lost_end_of_an_answer_is_known_to_whoever_compares_notes() {
+    let (asker, answerer, other) = (life(1, 0), life(2, 1), life(3, 2));
+    let mut large = node(answerer, 64 * SMALL, &[asker, other]);
+    for number in 0..300 {
+        write(&mut large, put(&format!("key {number}"), &[7; 2_000], 1));
+    }
+    let mut middle = node(asker, 64 * SMALL, &[answerer, other]);
+    let begun = begin(&mut middle);
+    let first = ask(&mut large, asker, &begun, None);
+    assert!(first.next.is_some() && apply(&mut middle, &first));
+    // The answerer is gone, and a node that has seen nothing compares notes with the one that has a part.
+    let mut last = node(other, 64 * SMALL, &[asker, answerer]);
+    let fingerprint = last.fingerprint(&[0]);
+    let from = last.address();
+    let compare = Request::Compare { from, partitions: Cow::Borrowed(&[0]), fingerprint, epoch: 0 };
+    let compared = middle.answer(&compare).expect("answered");
+    assert!(matches!(compared, Reply::Compared { prints: Some(_), .. }), "{compared:?}");
+    assert!(pull(&mut last, &mut middle));
+    assert!(first.items.iter().all(|item| is_live_at(
+        &mut last,
+        std::str::from_utf8(item.key.bytes()).expect("ascii"),
+        1
+    )));
 }
 
 #[test]

@@ -4,23 +4,45 @@
 //! A look over a pickle before it is read: the reader recurses once for each level and copies what is shared, so a few
 //! hundred bytes from elsewhere could end the process. Only plain data passes: no opcode that imports or calls anything.
 //!
-//! Promise: it takes memory and time in proportion to the pickle, and never recurses.
+//! Promise: it takes memory and time in proportion to the pickle, and never recurses; what passes is read in memory in
+//! proportion to the pickle, too.
 
 /// Levels of containers that are read. Python's own recursion limit is 1,000 levels of calls.
 const DEPTH_MAX: u32 = 128;
 
-/// Depth of a value that holds nothing.
-const FLAT: u32 = 0;
+/// Strings that are named once and used again are copied: into so many times the bytes of the pickle, and a little more.
+/// A table whose columns have names of 100 letters and values of one digit stays below.
+const COPIES_MAX: usize = 64;
+const COPIED_FREE: usize = 1 << 20;
+
+/// A value, as far as it matters here.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// Levels of containers in it; 0 for a value that holds nothing.
+    depth: u32,
+    /// Bytes of a string.
+    bytes: usize,
+}
+
+impl Seen {
+    /// A number, or something as small.
+    const SMALL: Self = Self { depth: 0, bytes: 0 };
+
+    const fn container(depth: u32) -> Self {
+        Self { depth, bytes: 0 }
+    }
+}
 
 /// Fails with a reason unless the pickle is plain data of bounded depth.
 pub(super) fn check(pickle: &[u8]) -> Result<(), &'static str> {
-    let mut scan = Scan { rest: pickle, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    let copied_max = pickle.len().saturating_mul(COPIES_MAX).saturating_add(COPIED_FREE);
+    let mut scan = Scan { rest: pickle, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), copied: 0, copied_max };
     while let Some(opcode) = scan.byte() {
         if opcode == b'.' {
             return if scan.stack.len() == 1 { Ok(()) } else { Err(BROKEN) };
         }
         scan.step(opcode).ok_or(BROKEN)??;
-        if scan.stack.last().is_some_and(|&depth| depth > DEPTH_MAX) {
+        if scan.stack.last().is_some_and(|seen| seen.depth > DEPTH_MAX) {
             return Err("it is nested too deep");
         }
     }
@@ -30,20 +52,24 @@ pub(super) fn check(pickle: &[u8]) -> Result<(), &'static str> {
 const BROKEN: &str = "it is no complete pickle";
 const NOT_PLAIN: &str = "it is not plain data";
 const SHARED: &str = "a container in it is shared";
+const GROWS: &str = "it would take many times its bytes when it is read";
 
 struct Scan<'a> {
     rest: &'a [u8],
-    /// The depth of each value on the pickle's stack.
-    stack: Vec<u32>,
+    /// What is on the pickle's stack.
+    stack: Vec<Seen>,
     marks: Vec<usize>,
-    memo: Vec<u32>,
+    memo: Vec<Seen>,
+    /// Bytes of strings that were used again.
+    copied: usize,
+    copied_max: usize,
 }
 
 impl Scan<'_> {
     /// One opcode; `None` when the pickle ends within it or takes what is not there.
     fn step(&mut self, opcode: u8) -> Option<Result<(), &'static str>> {
         match opcode {
-            b'N' | 0x88 | 0x89 => self.stack.push(FLAT),
+            b'N' | 0x88 | 0x89 => self.stack.push(Seen::SMALL),
             b'K' => self.skip_and_push(1)?,
             b'M' => self.skip_and_push(2)?,
             b'J' => self.skip_and_push(4)?,
@@ -51,22 +77,21 @@ impl Scan<'_> {
             b'C' | b'U' | 0x8c | 0x8a => self.string(1)?,
             b'B' | b'T' | b'X' | 0x8b => self.string(4)?,
             0x8d | 0x8e | 0x96 => self.string(8)?,
-            b']' | b'}' | b')' | 0x8f => self.stack.push(1),
+            b']' | b'}' | b')' | 0x8f => self.stack.push(Seen::container(1)),
             b'(' => self.marks.push(self.stack.len()),
             b't' | b'l' | b'd' | 0x91 => {
                 let depth = self.pop_to_mark()?;
-                self.stack.push(depth + 1);
+                self.stack.push(Seen::container(depth + 1));
             }
             b'a' => self.put_in(1)?,
             b's' => self.put_in(2)?,
             b'e' | b'u' | 0x90 => {
                 let depth = self.pop_to_mark()?;
-                let container = self.stack.last_mut()?;
-                *container = (*container).max(depth + 1);
+                self.deepen(depth + 1)?;
             }
             0x85..=0x87 => {
                 let depth = self.pop(usize::from(opcode - 0x84))?;
-                self.stack.push(depth + 1);
+                self.stack.push(Seen::container(depth + 1));
             }
             0x94 => self.memo.push(*self.stack.last()?),
             b'q' => return self.memoize(1),
@@ -99,7 +124,7 @@ impl Scan<'_> {
 
     fn skip_and_push(&mut self, bytes: usize) -> Option<()> {
         self.take(bytes)?;
-        self.stack.push(FLAT);
+        self.stack.push(Seen { depth: 0, bytes });
         Some(())
     }
 
@@ -112,18 +137,23 @@ impl Scan<'_> {
     /// The greatest depth of the last so many values.
     fn pop(&mut self, count: usize) -> Option<u32> {
         let start = self.stack.len().checked_sub(count)?;
-        self.stack.drain(start..).max()
+        self.stack.drain(start..).map(|seen| seen.depth).max()
     }
 
     fn pop_to_mark(&mut self) -> Option<u32> {
         let start = self.marks.pop().filter(|&start| start <= self.stack.len())?;
-        Some(self.stack.drain(start..).max().unwrap_or(FLAT))
+        Some(self.stack.drain(start..).map(|seen| seen.depth).max().unwrap_or_default())
     }
 
     fn put_in(&mut self, count: usize) -> Option<()> {
         let depth = self.pop(count)?;
+        self.deepen(depth + 1)
+    }
+
+    /// Something so deep was put into the container on top.
+    fn deepen(&mut self, depth: u32) -> Option<()> {
         let container = self.stack.last_mut()?;
-        *container = (*container).max(depth + 1);
+        container.depth = container.depth.max(depth);
         Some(())
     }
 
@@ -133,20 +163,24 @@ impl Scan<'_> {
         if at > self.memo.len() {
             return Some(Err(NOT_PLAIN));
         }
-        let depth = *self.stack.last()?;
+        let seen = *self.stack.last()?;
         self.memo.truncate(at);
-        self.memo.push(depth);
+        self.memo.push(seen);
         Some(Ok(()))
     }
 
     /// A value that was met before: a string is copied, a container would be copied with all it holds.
     fn recall(&mut self, bytes: usize) -> Option<Result<(), &'static str>> {
         let at = self.number(bytes)?;
-        let depth = *self.memo.get(at)?;
-        if depth > FLAT {
+        let seen = *self.memo.get(at)?;
+        if seen.depth > 0 {
             return Some(Err(SHARED));
         }
-        self.stack.push(depth);
+        self.copied = self.copied.saturating_add(seen.bytes);
+        if self.copied > self.copied_max {
+            return Some(Err(GROWS));
+        }
+        self.stack.push(seen);
         Some(Ok(()))
     }
 }
@@ -165,6 +199,17 @@ mod tests {
             b"\x80\x05\x8c\x01a\x94h\x00\x86\x94.",
         ];
         plain.iter().for_each(|pickle| assert_eq!(check(pickle), Ok(()), "{pickle:?}"));
+    }
+
+    #[test]
+    fn a_string_used_again_is_not_copied_without_limit() {
+        let uses = |bytes: usize, times: usize| -> Vec<u8> {
+            let name = [&b"\x80\x05]\x94(X"[..], &(bytes as u32).to_le_bytes(), &b"a".repeat(bytes), b"\x94"];
+            [&name.concat()[..], &b"h\x01".repeat(times), b"e."].concat()
+        };
+        assert_eq!(check(&uses(100, 10_000)), Ok(()));
+        assert_eq!(check(&uses(10_000, 150)), Ok(()));
+        assert_eq!(check(&uses(10_000, 20_000)), Err(GROWS));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Cache {
     }
 
     /// Reads a typed value from a pickle that Rust or Python wrote. No code runs: only plain data is accepted, nested no
-    /// deeper than 128 and without shared containers.
+    /// deeper than 128, without shared containers, and without strings that would be copied into many times its bytes.
     ///
     /// # Errors
     /// [`Error::Serialization`] when it is something else, and those of [`Cache::get`].

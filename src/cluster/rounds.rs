@@ -173,11 +173,15 @@ impl<R: Runtime> Cluster<R> {
             return Ok(false);
         }
         let mut held = None;
-        self.runtime.look(holder, &mut |node| held = node.clock(id).map(|(clock, _)| clock.clone()))?;
+        self.runtime.look(holder, &mut |node| {
+            node.note_held(id);
+            held = node.clock(id).map(|(clock, _)| clock.clone());
+        })?;
         let Some(held) = held else { return Ok(true) };
         for &owner in view.owners(id) {
             let mut covers = false;
             self.runtime.look(view.address(owner), &mut |node| {
+                node.note_held(id);
                 covers = node.clock(id).is_some_and(|(clock, synced)| synced && clock.covers(&held));
             })?;
             if !covers || view.is_cut(owner, holder.node) {
@@ -196,6 +200,7 @@ impl<R: Runtime> Cluster<R> {
         let seen = |owner: NodeId, id: PartitionId| {
             let mut seen = None;
             let looked = self.runtime.look(view.address(owner), &mut |node| {
+                node.note_held(id);
                 seen = node.clock(id).filter(|&(_, synced)| synced).map(|(clock, _)| clock.fingerprint());
             });
             looked.ok().and(seen)

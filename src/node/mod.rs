@@ -136,7 +136,8 @@ impl Node {
                 Reply::Compared { prints, epoch: self.epoch }
             }
             Request::Look { partitions } => {
-                let (clocks, used) = (self.looked(partitions), self.used(partitions));
+                let clocks = self.look(partitions);
+                let used = self.used(partitions);
                 Reply::Looked { clocks, used, epoch: self.epoch }
             }
             Request::Touch { used } => {

@@ -28,6 +28,8 @@ pub(super) struct Partition {
     pub(super) synced: bool,
     /// Something was lost here since all last knew the same: a marker may be older than what it took the place of.
     doubted: bool,
+    /// Part of an answer to a pull was taken in: what is here may not be noted as seen.
+    pub(super) is_partial: bool,
     /// The change of the membership with which this node came to hold it.
     since: u64,
     /// What was read here lately, until others are told.
@@ -81,6 +83,7 @@ impl Partition {
             stable: Clock::new(),
             synced,
             doubted: false,
+            is_partial: false,
             since,
             used: Used::NONE,
             peers: NodeSet::new(),

@@ -55,8 +55,10 @@ impl Node {
     fn receive_update(&mut self, place: usize, from: Address, item: Item<'_>) -> Received {
         if self.held[place].1.clock.has(item.dot) {
             // A repair that was quicker, and found no room, has left a marker: the user's write itself may evict for its value.
+            // A marker that all have seen may be from a time of doubt that is over.
             let partition = &self.held[place].1;
             let is_marked = !partition.is_doubted()
+                && !partition.is_stable(item.dot)
                 && self.memory.find(&self.held[place].1.table, item.key).is_some_and(|at| {
                     self.memory.state(at) == State::Evicted && partition.lengthen(self.memory.dot(at)) == item.dot
                 });
@@ -120,9 +122,10 @@ impl Node {
     }
 
     /// A peer has seen all of this clock of a partition. What it had seen before it knew of a change that is known here says
-    /// nothing: it may have heard from a life since that is over here.
+    /// nothing: it may have heard from a life since that is over here. And while it knows of a change that is not known
+    /// here, there may be more peers than are known here.
     fn hear(&mut self, place: usize, (from, epoch): Heard, clock: &Clock) {
-        if self.is_peer(place, from) && epoch >= self.epoch {
+        if self.is_peer(place, from) && epoch == self.epoch {
             let lives = &self.lives;
             self.held[place].1.heard(from.node, clock, |life| is_over(lives, life));
             self.held[place].1.calm();
@@ -251,6 +254,7 @@ impl Node {
         };
         let Some(place) = self.place(id) else { return Box::new(delta) };
         self.hear(place, (to, epoch), clock);
+        self.note_held(id);
         let partition = &self.held[place].1;
         let mut missing: Vec<_> = partition
             .table
@@ -260,11 +264,6 @@ impl Node {
             .filter(|&(hash, _)| after.is_none_or(|after| hash.0 > after))
             .collect();
         missing.sort_unstable();
-        // What came in a part of an answer whose end never came is here and was not noted as seen.
-        let dots = missing.iter().map(|&(_, at)| partition.lengthen(self.memory.dot(at)));
-        let unnoted: Vec<Dot> = dots.filter(|&dot| !partition.clock.has(dot)).collect();
-        let partition = &mut self.held[place].1;
-        unnoted.into_iter().for_each(|dot| partition.clock.see(dot));
         for (hash, at) in missing {
             if delta.items.message_bytes() > chunk_bytes {
                 delta.next = Some(hash.0 - 1);
@@ -318,11 +317,28 @@ impl Node {
         }
         if delta.next.is_none() {
             self.conclude(place, delta);
+        } else {
+            self.held[place].1.is_partial = true;
         }
         self.account(place);
         self.forget_stable(usize::MAX);
         self.keep_bound();
         true
+    }
+
+    /// Notes as seen what is here. It was not when it came in a part of an answer whose end never came; and in the order in
+    /// which it came, each would be a gap.
+    pub fn note_held(&mut self, id: PartitionId) {
+        let Some(place) = self.place(id).filter(|&place| self.held[place].1.is_partial) else { return };
+        let partition = &mut self.held[place].1;
+        partition.is_partial = false;
+        let dots: Vec<Dot> = partition.table.iter().map(|&at| partition.lengthen(self.memory.dot(at))).collect();
+        let clock = &mut partition.clock;
+        let unnoted: Vec<Dot> = dots.into_iter().filter(|&dot| !clock.has(dot)).collect();
+        if !unnoted.is_empty() {
+            clock.see_all(unnoted.into_iter());
+            self.account(place);
+        }
     }
 
     /// The last chunk is in: what the answerer has seen, this node has seen.
@@ -392,7 +408,7 @@ impl Node {
         partitions: &[PartitionId],
         fingerprint: u128,
     ) -> Option<Vec<(u64, bool)>> {
-        let looked = self.looked(partitions);
+        let looked = self.look(partitions);
         if self.fingerprint(partitions) == fingerprint {
             self.heard_same(from, partitions);
             if looked.iter().all(|&(_, is_synced)| is_synced) {
@@ -440,8 +456,15 @@ impl Node {
         self.looked(partitions).into_iter().map(|(print, _)| print).collect()
     }
 
+    /// As it is before notes are compared: all that is here is noted as seen.
+    pub(super) fn look(&mut self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
+        partitions.iter().for_each(|&id| self.note_held(id));
+        self.keep_bound();
+        self.looked(partitions)
+    }
+
     /// For each partition a fingerprint of its clock, and whether this node is synced in it.
-    pub(super) fn looked(&self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
+    fn looked(&self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
         let look =
             |&id: &PartitionId| self.clock(id).map_or((0, false), |(clock, synced)| (clock.fingerprint(), synced));
         partitions.iter().map(look).collect()
@@ -524,6 +547,7 @@ impl Node {
 
     /// Forgets a partition whose clock is covered by all owners. What was seen since keeps it here.
     pub(super) fn release(&mut self, id: PartitionId, covered: &Clock) -> bool {
+        self.note_held(id);
         let Some(place) = self.place(id) else { return true };
         if !covered.covers(&self.held[place].1.clock) {
             return false;

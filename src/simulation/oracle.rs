@@ -82,6 +82,8 @@ pub struct Oracle {
     lives: Vec<Life>,
     acknowledged: Vec<Acknowledged>,
     now_us: u64,
+    /// Some node, now or in a life before, had no room for something.
+    something_fell_out: bool,
     violation: Option<Violation>,
 }
 
@@ -258,6 +260,8 @@ impl Oracle {
             self.fail("I10", || format!("repair evicted on node {}: {stats:?}", address.node));
         }
         life.evictions = evictions;
+        // What one node had no room for, another that pulls from it hears to be seen.
+        self.something_fell_out |= stats.evictions + stats.refused + stats.markers_lost > 0;
         let was_live = std::mem::take(&mut life.live);
         let was_marked = std::mem::take(&mut life.marked);
         life.marked.resize(self.keys.len(), None);
@@ -367,9 +371,9 @@ impl Oracle {
         &mut self,
         living: &[Incarnation],
         owners_of: impl Fn(&[u8]) -> Vec<(Address, Known)>,
-        everything_fits: bool,
         any_broken: bool,
     ) {
+        let everything_fits = !self.something_fell_out;
         for key in 0..self.keys.len() {
             let owners = owners_of(&self.keys[key]);
             let live: Vec<Option<Version>> = owners.iter().map(|(_, known)| live_of(*known)).collect();

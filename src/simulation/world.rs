@@ -783,6 +783,7 @@ impl<'w> World<'w> {
             let mut seen = None;
             // A node that is down has nothing to say.
             let _ = self.cluster.runtime().look(view.address(node), &mut |node| {
+                node.note_held(id);
                 seen = node.clock(id).map(|(clock, _)| clock.clone());
             });
             seen.unwrap_or_default()
@@ -822,7 +823,6 @@ impl<'w> World<'w> {
     fn conclude(&mut self, any_broken: bool) {
         let view = self.cluster.view();
         let mut living = Vec::new();
-        let mut everything_fits = true;
         for member in view.members().filter(|member| member.state == State::Live) {
             living.push(member.address.incarnation);
             let (oracle, counts) = (&mut self.oracle, &mut self.counts);
@@ -832,7 +832,6 @@ impl<'w> World<'w> {
                 let stats = node.stats();
                 counts.evictions += stats.evictions;
                 counts.markers_lost += stats.markers_lost;
-                everything_fits &= stats.evictions == 0 && stats.refused == 0 && stats.markers_lost == 0;
                 for partition in node.partitions() {
                     let Some((clock, synced)) = node.clock(partition) else { continue };
                     if !any_broken && (clock.gaps() > 0 || !synced) {
@@ -856,8 +855,7 @@ impl<'w> World<'w> {
             };
             owners.iter().map(known).collect()
         };
-        let everything_fits = everything_fits && self.counts.evictions == 0;
-        self.oracle.conclude(&living, owners_of, everything_fits, any_broken);
+        self.oracle.conclude(&living, owners_of, any_broken);
         self.counts.late_keys = (0..self.oracle.keys().len()).filter(|&key| self.oracle.is_late(key)).count() as u64;
         self.counts.node_us = self.network.now_us() * living.len() as u64;
     }
