@@ -68,9 +68,9 @@ struct Pull {
     id: PartitionId,
     begun: Begun,
     after: Option<u64>,
-    /// What the answerer had seen at the first chunk. What arrived there between two chunks may lie before the place where
-    /// the next one begins: only this is known to be complete at the last.
-    seen_at_first: Option<(Clock, Clock, u64)>,
+    /// What the answerer had seen at the first chunk, and whether it was synced. What arrived there between two chunks may
+    /// lie before the place where the next one begins: only this is known to be complete at the last.
+    seen_at_first: Option<(Clock, Clock, u64, bool)>,
 }
 
 impl Exchange {
@@ -212,8 +212,8 @@ impl Exchange {
         if self.puller == self.asker && delta.next.is_none() && delta.clock.covers(&pull.begun.clock) {
             self.back.retain(|&id| id != pull.id);
         }
-        let seen = (std::mem::take(&mut delta.clock), std::mem::take(&mut delta.stable), delta.epoch);
-        (delta.clock, delta.stable, delta.epoch) = pull.seen_at_first.get_or_insert(seen).clone();
+        let seen = (std::mem::take(&mut delta.clock), std::mem::take(&mut delta.stable), delta.epoch, delta.synced);
+        (delta.clock, delta.stable, delta.epoch, delta.synced) = pull.seen_at_first.get_or_insert(seen).clone();
         Stage::Apply(delta)
     }
 

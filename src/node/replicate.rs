@@ -510,6 +510,8 @@ impl Node {
         for peer in peers {
             self.meet(*peer);
         }
+        // With nobody else left there is nobody to say what lies in the gaps.
+        self.note_held(id);
         let lives = &self.lives;
         let partition = &mut self.held[place].1;
         partition.synced &= !doubt;
