@@ -378,7 +378,7 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
-    /// Not synced: ask another owner first.
+    /// Not synced, or something newer may have been lost here: ask another owner first.
     Unsynced,
     /// This node does not hold the partition (any more).
     NotHeld,

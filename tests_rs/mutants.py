@@ -419,6 +419,12 @@ MUTANTS: Final = (
     ),
     # ---- what was lost
     Mutant(
+        "forgetful-coordinator",
+        "Rule 1: who lost markers accepts writes that may be older than those.",
+        (Edit(NODE, "if (!partition.synced || may_be_old) && !force {", "if !partition.synced && !force {"),),
+        unseen=("it takes a marker lost from the first part of an answer whose end is late"),
+    ),
+    Mutant(
         "loss-not-remembered",
         "Rule 6: an unstable marker is dropped for want of room, and nothing remembers that.",
         (
@@ -648,8 +654,8 @@ MUTANTS: Final = (
         (
             Edit(
                 NODE,
-                "if !partition.synced && !force {",
-                "if !partition.synced && !force && write.key.bytes().is_empty() {",
+                "if (!partition.synced || may_be_old) && !force {",
+                "if may_be_old && !force {",
             ),
         ),
     ),

@@ -218,7 +218,9 @@ impl Node {
         let partition_id = self.partition_of(write.key);
         let place = usize::from(self.places[usize::from(partition_id)]);
         let Some((_, partition)) = self.held.get(place) else { return Ok(Written::NotHeld) };
-        if !partition.synced && !force {
+        // What was lost here may have been newer: somebody else may know.
+        let may_be_old = partition.floor().is_some_and(|floor| write.version.timestamp <= floor);
+        if (!partition.synced || may_be_old) && !force {
             return Ok(Written::Unsynced);
         }
         let at = self.memory.find(&partition.table, write.key);
