@@ -42,6 +42,7 @@ BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
 NODE: Final = "src/node/mod.rs"
 REPLICATE: Final = "src/node/replicate.rs"
 PARTITION: Final = "src/node/partition.rs"
+AUDIT: Final = "src/node/audit.rs"
 PUT: Final = "src/cluster/put.rs"
 GET: Final = "src/cluster/get.rs"
 EXCHANGE: Final = "src/cluster/exchange.rs"
@@ -419,6 +420,24 @@ MUTANTS: Final = (
     ),
     # ---- what was lost
     Mutant(
+        "fixed-on-a-vague-marker",
+        "Something newer than a marker counts as news although the marker may be older than what was forgotten.",
+        (Edit(REPLICATE, "&& (low || is_vague) {", "&& (low || (is_vague && low)) {"),),
+        unseen=("it takes an answer that is late by seconds, to a write that was superseded"),
+    ),
+    Mutant(
+        "audits-of-other-partitions-count",
+        "Rule 12: what was audited before two nodes came to share more counts as an audit of all they share.",
+        (
+            Edit(
+                AUDIT,
+                "if sweep.is_done && sweep.shared == shared && sweep.changes == changes {",
+                "if sweep.is_done && sweep.changes == changes {",
+            ),
+        ),
+        unseen=("it takes a late write below a marker that one owner has forgotten, and a change of owners"),
+    ),
+    Mutant(
         "forgetful-coordinator",
         "Rule 1: who lost markers accepts writes that may be older than those.",
         (Edit(NODE, "if (!partition.synced || may_be_old) && !force {", "if !partition.synced && !force {"),),
@@ -512,8 +531,8 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "if matches!(item.held, Held::Live(_)) && low {",
-                "if matches!(item.held, Held::Live(_)) && low && at == Some(u32::MAX) {",
+                "&& (low || is_vague) {",
+                "&& is_vague {",
             ),
         ),
     ),
