@@ -503,10 +503,11 @@ impl Node {
     }
 
     /// Every key of a partition with what is known of it, in no order.
-    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known)) {
+    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known, Dot)) {
         let Some(place) = self.place(partition) else { return };
-        for &at in &self.held[place].1.table {
-            each(self.memory.key(at), self.known(at));
+        let partition = &self.held[place].1;
+        for &at in &partition.table {
+            each(self.memory.key(at), self.known(at), partition.lengthen(self.memory.dot(at)));
         }
     }
 
