@@ -18,6 +18,7 @@ pub mod ring;
 pub mod runtime;
 pub mod simulation;
 pub mod stats;
+pub mod values;
 pub mod version;
 
 pub use api::Cache;

@@ -159,7 +159,7 @@ def test_a_dropped_cache_gives_its_memory_back(run_program: RunProgram) -> None:
                 return int(statm.read().split()[1]) * 4096 / 2**20
 
         def fill(how):
-            cache = Cache(3, 2, "64MiB", gossip_interval=0.01)
+            cache = Cache(3, 2, "64MiB", gossip_interval=0.01, compression=None)
             cache.put_many((f"large {number}", bytes(100_000)) for number in range(600))
             cache.put_many((f"small {number}", bytes(100)) for number in range(50_000))
             if how == "closed":

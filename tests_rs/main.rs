@@ -9,6 +9,7 @@ mod mistakes;
 mod names;
 mod node_memory;
 mod operations;
+mod packing;
 mod placement;
 mod recency;
 mod simulation;

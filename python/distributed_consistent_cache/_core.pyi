@@ -57,6 +57,7 @@ class Cache:
         write_quorum: _Quorum = "all",
         read_quorum: _Quorum = "one",
         gossip_interval: float | None = 0.1,
+        compression: str | None = "lz4",
     ) -> Self: ...
     def put(
         self, key: str, value: object, timestamp: int | None = None, *, write_quorum: _Quorum | None = None

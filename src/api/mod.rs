@@ -14,15 +14,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
-use crate::cluster::get::Answer;
 use crate::config::Config;
 use crate::entry::{Key, NodeId, Value};
 use crate::error::Error;
 use crate::hybrid_clock;
-use crate::message::{Lent, Write};
+use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::values;
 use crate::version::Timestamp;
 
 /// What a read gives: bytes and timestamp, nothing for a miss, or why it failed.
@@ -66,7 +66,9 @@ impl Cache {
     /// [`Error::KeyTooLarge`], [`Error::ValueTooLarge`], [`Error::NoLiveNode`], [`Error::Invalid`] for the timestamp and
     /// [`Error::Closed`]: nothing was written. [`Error::Quorum`]: fewer owners have it than asked for, and it spreads.
     pub fn put(&self, key: &str, value: &[u8], timestamp: u64) -> Result<bool, Error> {
-        let write = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
+        let mut buffer = Vec::new();
+        let value = values::pack(Value::new(value)?, self.cluster.config().packs(), &mut buffer);
+        let write = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, value);
         Ok(self.cluster.write(write, None, None)?.newest)
     }
 
@@ -74,16 +76,15 @@ impl Cache {
     /// recently used.
     ///
     /// # Errors
-    /// [`Error::KeyTooLarge`], [`Error::Quorum`] and [`Error::Closed`]. The cache stays as it was.
+    /// [`Error::KeyTooLarge`], [`Error::Quorum`], [`Error::Closed`], and [`Error::Serialization`] for a value that is corrupt.
+    /// The cache stays as it was.
     pub fn get(&self, key: &str) -> Found {
-        let mut bytes = Vec::new();
-        let answer = self.read(key, &mut |lent| {
-            bytes = match lent {
-                Lent::Now(value) => value.whole().into_owned(),
-                Lent::Share(share) => share.value().whole().into_owned(),
-            };
-        })?;
-        Ok(answer.found()?.map(|timestamp| (bytes, timestamp.get())))
+        let mut taken = None;
+        let take = &mut |read: Read, lent: Lent<'_>| taken = Some((lent.keep(), read.known.digest()));
+        let answer = self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, take);
+        let (Some(timestamp), Some((kept, digest))) = (answer.found()?, taken) else { return Ok(None) };
+        let bytes = values::unpack(kept.value(), digest).map_err(|corrupt| corrupt.of(key))?;
+        Ok(Some((bytes, timestamp.get())))
     }
 
     /// Removes a key if its timestamp is not newer than this one, and remembers it. True if it removed a value.
@@ -152,10 +153,6 @@ impl Cache {
     /// A timestamp from the cache's own clock: microseconds since 1970, never twice the same in this process.
     pub fn now() -> u64 {
         hybrid_clock::now().get()
-    }
-
-    fn read(&self, key: &str, take: &mut dyn FnMut(Lent<'_>)) -> Result<Answer, Error> {
-        Ok(self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, &mut |_, lent| take(lent)))
     }
 }
 

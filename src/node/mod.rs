@@ -205,10 +205,10 @@ impl Node {
         }
         self.stats.hits += u64::from(touch);
         let read = Read { known: Known::Live(version), synced };
-        let (payload, unframed) = (slot.payload(), slot.unframed());
-        match payload.share(unframed) {
+        let (payload, form) = (slot.payload(), slot.form());
+        match payload.share(form) {
             Some(share) => take(read, Lent::Share(share)),
-            None => take(read, Lent::Now(payload.value_as(unframed))),
+            None => take(read, Lent::Now(payload.value_as(form))),
         }
         read
     }

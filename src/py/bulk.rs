@@ -21,6 +21,7 @@ use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::values;
 use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
@@ -76,6 +77,15 @@ pub(super) fn put_many<'py>(
     }
 }
 
+/// Whether a write fits, if need be packed; bytes that it takes.
+fn check_fits(cluster: &Cluster<Embedded>, write: &Write<'_>) -> Result<u64, Error> {
+    cluster.check_fits(write).or_else(|error| {
+        let (Some(value), mut buffer) = (write.value, Vec::new()) else { return Err(error) };
+        let value = values::pack(value, cluster.config().packs(), &mut buffer);
+        cluster.check_fits(&Write { value: Some(value), ..*write })
+    })
+}
+
 /// Why a batch ended.
 enum Ending {
     /// It is full.
@@ -102,7 +112,7 @@ fn collect<'py>(
             None => return (batch, Ending::Last),
         };
         let item = item(&row, timestamp).and_then(|item| {
-            let fits = cluster.check_fits(&item.write()?).map_err(raise);
+            let fits = check_fits(cluster, &item.write()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -132,9 +142,9 @@ pub(super) fn get_many<'py>(
         let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
         let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
-        for (key, (answer, taken)) in batch.iter().zip(answers) {
+        for ((key, hashed), (answer, taken)) in batch.iter().zip(&hashed).zip(answers) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, hit(py, taken.into_object(py)?, timestamp)?)?;
+                found.set_item(key, hit(py, taken.into_object(py, *hashed)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -193,7 +203,14 @@ fn write_each(
 ) -> Vec<Result<Outcome, Error>> {
     let mut hashes: Vec<_> = writes.iter().map(|write| write.key.hash()).collect();
     hashes.sort_unstable();
-    let write = |write: &Write<'_>| cluster.write(*write, quorum, None);
+    let compression = cluster.config().packs();
+    let write = |write: &Write<'_>| match write.value.filter(|value| values::is_packable(*value, compression)) {
+        Some(value) => {
+            let mut buffer = Vec::new();
+            cluster.write(Write { value: Some(values::pack(value, compression, &mut buffer)), ..*write }, quorum, None)
+        }
+        None => cluster.write(*write, quorum, None),
+    };
     if hashes.windows(2).any(|pair| pair[0] == pair[1]) {
         return writes.iter().map(write).collect();
     }
@@ -210,7 +227,7 @@ fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<
 
 fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
     let mut taken = Taken::Nothing;
-    let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent));
+    let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent));
     (answer, taken)
 }
 

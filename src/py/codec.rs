@@ -13,10 +13,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
-use super::errors::serialization;
+use super::errors::{raise, serialization};
 use super::plain;
-use crate::entry::Value;
-use crate::message::{Lent, Share};
+use crate::entry::{Form, Key, Value};
+use crate::message::{Kept, Lent, Read};
+use crate::values::{Corrupt, Packed};
 use crate::version::Timestamp;
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
@@ -58,7 +59,7 @@ impl Encoded<'_> {
             Self::Long { bytes, framed: false } => Value::new(bytes),
             Self::Pickle(bytes) => Value::new(bytes.as_bytes()),
         };
-        value.map_err(super::errors::raise)
+        value.map_err(raise)
     }
 }
 
@@ -179,26 +180,18 @@ pub(super) enum Taken {
     Object(Py<PyAny>),
     /// The bytes of a pickle, as a Python object.
     Pickle(Py<PyBytes>),
-    /// Not yet a Python object.
-    Raw(Box<Raw>),
-}
-
-/// A value's bytes outside of Python.
-pub(super) enum Raw {
-    /// Bytes as stored, and whether the envelope was taken off.
-    Copy(Vec<u8>, bool),
-    /// A large value's memory.
-    Share(Share),
+    /// Not yet a Python object, and the digest of its version.
+    Kept(Box<(Kept, u64)>),
 }
 
 impl Taken {
     /// Takes what a node lends, while it lends it, with the GIL: makes only objects that the garbage collector does not
     /// track, so that no Python code can run meanwhile.
     #[inline]
-    pub(super) fn take(py: Python<'_>, lent: Lent<'_>) -> Self {
+    pub(super) fn take(py: Python<'_>, read: Read, lent: Lent<'_>) -> Self {
         let value = match lent {
-            Lent::Now(value) => value,
-            Lent::Share(_) => return Self::copy(lent),
+            Lent::Now(value) if value.form() != Form::Packed => value,
+            lent => return Self::keep(read, lent),
         };
         if let Some(object) = decode_plain(py, value.bytes()) {
             return Self::Object(object.unbind());
@@ -207,41 +200,56 @@ impl Taken {
         // next attempt, with no node held, will say so.
         match whole(py, value, Copying::Attached) {
             Ok(bytes) => Self::Pickle(bytes.unbind()),
-            Err(_) => Self::copy(Lent::Now(value)),
+            Err(_) => Self::keep(read, Lent::Now(value)),
         }
     }
 
     /// Takes what a node lends without the GIL.
-    pub(super) fn copy(lent: Lent<'_>) -> Self {
-        Self::Raw(Box::new(match lent {
-            Lent::Share(share) => Raw::Share(share),
-            Lent::Now(value) => Raw::Copy(value.bytes().to_vec(), value.is_unframed()),
-        }))
+    pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
+        Self::Kept(Box::new((lent.keep(), read.known.digest())))
     }
 
     /// The Python object, with no node held.
     ///
     /// # Errors
-    /// `SerializationError` from the error that pickle raised.
+    /// `SerializationError` from the error that pickle raised, or when the stored bytes are corrupt.
     #[inline]
-    pub(super) fn into_object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    pub(super) fn into_object<'py>(self, py: Python<'py>, key: Key<'_>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Object(object) => Ok(object.into_bound(py)),
             Self::Pickle(bytes) => unpickle(bytes.bind(py)),
             Self::Nothing => Ok(py.None().into_bound(py)),
-            Self::Raw(raw) => match *raw {
-                Raw::Copy(bytes, unframed) => decode(py, Value::stored(&bytes, unframed)),
-                Raw::Share(share) => decode(py, share.value()),
-            },
+            Self::Kept(kept) => decode(py, key, kept.0.value(), kept.1),
         }
     }
 }
 
-fn decode<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
-    match decode_plain(py, value.bytes()) {
+fn decode<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyAny>> {
+    let pickled = if value.form() == Form::Packed {
+        unpack(py, key, value, digest)?
+    } else if let Some(object) = decode_plain(py, value.bytes()) {
+        return Ok(object);
+    } else {
+        whole(py, value, Copying::Detached)?
+    };
+    match decode_plain(py, pickled.as_bytes()) {
         Some(object) => Ok(object),
-        None => unpickle(&whole(py, value, Copying::Detached)?),
+        None => unpickle(&pickled),
     }
+}
+
+/// A packed value's pickle as Python bytes, without its frame.
+fn unpack<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyBytes>> {
+    let wrong = |corrupt: Corrupt| raise(corrupt.of(&String::from_utf8_lossy(key.bytes())));
+    let packed = Packed::open(value.bytes()).map_err(wrong)?;
+    let start = if packed.form() == Form::Unframed { PROTO_5.len() } else { 0 };
+    PyBytes::new_with(py, start + packed.len(), |bytes| {
+        let (proto, body) = bytes.split_at_mut(start);
+        proto.copy_from_slice(&PROTO_5[..start]);
+        let unpacked =
+            if packed.takes_long() { py.detach(|| packed.unpack(digest, body)) } else { packed.unpack(digest, body) };
+        unpacked.map_err(wrong)
+    })
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.

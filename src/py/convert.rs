@@ -12,7 +12,7 @@ use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyString};
 use super::codec::type_name;
 use super::errors::raise;
 use crate::cluster::Cluster;
-use crate::config::{NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
+use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
 use crate::entry::Key;
 use crate::error::Error;
 use crate::hybrid_clock;
@@ -151,6 +151,21 @@ pub(super) fn interval(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>>
     let interval = seconds.extract::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let wrong = || out_of_range("gossip_interval", seconds, "from 0.001 to 3600 seconds, or None");
     interval.map(Some).ok_or_else(wrong)
+}
+
+/// How values are made smaller: a name, or `None`.
+pub(super) fn compression(name: &Bound<'_, PyAny>) -> PyResult<Compression> {
+    if name.is_none() {
+        return Ok(Compression::None);
+    }
+    let Ok(text) = name.cast::<PyString>() else {
+        return Err(wrong_type("compression", "a str or None", name));
+    };
+    match text.to_str()? {
+        "lz4" => Ok(Compression::Lz4),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(out_of_range("compression", name, "\"lz4\", \"zstd\" or None")),
+    }
 }
 
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.
