@@ -266,11 +266,13 @@ MUTANTS: Final = (
             Edit(REPLICATE, "newer: self.known_items(item.key) }", "newer: None }"),
             Edit(REPLICATE, "                if is_forgotten {", "                if is_forgotten && at == u32::MAX {"),
         ),
+        unseen=("audits find what it leaves different, most of the time before anybody looks"),
     ),
     Mutant(
         "late-update-to-a-new-owner",
         "Rule 9: a write is taken that was accepted before this node came to hold the partition.",
         (Edit(REPLICATE, "if epoch < self.held[place].1.since() {", "if epoch < self.held[place].1.since().min(0) {"),),
+        unseen=("it takes an update that is late by more than two changes of owners"),
     ),
     Mutant(
         "name-given-twice",
@@ -535,6 +537,7 @@ MUTANTS: Final = (
                 "&& is_vague {",
             ),
         ),
+        unseen=("where markers were lost, a fix meets a marker that is in doubt, and comes as one for that"),
     ),
     Mutant(
         "sender-always-knows",
