@@ -17,6 +17,7 @@ mod process;
 mod report;
 mod scenario;
 mod simulate;
+mod snapshot;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,8 @@ mod _core {
     use super::cache::{Cache, KeyIterator, NodeHandle};
     #[pymodule_export]
     use super::report::{Gauges, NodeStatus, SyncReport};
+    #[pymodule_export]
+    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
     #[pymodule_export]
     use super::scenario::{ScenarioReport, run_scenario};
     #[pymodule_export]
