@@ -12,4 +12,5 @@ mod operations;
 mod placement;
 mod recency;
 mod simulation;
+mod snapshot;
 mod typed_values;

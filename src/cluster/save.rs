@@ -126,8 +126,7 @@ impl<R: Runtime> Saving<'_, R> {
         let go_on = |(node, walk): &mut (NodeId, Walk)| {
             for _ in 0..WALK_LOOKS {
                 // A node that went down this moment is walked no further.
-                let looked =
-                    cluster.runtime.look(view.address(*node), &mut |node| node.walk_by_use(walk, WALK_STEPS));
+                let looked = cluster.runtime.look(view.address(*node), &mut |node| node.walk_by_use(walk, WALK_STEPS));
                 if walk.is_over() || looked.is_err() {
                     return true;
                 }
@@ -145,8 +144,7 @@ impl<R: Runtime> Saving<'_, R> {
         // As many at a time as there are cores to look at them, and a few.
         let to = from.saturating_add(8).min(partitions);
         let of_partition = |id| self.cluster.survey(id, &self.walks);
-        let found: Vec<Row> =
-            workers::divide(|| (from..to).into_par_iter().flat_map_iter(of_partition).collect());
+        let found: Vec<Row> = workers::divide(|| (from..to).into_par_iter().flat_map_iter(of_partition).collect());
         self.rows.extend(found);
         self.stage = Stage::Survey(to);
         if to == partitions {

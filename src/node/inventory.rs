@@ -14,6 +14,9 @@ use crate::entry::PartitionId;
 use crate::hash::KeyHash;
 use crate::message::{Known, Lent};
 
+/// Keys that are fetched from memory at a time.
+const AT_A_TIME: usize = 16;
+
 /// A walk over a node's entries and removed keys, from those that were used least recently on.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -125,11 +128,23 @@ impl Node {
     /// Every entry and every removed key of a partition, in no order.
     pub fn survey(&self, partition: PartitionId, walk: &Walk, mut each: impl FnMut(Surveyed)) {
         let Some(place) = self.place(partition) else { return };
-        for &at in &self.held[place].1.table {
-            let state = self.memory.state(at);
-            if state != State::Evicted {
-                let (hash, stand) = (KeyHash::of(self.memory.key(at)), walk.stand(at, state == State::Live));
-                each(Surveyed { hash, stand, value_bytes: self.memory.slot(at).payload().value().len() });
+        let mut slots = self.held[place].1.table.iter().copied().filter(|&at| self.memory.state(at) != State::Evicted);
+        loop {
+            // Keys lie all over the memory: they are fetched some at a time, and not each waited for.
+            let mut some = [(0, 0_u8); AT_A_TIME];
+            let mut count = 0;
+            for (place, at) in some.iter_mut().zip(slots.by_ref()) {
+                *place = (at, self.memory.key(at).first().copied().unwrap_or_default());
+                count += 1;
+            }
+            for &(at, first) in &some[..count] {
+                std::hint::black_box(first);
+                let (key, is_live) = (self.memory.key(at), self.memory.state(at) == State::Live);
+                let value_bytes = self.memory.slot(at).payload().value().len();
+                each(Surveyed { hash: KeyHash::of(key), stand: walk.stand(at, is_live), value_bytes });
+            }
+            if count < AT_A_TIME {
+                return;
             }
         }
     }

@@ -32,11 +32,11 @@ mod _core {
     #[pymodule_export]
     use super::report::{Gauges, NodeStatus, SyncReport};
     #[pymodule_export]
-    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
-    #[pymodule_export]
     use super::scenario::{ScenarioReport, run_scenario};
     #[pymodule_export]
     use super::simulate::{SimulationReport, Violation, shrink, simulate};
+    #[pymodule_export]
+    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]

@@ -143,7 +143,9 @@ fn remove_abandoned(folder: &Path, prefix: &OsString) {
             let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|then| then.elapsed().ok());
             age.is_some_and(|age| age > ABANDONED_AFTER)
         };
-        if is_temporary && is_old() && OpenOptions::new().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        if is_temporary
+            && is_old()
+            && OpenOptions::new().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
         {
             let _ = fs::remove_file(entry.path());
         }

@@ -145,7 +145,8 @@ impl Header {
             .and_then(|config| config.gossip_interval((interval > 0).then(|| Duration::from_nanos(interval))));
         let config = config.and_then(|config| config.write_quorum(quorum([body[26], body[27]])?));
         let config = config.and_then(|config| config.read_quorum(quorum([body[28], body[29]])?));
-        let config = config.map_err(|_| Fault::format(PREFIX_BYTES as u64, "the configuration is out of its ranges"))?;
+        let config =
+            config.map_err(|_| Fault::format(PREFIX_BYTES as u64, "the configuration is out of its ranges"))?;
         Ok(Self { config, saved_at_us: word(body, 0) })
     }
 }
@@ -192,11 +193,7 @@ fn quorum([kind, count]: [u8; 2]) -> Result<Quorum, Error> {
         1 => Ok(Quorum::Majority),
         2 => Ok(Quorum::All),
         3 => Ok(Quorum::Count(count)),
-        _ => Err(Error::Invalid {
-            argument: "a quorum",
-            value: kind.to_string(),
-            expected: "from 0 to 3".to_owned(),
-        }),
+        _ => Err(Error::Invalid { argument: "a quorum", value: kind.to_string(), expected: "from 0 to 3".to_owned() }),
     }
 }
 

@@ -134,12 +134,7 @@ pub(super) fn read_footer(from: &mut impl Read, at: u64) -> Result<Totals, Fault
 }
 
 fn totals_of(body: &[u8]) -> Totals {
-    Totals {
-        blocks: word(body, 0),
-        entries: word(body, 8),
-        removes: word(body, 16),
-        record_bytes: word(body, 24),
-    }
+    Totals { blocks: word(body, 0), entries: word(body, 8), removes: word(body, 16), record_bytes: word(body, 24) }
 }
 
 fn fill(from: &mut impl Read, to: &mut [u8], at: u64) -> Result<(), Fault> {
