@@ -69,7 +69,7 @@ fn read(bytes: &[u8]) -> Result<(Header, Contents), Fault> {
     let mut reader = Reader::new(bytes, bytes.len() as u64)?;
     let mut contents = Contents::new();
     loop {
-        match reader.next()? {
+        match reader.go_on()? {
             Next::Block(packed) => {
                 let block = packed.unpack()?;
                 block.check()?;

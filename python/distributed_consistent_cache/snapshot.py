@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         of_action.add_argument("path", metavar="PATH", help="a file that Cache.save wrote")
         of_action.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.epilog = (
-        "Nothing is restored, and no value is unpickled. Exit code: 0 if the file is a snapshot (and whole, for verify), "
-        "1 if it is not or cannot be read, 2 for wrong usage, 130 if interrupted."
+        "Nothing is restored, and no value is unpickled. Exit code: 0 if the file is a snapshot (and whole, for "
+        "verify), 1 if it is not or cannot be read, 2 for wrong usage, 130 if interrupted."
     )
 
 

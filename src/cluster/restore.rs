@@ -97,7 +97,7 @@ pub fn info(path: impl AsRef<Path>) -> Result<Info, Error> {
 fn read_some(reader: &mut Reader<BufReader<File>>) -> Result<(Vec<Packed>, Option<Totals>), Fault> {
     let (mut packed, mut bytes) = (Vec::new(), 0);
     while packed.len() < BLOCKS_A_STEP && bytes < (BLOCKS_A_STEP * BLOCK_BYTES) as u64 {
-        match reader.next()? {
+        match reader.go_on()? {
             Next::Block(block) => {
                 bytes += block.unpacked_bytes();
                 packed.push(block);

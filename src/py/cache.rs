@@ -348,10 +348,6 @@ impl Cache {
     /// nodes than the saved replicas, or fewer replicas than a saved quorum, these become as many as there are.
     ///
     /// Returns the cache; its `restored` says what was applied. Raises as Cache and `restore` do.
-    ///
-    /// >>> Cache.load("nowhere")
-    /// Traceback (most recent call last):
-    /// FileNotFoundError: [Errno 2] No such file or directory: 'nowhere'
     #[classmethod]
     #[pyo3(signature = (path, **overrides))]
     fn load<'py>(

@@ -112,7 +112,7 @@ pub(super) fn raise(error: Error) -> PyErr {
         cause = inner;
     }
     let kind = match cause {
-        Error::File { path, os_error, why } => return os_error_of(path, *os_error, why, &message),
+        Error::File { path, os_error, why } => return os_error_of(path, *os_error, why, &error),
         Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
         Error::ValueTooLarge { .. } => &VALUE_TOO_LARGE,
@@ -129,20 +129,24 @@ pub(super) fn raise(error: Error) -> PyErr {
 }
 
 /// What the operating system says of a file, as the class that Python has for it; a note says what became of the cache.
-fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, message: &str) -> PyErr {
+fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> PyErr {
     Python::attach(|py| {
         let path = path.as_os_str();
-        let error = match os_error {
+        let note = match error {
+            Error::BrokenOff { .. } => error.to_string(),
+            _ => "nothing was changed".to_owned(),
+        };
+        let raised = match os_error {
             Some(number) => {
                 let said = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
                 let said = said.and_then(|said| said.extract::<String>()).unwrap_or_else(|_| why.to_owned());
                 PyOSError::new_err((number, said, path.to_owned()))
             }
-            None => PyOSError::new_err(message.to_owned()),
+            None => PyOSError::new_err(error.to_string()),
         };
         // Without its note the error is still the error.
-        let _ = error.value(py).call_method1("add_note", (message,));
-        error
+        let _ = raised.value(py).call_method1("add_note", (note,));
+        raised
     })
 }
 

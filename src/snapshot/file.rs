@@ -52,7 +52,7 @@ impl NewFile {
             Err(error) => return Err(error),
         };
         let Some(name) = path.file_name() else {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
+            return Err(io::Error::from_raw_os_error(NO_SUCH_FILE));
         };
         let folder = folder_of(&path);
         remove_abandoned(folder, &prefix_of(name));
@@ -100,6 +100,9 @@ impl Drop for NewFile {
 
 /// `EISDIR`, and what Windows says of a folder.
 const IS_A_DIRECTORY: i32 = if cfg!(windows) { 5 } else { 21 };
+
+/// `ENOENT`, which Windows numbers alike.
+const NO_SUCH_FILE: i32 = 2;
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

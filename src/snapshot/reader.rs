@@ -44,7 +44,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`Fault`].
-    pub fn next(&mut self) -> Result<Next, Fault> {
+    pub fn go_on(&mut self) -> Result<Next, Fault> {
         let at = self.at;
         let mut head = [0; HEAD_BYTES];
         self.take(&mut head)?;
