@@ -259,6 +259,14 @@ def test_a_path_need_not_be_utf_8(tmp_path: Path) -> None:
     assert len(Cache.load(os.fsdecode(path))) == 3
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f980"])
+def test_a_name_may_be_as_long_as_a_name_can_be(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    filled(3).save(path)
+    assert len(Cache.load(path)) == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     filled(3).save("name only")

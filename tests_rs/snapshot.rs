@@ -3,11 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
+use distributed_consistent_cache::NodeId;
+use distributed_consistent_cache::clock::Incarnation;
+use distributed_consistent_cache::cluster::Cluster;
 use distributed_consistent_cache::cluster::restore::{self, Verifying};
 use distributed_consistent_cache::entry::{KEY_BYTES_MAX, Key, Value};
-use distributed_consistent_cache::message::Write;
+use distributed_consistent_cache::message::{Address, Read, Reply, Request, Write};
+use distributed_consistent_cache::node::{Node, Take};
+use distributed_consistent_cache::runtime::embedded::Embedded;
+use distributed_consistent_cache::runtime::{Runtime, Unreached, Unread, Wait};
 use distributed_consistent_cache::snapshot::block::Builder;
 use distributed_consistent_cache::snapshot::reader::{Next, Reader};
 use distributed_consistent_cache::snapshot::writer::Writer;
@@ -352,7 +359,6 @@ fn what_is_newer_in_the_cache_stays() {
 
 /// Keys of one node from the least to the most recently used.
 fn order(cache: &Cache, node: usize) -> Vec<Vec<u8>> {
-    use distributed_consistent_cache::runtime::Runtime;
     let mut keys = Vec::new();
     cache.runtime().look(cache.view().address(node as u8), &mut |node| keys = node.keys_by_use()).expect("it is live");
     keys.reverse();
@@ -825,4 +831,71 @@ fn the_clock_goes_on_from_that_of_the_saved_cache() {
     fs::write(folder.file(), bytes).expect("written");
     saved.restore(folder.file()).expect("restored");
     assert!(Cache::now() > ahead);
+}
+
+#[test]
+fn a_digest_that_is_not_the_values_is_refused() {
+    let forged = Contents::from([(b"key".to_vec(), (Version::put(at(1), 7), Some(b"value".to_vec())))]);
+    assert!(matches!(read(&written(&forged, 1)), Err(Fault::Format { why, .. })
+        if why == "the digest of a value in this block is wrong"));
+}
+
+/// Nodes in this process; once, before one of them is looked at, something happens to the cluster.
+#[derive(Default)]
+struct Meddling {
+    nodes: Embedded,
+    cluster: OnceLock<Weak<Cluster<Meddling>>>,
+    /// In so many looks.
+    meddles_in: AtomicI64,
+}
+
+impl Runtime for Meddling {
+    fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached> {
+        self.nodes.carry(to, request, wait)
+    }
+
+    fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unread> {
+        self.nodes.read(to, key, touch, wait, take)
+    }
+
+    fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
+        if self.meddles_in.fetch_sub(1, Ordering::Relaxed) == 0 {
+            let cluster = self.cluster.get().and_then(Weak::upgrade).expect("it is saved");
+            // Everything this node has is on others from now on.
+            cluster.remove_node(2).expect("removed");
+        }
+        self.nodes.look(to, look)
+    }
+
+    fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
+        self.nodes.start(node, bytes_max, partitions)
+    }
+
+    fn stop(&self, node: NodeId) {
+        self.nodes.stop(node);
+    }
+}
+
+#[test]
+fn what_changes_hands_while_it_is_saved_is_not_missed() {
+    let folder = Folder::new();
+    for (step, look) in (0..14).flat_map(|step| (0..4).map(move |look| (step, look))) {
+        let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), Meddling::default()));
+        cluster.runtime().cluster.set(Arc::downgrade(&cluster)).expect("once");
+        cluster.runtime().meddles_in.store(-1, Ordering::Relaxed);
+        for number in 0..500 {
+            let (key, value) = (name(number), Value::new(b"value").expect("short"));
+            cluster.write(Write::put(Key::new(key.as_bytes()).expect("short"), at(1), value), None, None).expect("put");
+        }
+        let mut saving = cluster.begin_save(folder.file()).expect("begun");
+        for now in 0.. {
+            if now == step {
+                cluster.runtime().meddles_in.store(look, Ordering::Relaxed);
+            }
+            if let Some(report) = saving.step().expect("a step") {
+                assert_eq!(report.entries, 500, "node 2 left at look {look} of step {step}");
+                break;
+            }
+        }
+    }
 }

@@ -36,9 +36,9 @@ use crate::stats::SaveReport;
 use crate::version::{Kind, Version};
 
 /// A node is held for so many steps of a walk: a link each, some tens of microseconds.
-const WALK_STEPS: usize = 2048;
+const WALK_STEPS: usize = 1024;
 /// Looks of a walk at each node in one step of a save.
-const WALK_LOOKS: usize = 32;
+const WALK_LOOKS: usize = 64;
 /// A node is held for so many keys that are copied: some tens of microseconds.
 const KEYS_A_LOOK: usize = 256;
 /// Bytes that are gathered in one step, for all cores together: some milliseconds.

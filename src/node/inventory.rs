@@ -94,6 +94,10 @@ impl Stored<'_> {
 impl Node {
     /// Goes on with a walk, by so many slots at most.
     pub fn walk_by_use(&self, walk: &mut Walk, steps: usize) {
+        if walk.places.is_empty() {
+            let states = [State::Live, State::Removed, State::Evicted];
+            walk.places = vec![0; states.map(|state| self.memory.count(state)).iter().sum()];
+        }
         let mut left = steps;
         while left > 0 {
             let state = match walk.stage {

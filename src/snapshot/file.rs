@@ -9,7 +9,7 @@
 //! A process that is killed leaves its temporary file; a later one that writes to the same place removes it, when it is a
 //! minute old and nobody holds its lock.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -108,20 +108,18 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn prefix_of(name: &std::ffi::OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    prefix
+/// How the names of temporary files begin.
+fn prefix_of(name: &OsStr) -> String {
+    // A name may have 255 bytes, and a letter four of them.
+    let name: String = name.to_string_lossy().chars().take(48).collect();
+    format!(".{name}.")
 }
 
-fn create_temporary(folder: &Path, prefix: &OsString) -> io::Result<(PathBuf, File)> {
+fn create_temporary(folder: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     loop {
-        let mut name = prefix.clone();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        name.push(format!("{}-{number}.tmp", std::process::id()));
-        let temporary = folder.join(name);
+        let temporary = folder.join(format!("{prefix}{}-{number}.tmp", std::process::id()));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -136,12 +134,12 @@ fn create_temporary(folder: &Path, prefix: &OsString) -> io::Result<(PathBuf, Fi
 }
 
 /// Removes what processes that were killed left behind. What cannot be looked at stays: it is nobody's error.
-fn remove_abandoned(folder: &Path, prefix: &OsString) {
+fn remove_abandoned(folder: &Path, prefix: &str) {
     let Ok(found) = fs::read_dir(folder) else { return };
     for entry in found.flatten() {
         let name = entry.file_name();
         let bytes = name.as_encoded_bytes();
-        let is_temporary = bytes.starts_with(prefix.as_encoded_bytes()) && bytes.ends_with(b".tmp");
+        let is_temporary = bytes.starts_with(prefix.as_bytes()) && bytes.ends_with(b".tmp");
         let is_old = || {
             let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|then| then.elapsed().ok());
             age.is_some_and(|age| age > ABANDONED_AFTER)
