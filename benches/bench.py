@@ -6,7 +6,7 @@
 
 Single calls: the fastest of many short rounds counts, on both sides. Threads and latencies: the median of the rounds.
 Loops call bound methods directly and cycle over 1,000 keys that are equal to the stored ones but other objects; their
-own cost is part of both sides. The garbage collector is off. Nothing is written, except for a file on request.
+own cost is part of both sides. The garbage collector is off. Nothing is left behind, except for a file on request.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import platform
 import random
 import statistics
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def main() -> int:
         measure_room,
         measure_recovery,
         measure_silence,
+        measure_snapshot,
         measure_lives,
     ]
     try:
@@ -450,6 +452,25 @@ def measure_silence(_: Effort, results: Results) -> None:
     assert not any(report.items for report in rounds[20:])
     quiet = max(report.bytes for report in rounds[20:]) / NODES
     results.figures.append(Figure("idle: bytes a node and round", "<=", 64, quiet, "bytes"))
+
+
+def measure_snapshot(effort: Effort, results: Results) -> None:
+    """How long it takes to save 100,000 entries, to the disk, and to make a cache of them again."""
+    saves, loads = [], []
+    with Cache(NODES, REPLICAS, ROOMY) as cache, tempfile.TemporaryDirectory() as folder:
+        cache.put_many({f"key:{index:012d}": f"{index:0100d}".encode() for index in range(MIX_KEYS)})
+        path = Path(folder) / "cache.snapshot"
+        for _ in range(effort.latency_rounds):
+            started = perf_counter_ns()
+            cache.save(path)
+            saves.append((perf_counter_ns() - started) / 1e6)
+            started = perf_counter_ns()
+            again = Cache.load(path)
+            loads.append((perf_counter_ns() - started) / 1e6)
+            assert len(again) == MIX_KEYS
+            again.close()
+    results.figures.append(Figure("100,000 x 100 bytes are saved", "<=", 100, statistics.median(saves), "ms"))
+    results.figures.append(Figure("100,000 x 100 bytes are loaded", "<=", 150, statistics.median(loads), "ms"))
 
 
 def measure_lives(effort: Effort, results: Results) -> None:

@@ -49,6 +49,17 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// Its name; none when values are left as they are.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some("lz4"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
+
 /// What a cache is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

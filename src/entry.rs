@@ -133,6 +133,12 @@ impl<'a> Value<'a> {
         Value::checked(into, Form::Packed, self.digest())
     }
 
+    /// The same, of a value that was packed before and whose version has this digest.
+    #[inline]
+    pub fn packed_before(bytes: &'a [u8], digest: u64) -> Result<Self, Error> {
+        Self::checked(bytes, Form::Packed, digest)
+    }
+
     #[inline]
     fn checked(bytes: &'a [u8], form: Form, packed_digest: u64) -> Result<Self, Error> {
         if bytes.len() > VALUE_BYTES_MAX {

@@ -9,7 +9,7 @@
 
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
-use twox_hash::XxHash3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The two halves of the key under which keys are hashed. Public and fixed: it makes placement agree everywhere and is no secret.
 const KEY_SEED: (u64, u64) = (0x6469_7374_7269_6275, 0x7465_645f_6361_6368);
@@ -45,7 +45,7 @@ impl KeyHash {
 /// checked when it is unpacked: 64 bits of XXH3 (Collet, 2019), a few gigabytes a second.
 #[inline]
 pub fn digest(value: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(VALUE_SEED, value)
+    xxh3_64_with_seed(value, VALUE_SEED)
 }
 
 /// A point on the ring for anything that is placed by number instead of by key.

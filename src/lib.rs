@@ -17,6 +17,7 @@ mod py;
 pub mod ring;
 pub mod runtime;
 pub mod simulation;
+pub mod snapshot;
 pub mod stats;
 pub mod values;
 pub mod version;

@@ -36,6 +36,8 @@ CALLS: dict[str, Callable[[Cache], Any]] = {
     "node": lambda cache: cache.node(0),
     "gossip": lambda cache: cache.gossip(),
     "sync": lambda cache: cache.sync(),
+    "save": lambda cache: cache.save("/nowhere/file"),
+    "restore": lambda cache: cache.restore("/nowhere/file"),
     "with": lambda cache: cache.__enter__(),
 }
 

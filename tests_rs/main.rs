@@ -13,4 +13,5 @@ mod packing;
 mod placement;
 mod recency;
 mod simulation;
+mod snapshot;
 mod typed_values;

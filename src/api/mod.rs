@@ -7,6 +7,7 @@
 mod depth;
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
+use crate::cluster::restore;
 use crate::config::Config;
 use crate::entry::{Key, NodeId, Value};
 use crate::error::Error;
@@ -22,6 +24,7 @@ use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::stats::RestoreReport;
 use crate::values;
 use crate::version::Timestamp;
 
@@ -55,6 +58,34 @@ impl Cache {
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         Self { cluster }
+    }
+
+    /// A cache as it was saved by [`save`](Cluster::save): made with the same configuration, and filled. For another
+    /// configuration, make a cache with it and let it [`restore`](Cluster::restore).
+    ///
+    /// ```
+    /// # use distributed_consistent_cache::{Cache, Config};
+    /// # let folder = std::env::temp_dir().join(format!("snapshot-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// let path = folder.join("cache.snapshot");
+    /// let cache = Cache::new(Config::new(5, Some(3))?);
+    /// cache.put("user:1", b"Ada", 1)?;
+    /// cache.save(&path)?;
+    ///
+    /// let (again, report) = Cache::load(&path)?;
+    /// assert_eq!(again.get("user:1")?, Some((b"Ada".to_vec(), 1)));
+    /// assert_eq!((report.applied, report.superseded), (1, 0));
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Snapshot`].
+    pub fn load(path: impl AsRef<Path>) -> Result<(Self, RestoreReport), Error> {
+        let path = path.as_ref();
+        let cache = Self::new(restore::info(path)?.header.config);
+        let report = cache.restore(path)?;
+        Ok((cache, report))
     }
 
     /// Writes bytes under a key, unless something newer is known. `timestamp` is 0 to 2^63 - 1, higher is newer.

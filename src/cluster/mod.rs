@@ -19,8 +19,10 @@ mod gauges;
 pub mod get;
 mod membership;
 pub mod put;
+pub mod restore;
 mod rounds;
 pub mod routes;
+pub mod save;
 pub mod view;
 
 use std::ops::Deref;

@@ -15,6 +15,7 @@
 //! falling off the shelf is forgetting, not deleting.
 
 mod audit;
+pub mod inventory;
 mod memory;
 mod partition;
 mod payload;

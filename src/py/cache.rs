@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 
 use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
+use super::snapshot::{RestoreReport, SaveReport};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
@@ -45,6 +47,7 @@ pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
+    restored: Mutex<Option<RestoreReport>>,
     generation: u32,
 }
 
@@ -114,7 +117,7 @@ impl Cache {
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), miss, generation: process::generation() })
+        Ok(Self { cluster: Some(cluster), miss, restored: Mutex::new(None), generation: process::generation() })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -305,6 +308,64 @@ impl Cache {
     /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
+    }
+
+    /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
+    /// newest version, removed keys too, in the order of their use. The file is there as a whole or not at all, also when
+    /// the process is killed; other threads go on.
+    ///
+    /// path: a str, bytes or os.PathLike; a file there is replaced, and keeps its permissions. Only its owner may read a new
+    /// one. It holds pickles: load only files that you trust.
+    ///
+    /// Returns a SaveReport. Raises OSError (FileNotFoundError, PermissionError, ..), ClosedError, TypeError or ValueError
+    /// for a bad path: no file was written, and one that was there is as it was.
+    ///
+    /// >>> import os, tempfile
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "cache.snapshot")
+    /// >>> cache.save(path).entries
+    /// 1
+    /// >>> with Cache.load(path, nodes=7) as another:
+    /// ...     another.get("user:1")
+    /// ({'name': 'Ada'}, 1)
+    fn save(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<SaveReport> {
+        super::snapshot::save(py, self.cluster()?, path)
+    }
+
+    /// Writes everything in a snapshot into this cache, each entry and remove with the timestamp it had: what is newer here
+    /// stays. Like any other write it evicts what was used least recently when a node is full; what is restored counts as
+    /// used more recently than what was here.
+    ///
+    /// path: a str, bytes or os.PathLike, of a file that `save` wrote and that you trust: it holds pickles.
+    ///
+    /// Returns a RestoreReport. Raises SnapshotError for a file that is none, is damaged, cut short or of another format,
+    /// OSError, ClosedError, TypeError or ValueError: nothing was written. The whole file is verified before the first
+    /// entry is written; what ends it after that (Ctrl-C, close) says in its message or in a note how much was.
+    fn restore(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
+        let report = super::snapshot::restore(py, self.cluster()?, path)?;
+        *self.restored.lock() = Some(report.clone());
+        Ok(report)
+    }
+
+    /// What the last restore into this cache did, or None: also that of `Cache.load`.
+    #[getter]
+    fn restored(&self) -> Option<RestoreReport> {
+        self.restored.lock().clone()
+    }
+
+    /// A cache as it was saved: made with the arguments of the saved one, and restored.
+    ///
+    /// path: as for `restore`. overrides: arguments of Cache, by keyword, that take the place of the saved ones. With fewer
+    /// nodes than the saved replicas, or fewer replicas than a saved quorum, these become as many as there are.
+    ///
+    /// Returns the cache; its `restored` says what was applied. Raises as Cache and `restore` do.
+    #[classmethod]
+    #[pyo3(signature = (path, **overrides))]
+    fn load<'py>(
+        class: &Bound<'py, PyType>,
+        path: &Bound<'py, PyAny>,
+        overrides: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        super::snapshot::load(class, path, overrides)
     }
 
     /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise

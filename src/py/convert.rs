@@ -1,13 +1,15 @@
 //! Arguments as Python gives them, turned into what the core takes. What is wrong is said by name, with its value and what
 //! it must be, and nothing was done.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyString};
 
 use super::codec::type_name;
 use super::errors::raise;
@@ -52,6 +54,22 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
     number.ok_or_else(|| {
         PyOverflowError::new_err(format!("timestamp is {given}, but must be from 0 to 2**63-1; nothing was done"))
     })
+}
+
+/// A path: `str`, `bytes` or `os.PathLike`.
+pub(super) fn path(given: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    let os = given.py().import("os")?;
+    let is_path = given.is_instance_of::<PyString>() || given.is_instance_of::<PyBytes>();
+    if !is_path && !given.hasattr("__fspath__")? {
+        return Err(wrong_type("path", "str, bytes or os.PathLike", given));
+    }
+    // As the system's file names are decoded: any bytes come through.
+    let text = os.call_method1("fsdecode", (given,))?;
+    let path: PathBuf = text.extract::<OsString>()?.into();
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(out_of_range("path", given, "without null characters"));
+    }
+    Ok(path)
 }
 
 /// A size: bytes, or text such as `"1MiB"`.

@@ -17,6 +17,7 @@ mod process;
 mod report;
 mod scenario;
 mod simulate;
+mod snapshot;
 
 use pyo3::prelude::*;
 
@@ -34,6 +35,8 @@ mod _core {
     use super::scenario::{ScenarioReport, run_scenario};
     #[pymodule_export]
     use super::simulate::{SimulationReport, Violation, shrink, simulate};
+    #[pymodule_export]
+    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]
