@@ -429,7 +429,7 @@ def test_a_broken_file_is_a_clear_error_and_changes_nothing(what: str, path: Pat
 
 
 def test_other_threads_run_while_a_cache_is_saved_and_restored(path: Path) -> None:
-    cache = filled(50_000)
+    cache = filled(200_000, node_capacity="64MiB")
     steps = 0
     is_over = threading.Event()
 
