@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::entry::NODES_MAX;
 use crate::error::Error;
+use crate::lifetime::check_ttl;
 
 /// The least memory a node can have, in bytes: 16 KiB.
 pub const NODE_BYTES_MIN: u64 = 16 * 1024;
@@ -46,6 +47,7 @@ pub struct Config {
     write_quorum: Quorum,
     read_quorum: Quorum,
     gossip_interval: Option<Duration>,
+    default_ttl: Option<Duration>,
 }
 
 impl Config {
@@ -64,6 +66,7 @@ impl Config {
             write_quorum: Quorum::All,
             read_quorum: Quorum::One,
             gossip_interval: Some(Duration::from_millis(100)),
+            default_ttl: None,
         })
     }
 
@@ -109,6 +112,15 @@ impl Config {
         Ok(self)
     }
 
+    /// How long a value lives that is put without a time to live of its own, or `None` for ever; `None` unless told.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for 0 and above 100 years.
+    pub fn default_ttl(mut self, ttl: Option<Duration>) -> Result<Self, Error> {
+        self.default_ttl = ttl.map(|ttl| check_ttl("default_ttl", ttl)).transpose()?;
+        Ok(self)
+    }
+
     /// A quorum that these replicas can reach.
     ///
     /// # Errors
@@ -145,6 +157,12 @@ impl Config {
     #[inline]
     pub const fn reads(&self) -> Quorum {
         self.read_quorum
+    }
+
+    /// How long a value lives that is put without a time to live of its own; `None` for ever.
+    #[inline]
+    pub const fn ttl(&self) -> Option<Duration> {
+        self.default_ttl
     }
 
     /// The time between two rounds of gossip.

@@ -16,6 +16,7 @@
 //!   itself ---Audited--------> owner                        the same, for the one that asked
 //!   client ---Fix------------> owner                        another owner knows something newer than this write
 //!
+//!   itself ---Reclaim--------> node                         what time it is: what has ended gives back its space
 //!   cluster ---Meet----------> node                         which lives are over
 //!   cluster ---Hold, Release-> node                         you hold this partition with these peers; you no longer do
 //! ```
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
 use crate::hash::KeyHash;
+use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::node_set::NodeSet;
 use crate::version::{Timestamp, Version};
 
@@ -64,6 +66,20 @@ impl<'a> Write<'a> {
         Self { key, version: Version::remove(timestamp), value: None }
     }
 
+    /// The same put, with this lifetime.
+    #[inline]
+    #[must_use]
+    pub const fn living(self, lifetime: Lifetime) -> Self {
+        Self { version: self.version.living(lifetime), ..self }
+    }
+
+    /// Bytes of the value and of what is kept beside it.
+    #[inline]
+    pub fn value_bytes(&self) -> usize {
+        let lifetime = if self.version.lifetime.is_none() { 0 } else { LIFETIME_BYTES };
+        self.value.map_or(0, |value| value.bytes().len()) + lifetime
+    }
+
     /// What travels to the other owners once the write has its dot.
     #[inline]
     pub fn item(&self, dot: Dot) -> Item<'a> {
@@ -81,6 +97,8 @@ pub enum Request<'a> {
         write: Write<'a>,
         /// Accept it even if not synced.
         force: bool,
+        /// The time, in milliseconds since 1970; 0 while nothing in the cache ever ends.
+        now_ms: u64,
     },
     /// A write that a coordinator accepted.
     Update {
@@ -94,6 +112,8 @@ pub enum Request<'a> {
         used: Used,
         /// The last change of the membership that the coordinator knew of when it accepted the write, or had it still.
         epoch: u64,
+        /// The time, in milliseconds since 1970; 0 while nothing in the cache ever ends.
+        now_ms: u64,
     },
     /// Every owner has seen this dot of yours.
     Settle {
@@ -194,6 +214,12 @@ pub enum Request<'a> {
         /// The newer items.
         items: Cow<'a, Items>,
     },
+    /// It is so late: entries that have ended give back their space, some of them. Asked of a node by itself, as a round of
+    /// gossip begins.
+    Reclaim {
+        /// Milliseconds since 1970.
+        now_ms: u64,
+    },
     /// These are the present lives of nodes; of one that is down or gone, the least that a later one can be.
     Meet {
         /// A life for each node that ever was.
@@ -270,8 +296,8 @@ pub enum Reply {
     Applied(bool),
     /// To [`Request::Release`]: whether the partition was given up.
     Released(bool),
-    /// To [`Request::Settle`], [`Request::Touch`], [`Request::Agreed`], [`Request::Audited`], [`Request::Fix`], [`Request::Meet`] and
-    /// [`Request::Hold`].
+    /// To [`Request::Settle`], [`Request::Touch`], [`Request::Agreed`], [`Request::Audited`], [`Request::Fix`],
+    /// [`Request::Reclaim`], [`Request::Meet`] and [`Request::Hold`].
     Done,
 }
 
@@ -282,6 +308,16 @@ pub struct Read {
     pub known: Known,
     /// Whether the node has pulled what it may have missed: only then does it speak with authority.
     pub synced: bool,
+}
+
+impl Read {
+    /// What it comes to at a time, for which the clock is asked only if there is an end: an entry that has ended is no
+    /// value any more, but it is known all the same, and nothing older is an answer.
+    #[inline]
+    #[must_use]
+    pub fn at(self, now_ms: impl FnOnce() -> u64) -> Self {
+        Self { known: self.known.at(now_ms), ..self }
+    }
 }
 
 /// The newest that a node knows of a key.
@@ -303,6 +339,18 @@ impl Known {
             Self::Live(version) => (Some(version), true),
             Self::Marker(version) => (Some(version), false),
             Self::Nothing => (None, false),
+        }
+    }
+
+    /// What it comes to at a time: see [`Read::at`].
+    #[inline]
+    #[must_use]
+    pub fn at(self, now_ms: impl FnOnce() -> u64) -> Self {
+        match self {
+            Self::Live(version) if version.lifetime.ends() && version.lifetime.has_ended(now_ms()) => {
+                Self::Marker(version)
+            }
+            known => known,
         }
     }
 
@@ -378,6 +426,9 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
+    /// The same value is known, with a lifetime that was set later; nothing changed. What was written after it has to be
+    /// set after it, too.
+    Outlived(Lifetime),
     /// Not synced: ask another owner first.
     Unsynced,
     /// This node does not hold the partition (any more).
@@ -443,9 +494,11 @@ pub struct Slice {
 }
 
 impl Listing {
-    /// Bytes it takes in a message: 24 for each key.
+    /// Bytes it takes in a message: 24 for each key, and its lifetime if it has one.
     pub fn message_bytes(&self) -> usize {
-        self.slices.iter().map(|slice| 2 + slice.clock.message_bytes() + 24 * slice.held.len()).sum()
+        let lifetime = |(_, version): &&(u64, Version)| !version.lifetime.is_none();
+        let held = |slice: &Slice| 24 * slice.held.len() + LIFETIME_BYTES * slice.held.iter().filter(lifetime).count();
+        self.slices.iter().map(|slice| 2 + slice.clock.message_bytes() + held(slice)).sum()
     }
 }
 

@@ -1,10 +1,13 @@
 //! ```text
-//!   timestamp   >   kind (put < remove)   >   digest of the value
-//!   the user's      a remove wins a tie       a tie between two puts falls the same way everywhere
+//!   timestamp   >   kind (put < remove)   >   digest of the value              >   lifetime
+//!   the user's      a remove wins a tie       a tie between two puts falls         the same value again:
+//!                                             the same way everywhere              what is set later wins
 //! ```
 //! Promise: `Ord for Version` is the only rule of who wins, and it is total: two different writes of a key are never equal.
 
 use std::fmt;
+
+use crate::lifetime::Lifetime;
 
 /// The user's time of a write: 0 to 2^63 - 1, higher is newer. Its unit is the user's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,34 +55,53 @@ pub struct Version {
     pub kind: Kind,
     /// Between two puts of one time the larger digest wins; 0 for a remove.
     pub digest: u64,
+    /// Between two puts of one value at one time the lifetime that was set later wins; none for a remove.
+    pub lifetime: Lifetime,
 }
 
 impl Version {
-    /// The version of a put of a value with this digest.
+    /// The version of a put of a value with this digest, which lives on.
     #[inline]
     pub const fn put(timestamp: Timestamp, digest: u64) -> Self {
-        Self { timestamp, kind: Kind::Put, digest }
+        Self { timestamp, kind: Kind::Put, digest, lifetime: Lifetime::NONE }
     }
 
     /// The version of a remove.
     #[inline]
     pub const fn remove(timestamp: Timestamp) -> Self {
-        Self { timestamp, kind: Kind::Remove, digest: 0 }
+        Self { timestamp, kind: Kind::Remove, digest: 0, lifetime: Lifetime::NONE }
+    }
+
+    /// The same put, with this lifetime.
+    #[inline]
+    #[must_use]
+    pub const fn living(self, lifetime: Lifetime) -> Self {
+        Self { lifetime, ..self }
+    }
+
+    /// True when the two differ in nothing but their lifetimes.
+    #[inline]
+    pub fn is_same_value(self, other: Self) -> bool {
+        self.living(Lifetime::NONE) == other.living(Lifetime::NONE)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
-    fn newer_wins_then_remove_wins_then_the_larger_digest_wins() {
+    fn newer_wins_then_remove_wins_then_the_larger_digest_then_the_later_lifetime() {
         let at = |t| Timestamp::new(t).expect("small");
         let rising = [
             Version::put(at(1), 9),
             Version::remove(at(1)),
             Version::put(at(2), 3),
             Version::put(at(2), 4),
+            Version::put(at(2), 4).living(Lifetime::new(1, None)),
+            Version::put(at(2), 4).living(Lifetime::new(2, Some(Duration::from_secs(1)))),
+            Version::put(at(2), 5),
             Version::remove(at(2)),
         ];
         assert!(rising.is_sorted_by(|a, b| a < b));

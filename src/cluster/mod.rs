@@ -15,6 +15,7 @@
 
 mod background;
 pub mod exchange;
+mod expiry;
 mod gauges;
 pub mod get;
 mod membership;
@@ -42,7 +43,7 @@ use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
-use crate::version::Timestamp;
+use crate::version::{Timestamp, Version};
 use background::Background;
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
@@ -87,6 +88,11 @@ impl Writing<'_> {
     pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
         self.put.reply(from, reply)
     }
+
+    /// The version that it writes, as it is now.
+    pub const fn version(&self) -> Version {
+        self.put.version()
+    }
 }
 
 /// What a write wants next.
@@ -119,6 +125,8 @@ pub struct Cluster<R> {
     /// So many calls are pulling what nodes missed just now.
     pulling: AtomicU64,
     closed: AtomicBool,
+    /// Something was written that ends: from then on calls need to know the time.
+    has_ends: AtomicBool,
     background: Mutex<Option<Background>>,
 }
 
@@ -138,6 +146,7 @@ impl<R: Runtime> Cluster<R> {
             rounds: AtomicU64::new(0),
             pulling: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            has_ends: AtomicBool::new(false),
             background: Mutex::new(None),
         };
         cluster.introduce(None, &cluster.view());
@@ -186,7 +195,8 @@ impl<R: Runtime> Cluster<R> {
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
         self.check_fits(&write)?;
-        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
+        let now_ms = self.time_of(&write);
+        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes, now_ms);
         if let Some(node) = via {
             self.check_live(&self.view(), node)?;
             put = put.through(node);
@@ -200,7 +210,7 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
+        let bytes = entry_bytes(write.key.bytes().len(), write.value_bytes());
         let bytes_max = self.routes.entry_bytes_max();
         if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
     }
@@ -282,7 +292,9 @@ impl<R: Runtime> Cluster<R> {
         // Nearly always the first owner is synced and has the value, and nobody else need be asked.
         let first = match self.routes.owner(partition, 0) {
             Some(owner) => match self.runtime.read(owner, key, touch, wait, take) {
-                Ok(Read { known: Known::Live(version), synced: true }) if quorum == Quorum::One => {
+                Ok(Read { known: Known::Live(version), synced: true })
+                    if quorum == Quorum::One && !version.lifetime.ends() =>
+                {
                     return Answer::Hit(version.timestamp);
                 }
                 Err(Unread::Busy) => return Answer::Busy,
@@ -293,7 +305,7 @@ impl<R: Runtime> Cluster<R> {
         let mut get = Get::new(partition, quorum, epoch);
         if let Some(read) = first {
             get.went_on_to(1);
-            get.hear(read);
+            get.hear(read.at(|| self.runtime.now_ms()));
         }
         self.read_on(get, key, touch, wait, take)
     }
@@ -313,12 +325,12 @@ impl<R: Runtime> Cluster<R> {
     fn ask_owners(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Option<Answer> {
         while let Some(owner) = get.next(&self.routes) {
             let better = &mut |read: Read, lent: Lent<'_>| {
-                if get.improves(read) {
+                if get.improves(read.at(|| self.runtime.now_ms())) {
                     take(read, lent);
                 }
             };
             match self.runtime.read(owner, key, touch, wait, better) {
-                Ok(read) => get.hear(read),
+                Ok(read) => get.hear(read.at(|| self.runtime.now_ms())),
                 Err(Unread::Busy) => return Some(Answer::Busy),
                 Err(Unread::Down) => {}
             }
@@ -363,8 +375,10 @@ impl<R: Runtime> Cluster<R> {
         let view = self.view();
         self.check_live(&view, node)?;
         match self.runtime.read(view.address(node), key, false, Wait::ForTurn, take) {
-            Ok(Read { known: Known::Live(version), .. }) => Ok(Some(version.timestamp)),
-            Ok(_) => Ok(None),
+            Ok(read) => Ok(match read.known.at(|| self.runtime.now_ms()) {
+                Known::Live(version) => Some(version.timestamp),
+                Known::Marker(_) | Known::Nothing => None,
+            }),
             Err(_) => Err(Error::NodeDown { node }),
         }
     }
@@ -408,7 +422,8 @@ impl<R: Runtime> Cluster<R> {
     /// How many live keys there are.
     pub fn len(&self) -> usize {
         let view = self.view();
-        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count();
+        let now_ms = self.runtime.now_ms();
+        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live(now_ms)).count();
         workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).sum())
     }
 
@@ -418,7 +433,8 @@ impl<R: Runtime> Cluster<R> {
     }
 
     fn keys_of(&self, view: &View, id: PartitionId) -> impl Iterator<Item = Vec<u8>> + use<R> {
-        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live).map(|(_, key)| key)
+        let now_ms = self.runtime.now_ms();
+        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live(now_ms)).map(|(_, key)| key)
     }
 
     /// What the owners of a partition together know of its keys: the newest of each, by the hash of the key.
@@ -456,6 +472,6 @@ fn pause(restarts: u32) {
     }
 }
 
-fn is_live<K>((known, _): &(Known, K)) -> bool {
-    known.is_live()
+fn is_live<K>(now_ms: u64) -> impl Fn(&(Known, K)) -> bool {
+    move |(known, _)| known.at(|| now_ms).is_live()
 }

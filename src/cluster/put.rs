@@ -18,9 +18,11 @@ use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
 use crate::entry::{Items, NodeId, PartitionId};
 use crate::error::Error;
+use crate::lifetime::Lifetime;
 use crate::message::{Address, Known, Reply, Request, Used, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;
+use crate::version::Version;
 use std::borrow::Cow;
 
 /// How a write ended.
@@ -49,6 +51,8 @@ pub struct Put<'a> {
     /// The view it is under.
     epoch: u64,
     partition: PartitionId,
+    /// The time when it began, if anything in the cache ends.
+    now_ms: u64,
     stage: Stage,
     /// The node the caller is connected to, when it is connected to one.
     via: Option<NodeId>,
@@ -88,7 +92,7 @@ enum Stage {
 impl<'a> Put<'a> {
     /// Begins a write among the present owners.
     #[inline]
-    pub fn new(write: Write<'a>, quorum: Quorum, routes: &Routes) -> Self {
+    pub fn new(write: Write<'a>, quorum: Quorum, routes: &Routes, now_ms: u64) -> Self {
         let partition = write.key.hash().partition(routes.partitions());
         let nowhere = Address { node: 0, incarnation: Incarnation(0) };
         Self {
@@ -96,6 +100,7 @@ impl<'a> Put<'a> {
             quorum,
             epoch: routes.epoch(),
             partition,
+            now_ms,
             stage: Stage::Accept { force: false },
             via: None,
             next: 0,
@@ -126,6 +131,18 @@ impl<'a> Put<'a> {
         self.seen_by = NodeSet::new();
         self.silent = false;
         self.outcome.reached = 0;
+    }
+
+    /// The version that it writes now.
+    pub const fn version(&self) -> Version {
+        self.write.version
+    }
+
+    /// An owner has the same value with a lifetime that was set later, by another clock or a moment ago. This write is
+    /// later still, so it begins again with a lifetime that is set after that one.
+    fn outlive(&mut self, other: Lifetime) {
+        self.write = self.write.living(self.write.version.lifetime.set_after(other));
+        self.stage = Stage::Stranded;
     }
 
     /// True when it must begin again: an owner it counted on was gone, or owners changed while it was accepted.
@@ -205,7 +222,21 @@ impl<'a> Put<'a> {
         if before.rank() > self.before.rank() {
             self.before = before;
         }
-        self.outcome.was_live = self.before.is_live();
+        self.outcome.was_live = self.before.at(|| self.now_ms).is_live();
+    }
+
+    /// An owner knows something newer, which the others are to have.
+    #[cold]
+    fn heard_of_newer(&mut self, newer: Box<Items>) {
+        let is_same_value = |version: &Version| version.is_same_value(self.write.version);
+        let same_value = newer.iter().map(|item| item.version).find(is_same_value);
+        match same_value {
+            Some(version) => self.outlive(version.lifetime),
+            None => {
+                self.outcome.newest = false;
+                self.newer = Some(newer);
+            }
+        }
     }
 
     fn spread(&mut self, coordinator: Address, dot: Dot, stable_upto: u64) {
@@ -234,6 +265,7 @@ impl<'a> Put<'a> {
                 self.outcome.newest = false;
                 self.stage = Stage::Done;
             }
+            Written::Outlived(by) => self.outlive(by),
             Written::Unsynced => self.next += 1,
             Written::NotHeld => self.stage = Stage::Stranded,
         }
@@ -247,7 +279,7 @@ impl<'a> Put<'a> {
                 Stage::Accept { force } => match self.next_to_ask(routes) {
                     Some(owner) => {
                         let force = force || self.via == Some(owner.node);
-                        return Step::Send(owner, Request::Write { write: self.write, force });
+                        return Step::Send(owner, Request::Write { write: self.write, force, now_ms: self.now_ms });
                     }
                     // Nobody is synced: the first owner that is there must do.
                     None if !force && self.next > 0 => {
@@ -271,6 +303,7 @@ impl<'a> Put<'a> {
                                 stable_upto: self.stable_upto,
                                 used: self.used,
                                 epoch: self.accepted_in,
+                                now_ms: self.now_ms,
                             },
                         );
                     }
@@ -311,9 +344,8 @@ impl<'a> Put<'a> {
                 if quiet {
                     self.seen_by.insert(from.node);
                 }
-                if newer.is_some() {
-                    self.outcome.newest = false;
-                    self.newer = newer;
+                if let Some(newer) = newer {
+                    self.heard_of_newer(newer);
                 }
             }
             // The next may answer: it is the same write there, whatever became of it here.

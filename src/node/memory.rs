@@ -4,8 +4,9 @@
 //!   partition ->  table ---- number of a slot ---->  |     |     |     |     |
 //!                                                    +--|--+-----+-----+-----+
 //!   live     newest <-> .. <-> oldest                   v
-//!   removed  newest <-> .. <-> oldest              [ key | value ]
+//!   removed  newest <-> .. <-> oldest              [ key | lifetime, if it has one | value ]
 //!   evicted  newest <-> .. <-> oldest
+//!   ending   first to end  ..  last to end         of the live ones, those that end
 //! ```
 //! One node's memory: a shelf of fixed length. What is used moves to the front; what falls off the end is forgotten.
 //! It keeps entries and markers in the order in which they were used; which to keep, and why, is not its business.
@@ -17,9 +18,12 @@
 
 use hashbrown::HashTable;
 
+use super::expiry::Expiry;
 use super::payload::Payload;
 use crate::entry::{Held, Key, PartitionId, Value};
 use crate::hash::KeyHash;
+use crate::lifetime::{LIFETIME_BYTES, Lifetime};
+use crate::message::Share;
 use crate::version::{Kind, Timestamp, Version};
 
 /// Bytes of a slot: timestamp, digest, dot, payload (16) and two links.
@@ -96,6 +100,7 @@ pub(super) struct Memory {
     pages: Vec<Box<[Slot; PAGE]>>,
     len: u32,
     lists: [List; 3],
+    expiry: Expiry,
     bytes_used: usize,
     /// Keys and values, those of markers included.
     payload_bytes: usize,
@@ -110,6 +115,7 @@ impl Memory {
             pages: Vec::new(),
             len: 0,
             lists: [List::EMPTY; 3],
+            expiry: Expiry::new(),
             bytes_used: bytes_fixed,
             payload_bytes: 0,
             marker_bytes: 0,
@@ -138,7 +144,7 @@ impl Memory {
 
     /// What would be used if there were no entries and markers: clocks and tables as they are.
     pub(super) fn bytes_beside_entries(&self) -> usize {
-        self.bytes_used - self.payload_bytes - self.pages.len() * PAGE_BYTES
+        self.bytes_used - self.payload_bytes - self.pages.len() * PAGE_BYTES - self.expiry.bytes()
     }
 
     /// Adds to, or takes from, the count what something beside entries has come to use.
@@ -147,12 +153,25 @@ impl Memory {
         self.bytes_used = self.bytes_used + after - before;
     }
 
-    /// The most by which one more entry can lengthen its table and the pages, beside its payload.
+    /// The most by which one more entry can lengthen its table and the pages, and one that ends the order in which they
+    /// do, beside its payload.
     #[inline]
-    pub(super) fn growth_bytes(&self, table: &Table) -> usize {
+    pub(super) fn growth_bytes(&self, table: &Table, ends: bool) -> usize {
         let page = if self.len as usize == self.pages.len() * PAGE { PAGE_BYTES } else { 0 };
         let table = if table.len() == table.capacity() { table.allocation_size() + 64 } else { 0 };
-        page + table
+        page + table + self.expiry_growth_bytes(ends)
+    }
+
+    /// By how much an entry lengthens the order in which entries end, if it ends.
+    #[inline]
+    pub(super) fn expiry_growth_bytes(&self, ends: bool) -> usize {
+        if ends { self.expiry.growth_bytes() } else { 0 }
+    }
+
+    /// The next live entry to end, if it has ended by now.
+    #[inline]
+    pub(super) fn first_ended(&self, now_ms: u64) -> Option<At> {
+        self.expiry.first_ended(now_ms)
     }
 
     /// How often anything came or changed.
@@ -186,7 +205,7 @@ impl Memory {
         self.len += 1;
         self.changes += 1;
         let (state, value) = unpack(entry.held);
-        let payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        let payload = payload(partition, &entry, state, value);
         self.account_payload(0, payload.bytes_held());
         let version = entry.version;
         let (timestamp, digest) = (version.timestamp.get(), version.digest);
@@ -206,7 +225,7 @@ impl Memory {
         let before = slot.payload.bytes_held();
         // The old value goes before the new one comes: they may be large.
         slot.payload = Payload::EMPTY;
-        slot.payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        slot.payload = payload(partition, &entry, state, value);
         let after = slot.payload.bytes_held();
         (slot.timestamp, slot.digest, slot.dot) = (entry.version.timestamp.get(), entry.version.digest, entry.dot);
         self.account_payload(before, after);
@@ -233,9 +252,13 @@ impl Memory {
         if at != last {
             let moved = std::mem::replace(self.slot_mut(last), Slot::VACANT);
             let hash = spread(KeyHash::of(moved.payload.key()));
-            let (partition, state) = (moved.partition(), moved.state());
+            let (partition, state, ends_ms) = (moved.partition(), moved.state(), moved.ends_ms());
             let (newer, older) = (moved.newer, moved.older);
             *self.slot_mut(at) = moved;
+            if let Some(ends_ms) = ends_ms {
+                self.expiry.remove(ends_ms, last);
+                self.expiry.insert(ends_ms, at);
+            }
             if let Some(number) = table_of(partition).find_mut(hash, |&other| other == last) {
                 *number = at;
             }
@@ -282,10 +305,10 @@ impl Memory {
     pub(super) fn forget_value(&mut self, at: At) {
         self.unlink(at);
         let slot = self.slot_mut(at);
-        let partition = slot.partition();
+        let (partition, has_lifetime) = (slot.partition(), slot.has_lifetime());
         let before = slot.payload.bytes_held();
-        slot.payload.forget_value();
-        slot.payload.set_label(label(partition, State::Evicted, None));
+        slot.payload.forget_value(has_lifetime);
+        slot.payload.set_label(label(partition, State::Evicted, None, has_lifetime));
         let after = slot.payload.bytes_held();
         self.account_payload(before, after);
         self.link(at, State::Evicted, false);
@@ -341,7 +364,7 @@ impl Memory {
     pub(super) fn held(&self, at: At) -> Held<'_> {
         let slot = self.slot(at);
         match slot.state() {
-            State::Live => Held::Live(slot.payload.value_as(slot.unframed())),
+            State::Live => Held::Live(slot.value()),
             State::Removed => Held::Removed,
             State::Evicted => Held::Evicted,
         }
@@ -399,6 +422,10 @@ impl Memory {
         (slot.newer, slot.older) = (newer, older);
         if state != State::Live {
             self.marker_bytes += self.bytes_of(at);
+        } else if let Some(ends_ms) = self.slot(at).ends_ms() {
+            let before = self.expiry.bytes();
+            self.expiry.insert(ends_ms, at);
+            self.account(before, self.expiry.bytes());
         }
     }
 
@@ -415,6 +442,10 @@ impl Memory {
         self.lists[state as usize].len -= 1;
         if state != State::Live {
             self.marker_bytes -= self.bytes_of(at);
+        } else if let Some(ends_ms) = self.slot(at).ends_ms() {
+            let before = self.expiry.bytes();
+            self.expiry.remove(ends_ms, at);
+            self.account(before, self.expiry.bytes());
         }
     }
 
@@ -431,8 +462,8 @@ impl Memory {
     /// Fails unless lists, slots, tables and the count of bytes agree. `tables` gives each partition's; `beside` is what is
     /// counted that is not an entry.
     pub(super) fn check<'t>(&self, tables: impl Iterator<Item = (PartitionId, &'t Table)>, beside: usize) {
-        let mut bytes = beside + self.pages.len() * PAGE_BYTES;
-        let (mut marker_bytes, mut linked) = (0, 0);
+        let mut bytes = beside + self.pages.len() * PAGE_BYTES + self.expiry.bytes();
+        let (mut marker_bytes, mut linked, mut ending) = (0, 0, 0);
         for state in [State::Live, State::Removed, State::Evicted] {
             let list = self.lists[state as usize];
             let (mut at, mut newer, mut len) = (list.newest, NONE, 0);
@@ -441,12 +472,17 @@ impl Memory {
                 assert_eq!((slot.newer, slot.state()), (newer, state), "a link leads elsewhere");
                 bytes += slot.payload.bytes_held();
                 marker_bytes += if state == State::Live { 0 } else { self.bytes_of(at) };
+                if let Some(ends_ms) = slot.ends_ms() {
+                    assert!(self.expiry.has(ends_ms, at), "an entry that ends is not among those that do");
+                    ending += 1;
+                }
                 (newer, at, len) = (at, slot.older, len + 1);
             }
             assert_eq!((list.oldest, list.len), (newer, len), "a list's end or length is wrong");
             linked += len;
         }
         assert_eq!(linked, self.len, "a slot is in no list");
+        assert_eq!(ending, self.expiry.len(), "something ends that is not there");
         let mut indexed = 0;
         for (partition, table) in tables {
             for &at in table {
@@ -474,7 +510,46 @@ impl Slot {
     #[inline]
     pub(super) fn version(&self) -> Version {
         let kind = if self.state() == State::Removed { Kind::Remove } else { Kind::Put };
-        Version { timestamp: timestamp(self.timestamp), kind, digest: self.digest }
+        Version { timestamp: timestamp(self.timestamp), kind, digest: self.digest, lifetime: self.lifetime() }
+    }
+
+    #[inline]
+    fn lifetime(&self) -> Lifetime {
+        if self.has_lifetime() { self.lifetime_kept() } else { Lifetime::NONE }
+    }
+
+    #[cold]
+    fn lifetime_kept(&self) -> Lifetime {
+        self.payload.lifetime().map_or(Lifetime::NONE, |&bytes| Lifetime::from_bytes(bytes))
+    }
+
+    /// When a live entry ends, if it does.
+    #[inline]
+    fn ends_ms(&self) -> Option<u64> {
+        let lifetime = if self.kind() == LIVE_WITH_LIFETIME { self.lifetime_kept() } else { return None };
+        lifetime.ends().then_some(lifetime.ends_ms())
+    }
+
+    /// The value of a live entry.
+    #[inline]
+    pub(super) fn value(&self) -> Value<'_> {
+        self.payload.value_as(self.lifetime_bytes(), self.flag())
+    }
+
+    /// A share of the value of a live entry, if it is large.
+    #[inline]
+    pub(super) fn share(&self) -> Option<Share> {
+        self.payload.share(self.lifetime_bytes(), self.flag())
+    }
+
+    #[inline]
+    fn lifetime_bytes(&self) -> usize {
+        if self.has_lifetime() { LIFETIME_BYTES } else { 0 }
+    }
+
+    #[inline]
+    fn has_lifetime(&self) -> bool {
+        self.kind() == LIVE_WITH_LIFETIME || self.kind() == State::Evicted as u16 && self.flag()
     }
 
     #[inline]
@@ -484,27 +559,50 @@ impl Slot {
 
     #[inline]
     pub(super) fn state(&self) -> State {
-        match self.payload.label() >> PARTITION_BITS & 3 {
-            0 => State::Live,
+        match self.kind() {
             1 => State::Removed,
-            _ => State::Evicted,
+            2 => State::Evicted,
+            _ => State::Live,
         }
     }
 
     #[inline]
-    pub(super) fn unframed(&self) -> bool {
+    const fn kind(&self) -> u16 {
+        self.payload.label() >> PARTITION_BITS & 3
+    }
+
+    #[inline]
+    const fn flag(&self) -> bool {
         self.payload.label() >> (PARTITION_BITS + 2) & 1 == 1
     }
 }
 
-/// A label: 11 bits of partition, 2 of state, 1 that says whether the envelope was taken off.
+/// A label: 11 bits of partition; 2 of kind: that of a [`State`], or a live entry with a lifetime; and a flag: the envelope of
+/// a live value was taken off, or an evicted marker has a lifetime.
+const LIVE_WITH_LIFETIME: u16 = 3;
 const PARTITION_BITS: u32 = 11;
 const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
 
 #[inline]
-fn label(partition: PartitionId, state: State, value: Option<Value<'_>>) -> u16 {
-    let unframed = value.is_some_and(Value::is_unframed);
-    partition | (state as u16) << PARTITION_BITS | u16::from(unframed) << (PARTITION_BITS + 2)
+fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lifetime: bool) -> u16 {
+    let (kind, flag) = match value {
+        Some(value) if has_lifetime => (LIVE_WITH_LIFETIME, value.is_unframed()),
+        Some(value) => (state as u16, value.is_unframed()),
+        None => (state as u16, has_lifetime),
+    };
+    partition | kind << PARTITION_BITS | u16::from(flag) << (PARTITION_BITS + 2)
+}
+
+#[inline]
+fn payload(partition: PartitionId, entry: &Entry<'_>, state: State, value: Option<Value<'_>>) -> Payload {
+    let lifetime = entry.version.lifetime;
+    let label = label(partition, state, value, !lifetime.is_none());
+    let bytes = value.map_or(&[][..], Value::bytes);
+    if lifetime.is_none() {
+        Payload::new(entry.key.bytes(), None, bytes, label)
+    } else {
+        Payload::new(entry.key.bytes(), Some(&lifetime.to_bytes()), bytes, label)
+    }
 }
 
 #[inline]

@@ -198,7 +198,7 @@ impl Node {
         let doubtful = !was_live
             && partition.floor().is_some_and(|floor| item.version.timestamp <= floor)
             && !partition.knows_lost(sender);
-        let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
+        let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { self.unless_ended(item) };
         self.install_or_mark(place, item, held, via.room());
         Received::Taken { before }
     }
@@ -394,7 +394,7 @@ impl Node {
             let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
             partition.clock.see(dot);
             let item = Item { dot, ..item };
-            let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
+            let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { self.unless_ended(item) };
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }
@@ -592,7 +592,8 @@ impl Node {
     fn item_at(&self, place: usize, at: u32) -> Item<'_> {
         let key = Key::stored(self.memory.key(at));
         let dot = self.held[place].1.lengthen(self.memory.dot(at));
-        Item { key, version: self.memory.version(at), dot, held: self.memory.held(at) }
+        let item = Item { key, version: self.memory.version(at), dot, held: self.memory.held(at) };
+        Item { held: self.unless_ended(item), ..item }
     }
 }
 

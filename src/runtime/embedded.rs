@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
 use crate::entry::{Key, NODES_MAX, NodeId};
+use crate::hybrid_clock;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
 
@@ -20,6 +21,8 @@ pub struct Embedded {
     /// A place is made when its node first starts, and stays; a node that is stopped leaves it empty.
     places: [OnceLock<Box<Place>>; NODES_MAX as usize],
     lives: AtomicU64,
+    /// The time as somebody sets it; 0 when the system's clock tells it.
+    virtual_ms: AtomicU64,
 }
 
 /// One node's place, on cache lines of its own: neighbours' locks must not share one.
@@ -28,7 +31,8 @@ struct Place(Mutex<Option<Node>>);
 
 impl Default for Embedded {
     fn default() -> Self {
-        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0) }
+        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0),
+            virtual_ms: AtomicU64::new(0) }
     }
 }
 
@@ -50,6 +54,18 @@ fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Res
 }
 
 impl Embedded {
+    /// No nodes yet, in a time that only [`Embedded::set_now_ms`] changes.
+    pub fn in_virtual_time(now_ms: u64) -> Self {
+        let embedded = Self::default();
+        embedded.set_now_ms(now_ms);
+        embedded
+    }
+
+    /// From now on it is this time, in milliseconds since 1970, until it is set again: virtual time has no other clock.
+    pub fn set_now_ms(&self, now_ms: u64) {
+        self.virtual_ms.store(now_ms, Ordering::Relaxed);
+    }
+
     /// The present life of a node; nothing when it is down.
     pub fn life(&self, node: NodeId) -> Option<Incarnation> {
         let place = self.places.get(usize::from(node)).and_then(OnceLock::get)?;
@@ -74,6 +90,13 @@ impl Runtime for Embedded {
         let mut held = self.hold(to, Wait::ForTurn)?;
         look(addressed(&mut held, to)?);
         Ok(())
+    }
+
+    fn now_ms(&self) -> u64 {
+        match self.virtual_ms.load(Ordering::Relaxed) {
+            0 => hybrid_clock::now_ms(),
+            now_ms => now_ms,
+        }
     }
 
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {

@@ -77,6 +77,9 @@ pub trait Runtime: Send + Sync {
     /// Starts a life of a node with empty memory; what the node had before is gone.
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation;
 
+    /// The time, in milliseconds since 1970: never backwards, and never 0.
+    fn now_ms(&self) -> u64;
+
     /// Ends a node's life; its memory is gone.
     fn stop(&self, node: NodeId);
 }

@@ -1,0 +1,112 @@
+//! ```text
+//!   put, ttl  ->  a lifetime: set now, ends then  ->  part of the version
+//!   touch     ->  read the value  ->  write it again, with a lifetime that is set later
+//!   a round   ->  each node is told what time it is, and gives back what has ended
+//! ```
+//! How long entries live. No node looks at a clock: whoever asks says what time it is, and a cache in which nothing ends
+//! asks no clock either.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Cluster;
+use crate::entry::Key;
+use crate::error::Error;
+use crate::lifetime::{Lifetime, Ttl};
+use crate::message::{Address, Known, Lent, Request, Share, Write};
+use crate::runtime::{Runtime, Wait};
+use crate::version::Version;
+
+/// A touch that meets newer and newer writes reads again so often before it gives up.
+const TOUCHES_MAX: u32 = 40;
+
+/// A value that outlives the call that lent it.
+enum Kept {
+    Copied(Vec<u8>, bool),
+    Shared(Share),
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// The lifetime of a write that is made now.
+    #[inline]
+    pub fn lifetime(&self, ttl: Ttl) -> Lifetime {
+        match ttl {
+            Ttl::OfCache if self.config.ttl().is_none() => Lifetime::NONE,
+            Ttl::OfCache => Lifetime::new(self.runtime.now_ms(), self.config.ttl()),
+            Ttl::Forever => Lifetime::new(self.runtime.now_ms(), None),
+            Ttl::For(ttl) => Lifetime::new(self.runtime.now_ms(), Some(ttl)),
+        }
+    }
+
+    /// What time it is when a write begins; 0 while nothing ends here.
+    #[inline]
+    pub(super) fn time_of(&self, write: &Write<'_>) -> u64 {
+        if write.version.lifetime.ends() && !self.has_ends.load(Ordering::Relaxed) {
+            self.has_ends.store(true, Ordering::Relaxed);
+        }
+        if self.has_ends.load(Ordering::Relaxed) { self.runtime.now_ms() } else { 0 }
+    }
+
+    /// Has a node give back what has ended, if anything can have.
+    pub(super) fn reclaim(&self, node: Address) {
+        if self.has_ends.load(Ordering::Relaxed) {
+            // A node that went down this moment has nothing to give back.
+            let _ = self.ask(node, &Request::Reclaim { now_ms: self.runtime.now_ms() });
+        }
+    }
+
+    /// How long the value of a key goes on living; `Some(None)` for ever, and `None` for a miss. Not a use.
+    ///
+    /// # Errors
+    /// [`Error::Quorum`] and [`Error::Closed`].
+    pub fn time_left(&self, key: Key<'_>) -> Result<Option<Option<Duration>>, Error> {
+        let version = self.newest(key, &mut |_| ())?;
+        let left = |version: Version| version.lifetime.left(self.runtime.now_ms());
+        // It may have ended since it was read: then it goes on for no time at all.
+        Ok(version.map(left))
+    }
+
+    /// Gives the value of a key another lifetime that begins now; nothing else of it changes. It is a write like any other,
+    /// of the same value and timestamp. True if the key was found and has this lifetime now; false for a miss, or if newer
+    /// and newer writes came meanwhile.
+    ///
+    /// # Errors
+    /// Those of a read and of a write.
+    pub fn touch(&self, key: Key<'_>, ttl: Ttl) -> Result<bool, Error> {
+        for _ in 0..TOUCHES_MAX {
+            let mut kept = None;
+            let keep = &mut |lent: Lent<'_>| {
+                kept = Some(match lent {
+                    Lent::Now(value) => Kept::Copied(value.bytes().to_vec(), value.is_unframed()),
+                    Lent::Share(share) => Kept::Shared(share),
+                });
+            };
+            let (Some(version), Some(kept)) = (self.newest(key, keep)?, kept) else { return Ok(false) };
+            let value = match &kept {
+                Kept::Copied(bytes, unframed) => crate::entry::Value::stored(bytes, *unframed),
+                Kept::Shared(share) => share.value(),
+            };
+            let lifetime = match self.lifetime(ttl) {
+                Lifetime::NONE => Lifetime::new(self.runtime.now_ms(), None),
+                lifetime => lifetime,
+            };
+            let version = version.living(lifetime.set_after(version.lifetime));
+            if self.write(Write { key, version, value: Some(value) }, None, None)?.newest {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The newest version of a key that is live; its value was lent to `take`, the last time it was called.
+    fn newest(&self, key: Key<'_>, take: &mut dyn FnMut(Lent<'_>)) -> Result<Option<Version>, Error> {
+        let mut newest = None;
+        let answer = self.read(key, false, None, Wait::ForTurn, &mut |read, lent| {
+            if let Known::Live(version) = read.known {
+                newest = Some(version);
+            }
+            take(lent);
+        });
+        Ok(answer.found()?.and(newest))
+    }
+}
