@@ -140,11 +140,12 @@ impl<'a> Value<'a> {
     }
 
     /// The digest that settles equal timestamps: over the bytes as stored, which the bytes as given determine. Turned over
-    /// for an unframed value, which is not the same as one that was given without an envelope.
+    /// for an unframed value, which is not the same as one that was given without an envelope. Never the highest number,
+    /// which is that of a remove.
     #[inline]
     pub fn digest(self) -> u64 {
         let digest = hash::digest(self.bytes);
-        if self.unframed { !digest } else { digest }
+        (if self.unframed { !digest } else { digest }).min(u64::MAX - 1)
     }
 }
 

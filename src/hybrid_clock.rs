@@ -19,6 +19,7 @@ pub fn now() -> Timestamp {
 
 /// Milliseconds since 1970: what lifetimes are measured by. Never backwards in this process, even when the system's clock is
 /// set back.
+#[inline(never)]
 pub fn now_ms() -> u64 {
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
     let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);

@@ -1,103 +1,112 @@
 //! ```text
-//!   put, ttl = 10 s     set  12:00:00   ends  12:00:10
-//!   touch, ttl = 60 s         set  12:00:04   ends  12:01:04      the same value, set later: it wins
+//!   put, ttl = 10 s    ends 12:00:10                           0 | 12:00:10
+//!   touch, 60 s        ends 12:01:04   later: it wins as it is  0 | 12:01:04
+//!   touch, 5 s         ends 12:00:09   sooner: shortened once   1 | 12:00:09
 //! ```
-//! How long a value lives: when that was decided, and when it is over. It is part of the version of a write, so every copy
-//! of an entry ends at the same moment, and what is decided later wins wherever the two meet.
+//! When a value ends. It is part of the version of a write, so every copy of an entry ends at the same moment.
 //!
-//! Promise: 12 bytes, and none for what lives on. Times are milliseconds since 1970 by the clock of the process that wrote.
+//! A write that is the same but for its end wins when it ends later; one that ends sooner says that it shortens the other,
+//! and wins by that. So what was decided last wins, whatever the clocks of those who decided say; and where two sides that
+//! could not hear each other decided, both find the same in the end.
+//!
+//! Promise: one word, and none in memory for what lives on. Times are milliseconds since 1970 by the clock of the process
+//! that wrote.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// Bytes of a lifetime in memory and in messages: two numbers of 48 bits, which last until the year 10,889.
-pub const LIFETIME_BYTES: usize = 12;
+/// Bytes of a lifetime in memory and in messages.
+pub const LIFETIME_BYTES: usize = size_of::<Lifetime>();
 
-/// No time is as late as this.
-const NEVER_MS: u64 = (1 << 48) - 1;
+/// The lower bits say when it ends: until the year 2248, of which the last moment stands for never.
+const ENDS_BITS: u32 = 43;
+const NEVER_MS: u64 = (1 << ENDS_BITS) - 1;
+/// The upper bits say how often it was shortened: two million times for one and the same write.
+const SHORTENED_MAX: u64 = (1 << (u64::BITS - ENDS_BITS)) - 1;
 
 /// The longest time to live that can be asked for: 100 years of 365 days.
 pub const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// When a value's end was decided, and when it is. The field order is the rule of who wins, between writes that are the
-/// same but for this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lifetime {
-    set_ms: u64,
-    ends_ms: u64,
+/// When a value ends, and how often that was shortened: what was shortened more often wins, and then what ends later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lifetime(NonZeroU64);
+
+impl fmt::Debug for Lifetime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ends_ms = self.ends().then(|| self.ends_ms());
+        f.debug_struct("Lifetime").field("ends_ms", &ends_ms).field("shortened", &self.shortened()).finish()
+    }
 }
 
 impl Lifetime {
-    /// That of a write which says nothing of it: it lives on, and any other that is set takes its place.
-    pub const NONE: Self = Self { set_ms: 0, ends_ms: NEVER_MS };
+    /// That of a value that lives on.
+    pub const NONE: Self = Self(NonZeroU64::new(NEVER_MS).expect("not 0"));
 
-    /// Set now, for so long; with a time to live of `None`, for ever.
+    /// From now on for so long; with a time to live of `None`, for ever.
     pub fn new(now_ms: u64, ttl: Option<Duration>) -> Self {
-        let ends_ms = ttl.map_or(NEVER_MS, |ttl| {
-            // Not a moment less than was asked for.
-            let ttl_ms = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER_MS);
-            now_ms.saturating_add(ttl_ms)
-        });
-        Self { set_ms: now_ms.clamp(1, NEVER_MS), ends_ms: ends_ms.min(NEVER_MS) }
+        let Some(ttl) = ttl else { return Self::NONE };
+        // Not a moment less than was asked for.
+        let ttl_ms = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER_MS);
+        Self::of(0, now_ms.saturating_add(ttl_ms))
     }
 
-    /// The same end, set after another, whatever the clocks say.
-    #[must_use]
-    pub const fn set_after(self, other: Self) -> Self {
-        let set_ms = if self.set_ms > other.set_ms { self.set_ms } else { other.set_ms + 1 };
-        Self { set_ms: if set_ms < NEVER_MS { set_ms } else { NEVER_MS }, ..self }
+    fn of(shortened: u64, ends_ms: u64) -> Self {
+        let ends_ms = ends_ms.clamp(1, NEVER_MS);
+        NonZeroU64::new(shortened << ENDS_BITS | ends_ms).map_or(Self::NONE, Self)
     }
 
-    /// True when the write said nothing of it.
+    /// The same end, decided after another lifetime of the same write, so that it wins. `None` when that was shortened as
+    /// often as there are numbers for.
+    pub fn after(self, other: Self) -> Option<Self> {
+        let shortened = other.shortened() + u64::from(self.ends_ms() < other.ends_ms());
+        (shortened <= SHORTENED_MAX).then(|| Self::of(shortened, self.ends_ms()))
+    }
+
+    /// Whether it is that of a value that lives on, and was never to end sooner.
     #[inline]
     pub const fn is_none(self) -> bool {
-        self.set_ms == 0
+        self.0.get() == NEVER_MS
     }
 
     /// Whether it ends at all. Who sees that it does not need not look at a clock.
     #[inline]
     pub const fn ends(self) -> bool {
-        self.ends_ms != NEVER_MS
-    }
-
-    /// When that was decided, in milliseconds since 1970; 0 when the write said nothing of it.
-    #[inline]
-    pub const fn set_ms(self) -> u64 {
-        self.set_ms
+        self.ends_ms() != NEVER_MS
     }
 
     /// When it ends, in milliseconds since 1970.
     #[inline]
     pub const fn ends_ms(self) -> u64 {
-        self.ends_ms
+        self.0.get() & NEVER_MS
+    }
+
+    /// How often an end that was later has been given up for a sooner one.
+    #[inline]
+    pub const fn shortened(self) -> u64 {
+        self.0.get() >> ENDS_BITS
     }
 
     /// Whether it is over at this time.
     #[inline]
     pub const fn has_ended(self, now_ms: u64) -> bool {
-        self.ends() && self.ends_ms <= now_ms
+        self.ends() && self.ends_ms() <= now_ms
     }
 
     /// How long it goes on from this time; `None` for ever.
     pub const fn left(self, now_ms: u64) -> Option<Duration> {
-        if self.ends() { Some(Duration::from_millis(self.ends_ms.saturating_sub(now_ms))) } else { None }
+        if self.ends() { Some(Duration::from_millis(self.ends_ms().saturating_sub(now_ms))) } else { None }
     }
 
     /// As it is kept and sent.
-    pub(crate) fn to_bytes(self) -> [u8; LIFETIME_BYTES] {
-        let mut bytes = [0; LIFETIME_BYTES];
-        bytes[..6].copy_from_slice(&self.set_ms.to_le_bytes()[..6]);
-        bytes[6..].copy_from_slice(&self.ends_ms.to_le_bytes()[..6]);
-        bytes
+    pub(crate) const fn to_bytes(self) -> [u8; LIFETIME_BYTES] {
+        self.0.get().to_le_bytes()
     }
 
-    pub(crate) const fn from_bytes(bytes: [u8; LIFETIME_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
-        Self {
-            set_ms: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-            ends_ms: u64::from_le_bytes([g, h, i, j, k, l, 0, 0]),
-        }
+    pub(crate) fn from_bytes(bytes: [u8; LIFETIME_BYTES]) -> Self {
+        NonZeroU64::new(u64::from_le_bytes(bytes)).map_or(Self::NONE, Self)
     }
 }
 
@@ -132,20 +141,30 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn what_is_set_later_wins_and_then_what_ends_later() {
-        let rising = [
-            Lifetime::NONE,
-            Lifetime::new(5, Some(9 * SECOND)),
-            Lifetime::new(5, None),
-            Lifetime::new(6, Some(SECOND)),
-            Lifetime::new(6, Some(SECOND)).set_after(Lifetime::new(8, None)),
-        ];
-        assert!(rising.is_sorted_by(|a, b| a < b));
+    fn what_is_decided_later_wins_whatever_was_before() {
+        let ends = |seconds: u32| Lifetime::new(5, Some(seconds * SECOND));
+        let all = [Lifetime::NONE, ends(1), ends(2), ends(9)];
+        for (first, second, third) in
+            all.iter().flat_map(|a| all.iter().flat_map(move |b| all.iter().map(move |c| (*a, *b, *c))))
+        {
+            let second = second.after(first).expect("short");
+            let third = third.after(second).expect("short");
+            assert!(first <= second && second <= third);
+        }
+        assert!(ends(1) < ends(2) && ends(2) < Lifetime::NONE, "what ends later wins as it is");
+        assert_eq!(ends(2).after(ends(1)), Some(ends(2)));
+    }
+
+    #[test]
+    fn after_two_million_times_it_can_only_end_later() {
+        let often = Lifetime::of(SHORTENED_MAX, 1000);
+        assert_eq!(Lifetime::new(0, Some(Duration::from_millis(999))).after(often), None);
+        assert_eq!(Lifetime::NONE.after(often).map(Lifetime::ends), Some(false));
     }
 
     #[test]
     fn it_comes_back_from_its_bytes() {
-        for now_ms in [1, 1_700_000_000_123, NEVER_MS] {
+        for now_ms in [0, 1, 1_700_000_000_123, u64::MAX] {
             for ttl in [None, Some(Duration::from_nanos(1)), Some(SECOND), Some(TTL_MAX)] {
                 let lifetime = Lifetime::new(now_ms, ttl);
                 assert_eq!(Lifetime::from_bytes(lifetime.to_bytes()), lifetime);
@@ -159,7 +178,7 @@ mod tests {
         assert!(!short.has_ended(1001) && short.has_ended(1002));
         assert_eq!(short.left(1001), Some(Duration::from_millis(1)));
         assert!(!Lifetime::new(1000, None).has_ended(u64::MAX) && !Lifetime::NONE.has_ended(u64::MAX));
-        assert!(Lifetime::NONE.is_none() && !Lifetime::new(0, None).is_none());
+        assert!(Lifetime::new(0, None).is_none() && !short.is_none() && !Lifetime::of(1, NEVER_MS).is_none());
     }
 
     #[test]

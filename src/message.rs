@@ -55,9 +55,15 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// A put. Its digest is computed here, once for all owners.
-    #[inline]
+    #[inline(always)]
     pub fn put(key: Key<'a>, timestamp: Timestamp, value: Value<'a>) -> Self {
-        Self { key, version: Version::put(timestamp, value.digest()), value: Some(value) }
+        Self::put_living(key, timestamp, value, Lifetime::NONE)
+    }
+
+    /// A put of a value that ends.
+    #[inline(always)]
+    pub fn put_living(key: Key<'a>, timestamp: Timestamp, value: Value<'a>, lifetime: Lifetime) -> Self {
+        Self { key, version: Version::put(timestamp, value.digest()).living(lifetime), value: Some(value) }
     }
 
     /// A remove.
@@ -66,15 +72,8 @@ impl<'a> Write<'a> {
         Self { key, version: Version::remove(timestamp), value: None }
     }
 
-    /// The same put, with this lifetime.
-    #[inline]
-    #[must_use]
-    pub const fn living(self, lifetime: Lifetime) -> Self {
-        Self { version: self.version.living(lifetime), ..self }
-    }
-
     /// Bytes of the value and of what is kept beside it.
-    #[inline]
+    #[inline(always)]
     pub fn value_bytes(&self) -> usize {
         let lifetime = if self.version.lifetime.is_none() { 0 } else { LIFETIME_BYTES };
         self.value.map_or(0, |value| value.bytes().len()) + lifetime
@@ -311,11 +310,11 @@ pub struct Read {
 }
 
 impl Read {
-    /// What it comes to at a time, for which the clock is asked only if there is an end: an entry that has ended is no
-    /// value any more, but it is known all the same, and nothing older is an answer.
+    /// What it comes to at this time: an entry that has ended is no value any more, but it is known all the same, and
+    /// nothing older is an answer.
     #[inline]
     #[must_use]
-    pub fn at(self, now_ms: impl FnOnce() -> u64) -> Self {
+    pub const fn at(self, now_ms: u64) -> Self {
         Self { known: self.known.at(now_ms), ..self }
     }
 }
@@ -342,16 +341,20 @@ impl Known {
         }
     }
 
-    /// What it comes to at a time: see [`Read::at`].
+    /// What it comes to at this time: see [`Read::at`].
     #[inline]
     #[must_use]
-    pub fn at(self, now_ms: impl FnOnce() -> u64) -> Self {
+    pub const fn at(self, now_ms: u64) -> Self {
         match self {
-            Self::Live(version) if version.lifetime.ends() && version.lifetime.has_ended(now_ms()) => {
-                Self::Marker(version)
-            }
+            Self::Live(version) if version.lifetime.has_ended(now_ms) => Self::Marker(version),
             known => known,
         }
+    }
+
+    /// Whether there is a value that ends. What does not is the same at any time, and nobody need look at a clock.
+    #[inline]
+    pub const fn ends(&self) -> bool {
+        matches!(self, Self::Live(version) if version.lifetime.ends())
     }
 
     /// Whether the value is here.
@@ -426,8 +429,8 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
-    /// The same value is known, with a lifetime that was set later; nothing changed. What was written after it has to be
-    /// set after it, too.
+    /// The same value is known, with a lifetime that counts as decided later; nothing changed. A write that is later still
+    /// has to say so.
     Outlived(Lifetime),
     /// Not synced: ask another owner first.
     Unsynced,

@@ -1,6 +1,6 @@
 //! ```text
-//!   put, ttl  ->  a lifetime: set now, ends then  ->  part of the version
-//!   touch     ->  read the value  ->  write it again, with a lifetime that is set later
+//!   put, ttl  ->  a lifetime: when it ends  ->  part of the version
+//!   touch     ->  read the value  ->  write it again, with another lifetime
 //!   a round   ->  each node is told what time it is, and gives back what has ended
 //! ```
 //! How long entries live. No node looks at a clock: whoever asks says what time it is, and a cache in which nothing ends
@@ -33,7 +33,7 @@ impl<R: Runtime> Cluster<R> {
         match ttl {
             Ttl::OfCache if self.config.ttl().is_none() => Lifetime::NONE,
             Ttl::OfCache => Lifetime::new(self.runtime.now_ms(), self.config.ttl()),
-            Ttl::Forever => Lifetime::new(self.runtime.now_ms(), None),
+            Ttl::Forever => Lifetime::NONE,
             Ttl::For(ttl) => Lifetime::new(self.runtime.now_ms(), Some(ttl)),
         }
     }
@@ -41,10 +41,17 @@ impl<R: Runtime> Cluster<R> {
     /// What time it is when a write begins; 0 while nothing ends here.
     #[inline]
     pub(super) fn time_of(&self, write: &Write<'_>) -> u64 {
-        if write.version.lifetime.ends() && !self.has_ends.load(Ordering::Relaxed) {
+        let ends = write.version.lifetime.ends();
+        if ends || self.has_ends.load(Ordering::Relaxed) { self.time_from_now_on(ends) } else { 0 }
+    }
+
+    #[cold]
+    fn time_from_now_on(&self, ends: bool) -> u64 {
+        // Written once: many threads read it all the time.
+        if ends && !self.has_ends.load(Ordering::Relaxed) {
             self.has_ends.store(true, Ordering::Relaxed);
         }
-        if self.has_ends.load(Ordering::Relaxed) { self.runtime.now_ms() } else { 0 }
+        self.runtime.now_ms()
     }
 
     /// Has a node give back what has ended, if anything can have.
@@ -86,11 +93,8 @@ impl<R: Runtime> Cluster<R> {
                 Kept::Copied(bytes, unframed) => crate::entry::Value::stored(bytes, *unframed),
                 Kept::Shared(share) => share.value(),
             };
-            let lifetime = match self.lifetime(ttl) {
-                Lifetime::NONE => Lifetime::new(self.runtime.now_ms(), None),
-                lifetime => lifetime,
-            };
-            let version = version.living(lifetime.set_after(version.lifetime));
+            let Some(lifetime) = self.lifetime(ttl).after(version.lifetime) else { return Ok(false) };
+            let version = version.living(lifetime);
             if self.write(Write { key, version, value: Some(value) }, None, None)?.newest {
                 return Ok(true);
             }

@@ -52,7 +52,7 @@ impl<R: Runtime> Cluster<R> {
             let _ = self.runtime.look(view.address(owner), &mut |node| {
                 if let Some((clock, _)) = node.clock(id) {
                     let mut owned = Owned { clock: clock.clone(), held: Vec::new() };
-                    node.each(id, |hash, known, dot| owned.held.push((hash.0, known.at(|| now_ms), dot)));
+                    node.each(id, |hash, known, dot| owned.held.push((hash.0, known.at(now_ms), dot)));
                     owners.push(owned);
                 }
             });

@@ -305,15 +305,15 @@ impl<R: Runtime> Cluster<R> {
         let mut get = Get::new(partition, quorum, epoch);
         if let Some(read) = first {
             get.went_on_to(1);
-            get.hear(read.at(|| self.runtime.now_ms()));
+            self.hear(&mut get, read);
         }
-        self.read_on(get, key, touch, wait, take)
+        self.read_on(&mut get, key, touch, wait, take)
     }
 
     /// The rest of a read, after what the first owner said.
     #[inline]
-    fn read_on(&self, mut get: Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Answer {
-        match self.ask_owners(&mut get, key, touch, wait, take) {
+    fn read_on(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Answer {
+        match self.ask_owners(get, key, touch, wait, take) {
             Some(answer) => answer,
             None if wait == Wait::Never => Answer::Busy,
             None => self.read_again(get, key, touch, take),
@@ -325,12 +325,13 @@ impl<R: Runtime> Cluster<R> {
     fn ask_owners(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Option<Answer> {
         while let Some(owner) = get.next(&self.routes) {
             let better = &mut |read: Read, lent: Lent<'_>| {
-                if get.improves(read.at(|| self.runtime.now_ms())) {
+                let improves = if read.known.ends() { get.improves(self.as_of_now(read)) } else { get.improves(read) };
+                if improves {
                     take(read, lent);
                 }
             };
             match self.runtime.read(owner, key, touch, wait, better) {
-                Ok(read) => get.hear(read.at(|| self.runtime.now_ms())),
+                Ok(read) => self.hear(get, read),
                 Err(Unread::Busy) => return Some(Answer::Busy),
                 Err(Unread::Down) => {}
             }
@@ -338,9 +339,21 @@ impl<R: Runtime> Cluster<R> {
         get.answer(&self.routes)
     }
 
+    /// What an owner said, as of now.
+    #[inline]
+    fn hear(&self, get: &mut Get, read: Read) {
+        if read.known.ends() { get.hear(self.as_of_now(read)) } else { get.hear(read) }
+    }
+
+    /// What an entry that ends comes to now.
+    #[cold]
+    fn as_of_now(&self, read: Read) -> Read {
+        read.at(self.runtime.now_ms())
+    }
+
     /// Begins a read again, and again, because nodes come and go.
     #[cold]
-    fn read_again(&self, mut get: Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
+    fn read_again(&self, get: &mut Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
         let (mut restarts, mut quiet) = (0, None);
         loop {
             if restarts < PATIENCE {
@@ -349,7 +362,7 @@ impl<R: Runtime> Cluster<R> {
                 quiet = Some(self.changes.lock());
             }
             restarts += 1;
-            if let Some(answer) = self.ask_owners(&mut get, key, touch, Wait::ForTurn, take) {
+            if let Some(answer) = self.ask_owners(get, key, touch, Wait::ForTurn, take) {
                 return answer;
             }
         }
@@ -375,7 +388,7 @@ impl<R: Runtime> Cluster<R> {
         let view = self.view();
         self.check_live(&view, node)?;
         match self.runtime.read(view.address(node), key, false, Wait::ForTurn, take) {
-            Ok(read) => Ok(match read.known.at(|| self.runtime.now_ms()) {
+            Ok(read) => Ok(match read.at(self.runtime.now_ms()).known {
                 Known::Live(version) => Some(version.timestamp),
                 Known::Marker(_) | Known::Nothing => None,
             }),
@@ -473,5 +486,5 @@ fn pause(restarts: u32) {
 }
 
 fn is_live<K>(now_ms: u64) -> impl Fn(&(Known, K)) -> bool {
-    move |(known, _)| known.at(|| now_ms).is_live()
+    move |(known, _)| known.at(now_ms).is_live()
 }

@@ -138,11 +138,19 @@ impl<'a> Put<'a> {
         self.write.version
     }
 
-    /// An owner has the same value with a lifetime that was set later, by another clock or a moment ago. This write is
-    /// later still, so it begins again with a lifetime that is set after that one.
+    /// An owner has the same value with another lifetime, which counts as decided later. It was decided before, so the write
+    /// begins again with one that counts as later still.
     fn outlive(&mut self, other: Lifetime) {
-        self.write = self.write.living(self.write.version.lifetime.set_after(other));
-        self.stage = Stage::Stranded;
+        match self.write.version.lifetime.after(other) {
+            Some(lifetime) => {
+                self.write.version.lifetime = lifetime;
+                self.stage = Stage::Stranded;
+            }
+            None => {
+                self.outcome.newest = false;
+                self.stage = Stage::Done;
+            }
+        }
     }
 
     /// True when it must begin again: an owner it counted on was gone, or owners changed while it was accepted.
@@ -222,7 +230,7 @@ impl<'a> Put<'a> {
         if before.rank() > self.before.rank() {
             self.before = before;
         }
-        self.outcome.was_live = self.before.at(|| self.now_ms).is_live();
+        self.outcome.was_live = self.before.at(self.now_ms).is_live();
     }
 
     /// An owner knows something newer, which the others are to have.

@@ -34,7 +34,7 @@ impl Expiry {
     }
 
     /// By how much one more lengthens it.
-    #[inline]
+    #[cold]
     pub(super) fn growth_bytes(&self) -> usize {
         bytes_for(self.0.len() + 1) - self.bytes()
     }

@@ -24,7 +24,7 @@ use crate::entry::{Held, Key, PartitionId, Value};
 use crate::hash::KeyHash;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::Share;
-use crate::version::{Kind, Timestamp, Version};
+use crate::version::{Timestamp, Version};
 
 /// Bytes of a slot: timestamp, digest, dot, payload (16) and two links.
 pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
@@ -364,7 +364,7 @@ impl Memory {
     pub(super) fn held(&self, at: At) -> Held<'_> {
         let slot = self.slot(at);
         match slot.state() {
-            State::Live => Held::Live(slot.value()),
+            State::Live => Held::Live(slot.value(slot.lifetime_bytes())),
             State::Removed => Held::Removed,
             State::Evicted => Held::Evicted,
         }
@@ -420,6 +420,13 @@ impl Memory {
         }
         let slot = self.slot_mut(at);
         (slot.newer, slot.older) = (newer, older);
+        if slot.kind() != LIVE {
+            self.link_more(at, state);
+        }
+    }
+
+    /// What is to be noted of a marker, and of a live entry with a lifetime.
+    fn link_more(&mut self, at: At, state: State) {
         if state != State::Live {
             self.marker_bytes += self.bytes_of(at);
         } else if let Some(ends_ms) = self.slot(at).ends_ms() {
@@ -430,7 +437,8 @@ impl Memory {
     }
 
     fn unlink(&mut self, at: At) {
-        let (state, newer, older) = (self.slot(at).state(), self.slot(at).newer, self.slot(at).older);
+        let slot = self.slot(at);
+        let (kind, state, newer, older) = (slot.kind(), slot.state(), slot.newer, slot.older);
         match newer {
             NONE => self.lists[state as usize].newest = older,
             newer => self.slot_mut(newer).older = older,
@@ -440,6 +448,12 @@ impl Memory {
             older => self.slot_mut(older).newer = newer,
         }
         self.lists[state as usize].len -= 1;
+        if kind != LIVE {
+            self.unlink_more(at, state);
+        }
+    }
+
+    fn unlink_more(&mut self, at: At, state: State) {
         if state != State::Live {
             self.marker_bytes -= self.bytes_of(at);
         } else if let Some(ends_ms) = self.slot(at).ends_ms() {
@@ -509,8 +523,13 @@ impl Slot {
 
     #[inline]
     pub(super) fn version(&self) -> Version {
-        let kind = if self.state() == State::Removed { Kind::Remove } else { Kind::Put };
-        Version { timestamp: timestamp(self.timestamp), kind, digest: self.digest, lifetime: self.lifetime() }
+        self.version_living(self.lifetime())
+    }
+
+    /// The version, whose lifetime is known to be this.
+    #[inline]
+    pub(super) fn version_living(&self, lifetime: Lifetime) -> Version {
+        Version { timestamp: timestamp(self.timestamp), digest: self.digest, lifetime }
     }
 
     #[inline]
@@ -519,7 +538,7 @@ impl Slot {
     }
 
     #[cold]
-    fn lifetime_kept(&self) -> Lifetime {
+    pub(super) fn lifetime_kept(&self) -> Lifetime {
         self.payload.lifetime().map_or(Lifetime::NONE, |&bytes| Lifetime::from_bytes(bytes))
     }
 
@@ -530,16 +549,16 @@ impl Slot {
         lifetime.ends().then_some(lifetime.ends_ms())
     }
 
-    /// The value of a live entry.
+    /// The value of a live entry, after so many bytes of a lifetime.
     #[inline]
-    pub(super) fn value(&self) -> Value<'_> {
-        self.payload.value_as(self.lifetime_bytes(), self.flag())
+    pub(super) fn value(&self, skipped: usize) -> Value<'_> {
+        self.payload.value_as(skipped, self.flag())
     }
 
-    /// A share of the value of a live entry, if it is large.
+    /// A share of the value of a live entry, if it is large, after so many bytes of a lifetime.
     #[inline]
-    pub(super) fn share(&self) -> Option<Share> {
-        self.payload.share(self.lifetime_bytes(), self.flag())
+    pub(super) fn share(&self, skipped: usize) -> Option<Share> {
+        self.payload.share(skipped, self.flag())
     }
 
     #[inline]
@@ -548,8 +567,8 @@ impl Slot {
     }
 
     #[inline]
-    fn has_lifetime(&self) -> bool {
-        self.kind() == LIVE_WITH_LIFETIME || self.kind() == State::Evicted as u16 && self.flag()
+    pub(super) fn has_lifetime(&self) -> bool {
+        WITH_LIFETIME >> (self.payload.label() >> PARTITION_BITS & 7) & 1 == 1
     }
 
     #[inline]
@@ -560,9 +579,9 @@ impl Slot {
     #[inline]
     pub(super) fn state(&self) -> State {
         match self.kind() {
-            1 => State::Removed,
-            2 => State::Evicted,
-            _ => State::Live,
+            LIVE | LIVE_WITH_LIFETIME => State::Live,
+            REMOVED => State::Removed,
+            _ => State::Evicted,
         }
     }
 
@@ -579,7 +598,12 @@ impl Slot {
 
 /// A label: 11 bits of partition; 2 of kind: that of a [`State`], or a live entry with a lifetime; and a flag: the envelope of
 /// a live value was taken off, or an evicted marker has a lifetime.
-const LIVE_WITH_LIFETIME: u16 = 3;
+const LIVE: u16 = 0;
+const LIVE_WITH_LIFETIME: u16 = 1;
+const REMOVED: u16 = 2;
+const EVICTED: u16 = 3;
+/// Of the eight pairs of flag and kind those with a lifetime.
+const WITH_LIFETIME: u8 = 1 << LIVE_WITH_LIFETIME | 1 << (LIVE_WITH_LIFETIME + 4) | 1 << (EVICTED + 4);
 const PARTITION_BITS: u32 = 11;
 const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
 
@@ -587,8 +611,8 @@ const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
 fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lifetime: bool) -> u16 {
     let (kind, flag) = match value {
         Some(value) if has_lifetime => (LIVE_WITH_LIFETIME, value.is_unframed()),
-        Some(value) => (state as u16, value.is_unframed()),
-        None => (state as u16, has_lifetime),
+        Some(value) => (LIVE, value.is_unframed()),
+        None => (if state == State::Removed { REMOVED } else { EVICTED }, has_lifetime),
     };
     partition | kind << PARTITION_BITS | u16::from(flag) << (PARTITION_BITS + 2)
 }
@@ -597,11 +621,11 @@ fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lif
 fn payload(partition: PartitionId, entry: &Entry<'_>, state: State, value: Option<Value<'_>>) -> Payload {
     let lifetime = entry.version.lifetime;
     let label = label(partition, state, value, !lifetime.is_none());
-    let bytes = value.map_or(&[][..], Value::bytes);
+    let (key, value) = (entry.key.bytes(), value.map_or(&[][..], Value::bytes));
     if lifetime.is_none() {
-        Payload::new(entry.key.bytes(), None, bytes, label)
+        Payload::new(key, value, label)
     } else {
-        Payload::new(entry.key.bytes(), Some(&lifetime.to_bytes()), bytes, label)
+        Payload::living(key, &lifetime.to_bytes(), value, label)
     }
 }
 

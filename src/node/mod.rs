@@ -22,10 +22,10 @@ mod payload;
 mod replicate;
 
 use crate::clock::{Clock, Dot, Incarnation};
-use crate::entry::{Held, Item, Key, PartitionId};
+use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
-use crate::lifetime::LIFETIME_BYTES;
+use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;
 use crate::version::Version;
@@ -53,7 +53,7 @@ const RECLAIMED_MAX: usize = 1024;
 const NOT_HELD: u16 = u16::MAX;
 
 /// What an entry of these lengths takes in a node, its share of a table (6 to 12 bytes) aside: a slot of 48, and key and
-/// value in one allocation, rounded to 16. One that ends takes 12 bytes more for its lifetime, which count as the value's,
+/// value in one allocation, rounded to 16. One that ends takes 8 bytes more for its lifetime, which count as the value's,
 /// and 36 for its place in the order in which entries end.
 pub const fn entry_bytes(key_bytes: usize, value_bytes: usize) -> u64 {
     (memory::SLOT_BYTES + Payload::bytes_for(key_bytes + value_bytes)) as u64
@@ -217,16 +217,18 @@ impl Node {
             partition.used.push(key.hash());
         }
         let slot = self.memory.slot(at);
-        let version = slot.version();
+        let (lifetime, skipped) =
+            if slot.has_lifetime() { (slot.lifetime_kept(), LIFETIME_BYTES) } else { (Lifetime::NONE, 0) };
+        let version = slot.version_living(lifetime);
         if slot.state() != State::Live {
             self.stats.misses += u64::from(touch);
             return Read { known: Known::Marker(version), synced };
         }
         self.stats.hits += u64::from(touch);
         let read = Read { known: Known::Live(version), synced };
-        match slot.share() {
+        match slot.share(skipped) {
             Some(share) => take(read, Lent::Share(share)),
-            None => take(read, Lent::Now(slot.value())),
+            None => take(read, Lent::Now(slot.value(skipped))),
         }
         read
     }
@@ -243,7 +245,7 @@ impl Node {
         let mut before = Known::Nothing;
         if let Some(at) = at {
             let known = self.memory.version(at);
-            before = self.known(at);
+            before = if self.memory.state(at) == State::Live { Known::Live(known) } else { Known::Marker(known) };
             if known > write.version {
                 let is_same_value = known.is_same_value(write.version);
                 return Ok(if is_same_value { Written::Outlived(known.lifetime) } else { Written::Superseded });
@@ -267,8 +269,10 @@ impl Node {
         let stable_upto = partition.stable_upto(incarnation);
         let used = std::mem::replace(&mut partition.used, Used::NONE);
         let item = write.item(dot);
-        let item = Item { held: self.unless_ended(item), ..item };
-        if !self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting) {
+        if item.version.lifetime.has_ended(self.now_ms) {
+            // Nobody needs the value any more, and nothing is evicted for it; but nothing older is to stay in its place.
+            self.install(place, at, item.key, item.version, dot, Held::Evicted, Room::ByEvicting);
+        } else if !self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting) {
             self.mark(place, item, Room::ByEvicting);
         }
         self.stats.writes += 1;
@@ -397,16 +401,6 @@ impl Node {
             if !self.reclaim_first() {
                 return;
             }
-        }
-    }
-
-    /// What is held under an item. Of what has ended nobody needs the value, and nothing is evicted for it; but it is known,
-    /// so that nothing older takes its place.
-    #[inline]
-    fn unless_ended<'i>(&self, item: Item<'i>) -> Held<'i> {
-        match item.held {
-            Held::Live(_) if item.version.lifetime.has_ended(self.now_ms) => Held::Evicted,
-            held => held,
         }
     }
 

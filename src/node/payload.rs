@@ -45,21 +45,30 @@ impl Payload {
     /// No key, no value, no allocation.
     pub(super) const EMPTY: Self = Self { bytes: NonNull::dangling(), len: 0, word: 0 };
 
-    /// Copies key, lifetime and value into one allocation.
-    pub(super) fn new(key: &[u8], lifetime: Option<&LifetimeBytes>, value: &[u8], label: u16) -> Self {
-        let len = key.len() + lifetime.map_or(0, |lifetime| lifetime.len()) + value.len();
+    /// Copies key and value into one allocation.
+    pub(super) fn new(key: &[u8], value: &[u8], label: u16) -> Self {
+        let len = key.len() + value.len();
         let bytes = if len < SHARED_FROM_BYTES {
             let mut bytes = Vec::with_capacity(len);
             bytes.extend_from_slice(key);
-            if let Some(lifetime) = lifetime {
-                bytes.extend_from_slice(lifetime);
-            }
             bytes.extend_from_slice(value);
             NonNull::from(Box::leak(bytes.into_boxed_slice())).cast()
         } else {
-            shared(key, lifetime.map_or(&[], |lifetime| &lifetime[..]), value)
+            shared(key, &[], value)
         };
         // `Key` and `Value` bound both lengths so that their sum fits 32 bits, with a lifetime too.
+        Self { bytes, len: len as u32, word: key.len() as u32 | u32::from(label) << KEY_BITS }
+    }
+
+    /// The same with a lifetime between the two.
+    #[cold]
+    pub(super) fn living(key: &[u8], lifetime: &LifetimeBytes, value: &[u8], label: u16) -> Self {
+        let len = key.len() + lifetime.len() + value.len();
+        let bytes = if len < SHARED_FROM_BYTES {
+            NonNull::from(Box::leak([key, lifetime, value].concat().into_boxed_slice())).cast()
+        } else {
+            shared(key, lifetime, value)
+        };
         Self { bytes, len: len as u32, word: key.len() as u32 | u32::from(label) << KEY_BITS }
     }
 
@@ -120,8 +129,10 @@ impl Payload {
 
     /// Gives the value's memory back and keeps the key, and the lifetime if it was made with one.
     pub(super) fn forget_value(&mut self, has_lifetime: bool) {
-        let lifetime = if has_lifetime { self.lifetime() } else { None };
-        *self = Self::new(self.key(), lifetime, &[], self.label());
+        *self = match self.lifetime().filter(|_| has_lifetime) {
+            Some(lifetime) => Self::living(self.key(), lifetime, &[], self.label()),
+            None => Self::new(self.key(), &[], self.label()),
+        };
     }
 
     #[inline]
@@ -191,7 +202,10 @@ mod tests {
         for value_bytes in [0, 1, 100, SHARED_FROM_BYTES - 4, SHARED_FROM_BYTES, 1 << 20] {
             for lifetime in [None, Some(&[5; LIFETIME_BYTES])] {
                 let (value, skipped) = (vec![7; value_bytes], lifetime.map_or(0, |_| LIFETIME_BYTES));
-                let mut payload = Payload::new(b"key", lifetime, &value, 0x7abc);
+                let mut payload = match lifetime {
+                    Some(lifetime) => Payload::living(b"key", lifetime, &value, 0x7abc),
+                    None => Payload::new(b"key", &value, 0x7abc),
+                };
                 let all = |payload: &Payload| (payload.key().to_vec(), payload.value(skipped).to_vec(), payload.label());
                 assert_eq!(all(&payload), (b"key".to_vec(), value.clone(), 0x7abc));
                 assert_eq!(payload.lifetime().filter(|_| lifetime.is_some()), lifetime);
@@ -205,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_share_outlives_the_entry() {
-        let payload = Payload::new(b"key", Some(&[5; LIFETIME_BYTES]), &vec![9; 1 << 20], 0);
+        let payload = Payload::living(b"key", &[5; LIFETIME_BYTES], &vec![9; 1 << 20], 0);
         let share = payload.share(LIFETIME_BYTES, false).expect("large");
         drop(payload);
         assert_eq!(share.value().bytes(), vec![9; 1 << 20]);
-        assert!(Payload::new(b"key", None, b"small", 0).share(0, false).is_none());
+        assert!(Payload::new(b"key", b"small", 0).share(0, false).is_none());
     }
 }

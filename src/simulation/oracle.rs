@@ -167,8 +167,8 @@ impl Oracle {
         // The order of versions, said once more: nodes and oracle ask the same code, and would be wrong together.
         let rank = |version: Version| {
             let lifetime = version.lifetime;
-            let set_and_end = (lifetime.set_ms(), lifetime.ends_ms());
-            (version.timestamp.get(), version.kind == Kind::Remove, version.digest, set_and_end)
+            let decided = (lifetime.shortened(), lifetime.ends_ms());
+            (version.timestamp.get(), version.kind() == Kind::Remove, version.digest, decided)
         };
         if let Some((other, _)) =
             self.issued[key].iter().find(|(other, _)| rank(*other).cmp(&rank(version)) != other.cmp(&version))
@@ -180,7 +180,7 @@ impl Oracle {
         self.ends[key].extend(ends_us.map(|ends_us| (version, ends_us)));
     }
 
-    /// A write begins again with a lifetime that is set later, and ends when it did.
+    /// A write begins again with a lifetime that counts as decided later, and ends when it did.
     pub fn issue_again(&mut self, key: KeyNumber, before: Version, version: Version) {
         if !version.is_same_value(before) || version.lifetime.ends_ms() != before.lifetime.ends_ms() {
             self.fail("I3", || format!("a write of {before:?} of key {key} became one of {version:?}"));
@@ -408,7 +408,7 @@ impl Oracle {
             self.fail("I3", || format!("{address:?} holds {version:?} of {name}, which nobody wrote"));
         }
         // An evicted value whose marker is all that is left.
-        if !is_live && version.kind == Kind::Put && !self.may_have_ended(key, version) {
+        if !is_live && version.kind() == Kind::Put && !self.may_have_ended(key, version) {
             self.evicted[key] = true;
         }
         life.known[key] = life.known[key].max(Some(version));
@@ -454,7 +454,7 @@ impl Oracle {
             }
             if everything_fits
                 && !self.evicted[key]
-                && top.is_some_and(|top| top.kind == Kind::Put && !self.may_have_ended(key, top))
+                && top.is_some_and(|top| top.kind() == Kind::Put && !self.may_have_ended(key, top))
                 && let Some(missing) = live.iter().position(|version| *version != top)
             {
                 let address = owners[missing].0;
@@ -472,14 +472,14 @@ impl Oracle {
             let key = acknowledged.key;
             let top = living.iter().filter_map(|life| self.life(*life).known.get(key).copied().flatten()).max();
             // A removal's marker may be dropped once all have seen it, and then nothing tells.
-            let is_removed = top.is_some_and(|top| top.kind == Kind::Remove);
+            let is_removed = top.is_some_and(|top| top.kind() == Kind::Remove);
             // So may that of what has ended.
             let has_ended = top.is_some_and(|top| self.may_have_ended(key, top));
             !self.late[key]
                 && !is_removed
                 && !has_ended
                 && !self.evicted[key]
-                && acknowledged.version.kind == Kind::Put
+                && acknowledged.version.kind() == Kind::Put
                 && acknowledged.witnesses.iter().any(|witness| {
                     living.contains(witness) && self.life(*witness).known[key] >= Some(acknowledged.version)
                 })

@@ -505,7 +505,7 @@ impl<'w> World<'w> {
             Some(Ok(value)) => {
                 self.values.insert(value.digest(), value);
                 let lifetime = ttl.map_or(Lifetime::NONE, |ttl| Lifetime::new(self.clock_ms(home), Some(ttl)));
-                Write::put(key, timestamp, value).living(lifetime)
+                Write::put_living(key, timestamp, value, lifetime)
             }
             Some(Err(_)) => return,
         };
@@ -658,7 +658,7 @@ impl<'w> World<'w> {
     fn touch(&mut self, home: NodeId, number: KeyNumber, key: Key<'w>, found: Version, ttl: Option<Duration>) {
         self.be_beside(home);
         let Some(&value) = self.values.get(&found.digest) else { return };
-        let lifetime = Lifetime::new(self.clock_ms(home), ttl).set_after(found.lifetime);
+        let Some(lifetime) = Lifetime::new(self.clock_ms(home), ttl).after(found.lifetime) else { return };
         self.write(home, number, Write { key, version: found.living(lifetime), value: Some(value) }, ttl);
     }
 
@@ -737,7 +737,7 @@ impl<'w> World<'w> {
             (Kind::Read { get, best, heard, .. }, Answered::Read(read, is_right)) => {
                 // As the owner said it: what it comes to by now is for the cluster's code to say.
                 heard.push(read);
-                let read = read.at(|| clock_ms);
+                let read = read.at(clock_ms);
                 if let Known::Live(version) = read.known
                     && get.improves(read)
                 {
