@@ -16,7 +16,7 @@
 //!   itself ---Audited--------> owner                        the same, for the one that asked
 //!   client ---Fix------------> owner                        another owner knows something newer than this write
 //!
-//!   itself ---Reclaim--------> node                         what time it is: what has ended gives back its space
+//!   itself ---Reclaim--------> node                         what has ended gives back its space
 //!   cluster ---Meet----------> node                         which lives are over
 //!   cluster ---Hold, Release-> node                         you hold this partition with these peers; you no longer do
 //! ```
@@ -96,8 +96,6 @@ pub enum Request<'a> {
         write: Write<'a>,
         /// Accept it even if not synced.
         force: bool,
-        /// The time, in milliseconds since 1970; 0 while nothing in the cache ever ends.
-        now_ms: u64,
     },
     /// A write that a coordinator accepted.
     Update {
@@ -111,8 +109,6 @@ pub enum Request<'a> {
         used: Used,
         /// The last change of the membership that the coordinator knew of when it accepted the write, or had it still.
         epoch: u64,
-        /// The time, in milliseconds since 1970; 0 while nothing in the cache ever ends.
-        now_ms: u64,
     },
     /// Every owner has seen this dot of yours.
     Settle {
@@ -213,12 +209,8 @@ pub enum Request<'a> {
         /// The newer items.
         items: Cow<'a, Items>,
     },
-    /// It is so late: entries that have ended give back their space, some of them. Asked of a node by itself, as a round of
-    /// gossip begins.
-    Reclaim {
-        /// Milliseconds since 1970.
-        now_ms: u64,
-    },
+    /// Entries that have ended give back their space, some of them. Asked of a node by itself, as a round of gossip begins.
+    Reclaim,
     /// These are the present lives of nodes; of one that is down or gone, the least that a later one can be.
     Meet {
         /// A life for each node that ever was.

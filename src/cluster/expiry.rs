@@ -1,10 +1,10 @@
 //! ```text
 //!   put, ttl  ->  a lifetime: when it ends  ->  part of the version
 //!   touch     ->  read the value  ->  write it again, with another lifetime
-//!   a round   ->  each node is told what time it is, and gives back what has ended
+//!   a round   ->  each node gives back what has ended
 //! ```
-//! How long entries live. No node looks at a clock: whoever asks says what time it is, and a cache in which nothing ends
-//! asks no clock either.
+//! How long entries live. No node looks at a clock: it is told the time with messages, and a cache in which nothing ends
+//! looks at no clock either.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,27 +38,30 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    /// What time it is when a write begins; 0 while nothing ends here.
+    /// A write begins: nodes are to know the time, from the first on that ends.
     #[inline]
-    pub(super) fn time_of(&self, write: &Write<'_>) -> u64 {
+    pub(super) fn tell_time_of(&self, write: &Write<'_>) {
         let ends = write.version.lifetime.ends();
-        if ends || self.has_ends.load(Ordering::Relaxed) { self.time_from_now_on(ends) } else { 0 }
+        if ends || self.has_ends.load(Ordering::Relaxed) {
+            self.tell_time(ends);
+        }
     }
 
     #[cold]
-    fn time_from_now_on(&self, ends: bool) -> u64 {
+    fn tell_time(&self, ends: bool) {
         // Written once: many threads read it all the time.
         if ends && !self.has_ends.load(Ordering::Relaxed) {
             self.has_ends.store(true, Ordering::Relaxed);
         }
-        self.runtime.now_ms()
+        self.runtime.tell_time(self.runtime.now_ms());
     }
 
     /// Has a node give back what has ended, if anything can have.
     pub(super) fn reclaim(&self, node: Address) {
         if self.has_ends.load(Ordering::Relaxed) {
+            self.tell_time(false);
             // A node that went down this moment has nothing to give back.
-            let _ = self.ask(node, &Request::Reclaim { now_ms: self.runtime.now_ms() });
+            let _ = self.ask(node, &Request::Reclaim);
         }
     }
 

@@ -186,7 +186,7 @@ impl<R: Runtime> Cluster<R> {
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
-    #[inline]
+    #[inline(always)]
     pub fn begin<'a>(
         &self,
         write: Write<'a>,
@@ -195,8 +195,8 @@ impl<R: Runtime> Cluster<R> {
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
         self.check_fits(&write)?;
-        let now_ms = self.time_of(&write);
-        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes, now_ms);
+        self.tell_time_of(&write);
+        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
         if let Some(node) = via {
             self.check_live(&self.view(), node)?;
             put = put.through(node);
@@ -259,7 +259,7 @@ impl<R: Runtime> Cluster<R> {
             return Ok(Turn::Send(to, request));
         }
         if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
-            return writing.put.outcome(&self.routes).map(Turn::Done);
+            return writing.put.outcome(&self.routes, || self.runtime.now_ms()).map(Turn::Done);
         }
         // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
         // published: that takes a moment.

@@ -51,8 +51,6 @@ pub struct Put<'a> {
     /// The view it is under.
     epoch: u64,
     partition: PartitionId,
-    /// The time when it began, if anything in the cache ends.
-    now_ms: u64,
     stage: Stage,
     /// The node the caller is connected to, when it is connected to one.
     via: Option<NodeId>,
@@ -92,7 +90,7 @@ enum Stage {
 impl<'a> Put<'a> {
     /// Begins a write among the present owners.
     #[inline]
-    pub fn new(write: Write<'a>, quorum: Quorum, routes: &Routes, now_ms: u64) -> Self {
+    pub fn new(write: Write<'a>, quorum: Quorum, routes: &Routes) -> Self {
         let partition = write.key.hash().partition(routes.partitions());
         let nowhere = Address { node: 0, incarnation: Incarnation(0) };
         Self {
@@ -100,7 +98,6 @@ impl<'a> Put<'a> {
             quorum,
             epoch: routes.epoch(),
             partition,
-            now_ms,
             stage: Stage::Accept { force: false },
             via: None,
             next: 0,
@@ -159,11 +156,11 @@ impl<'a> Put<'a> {
         self.stage == Stage::Stranded || (self.outcome.newest && !routes.is_still(self.epoch))
     }
 
-    /// How it ended.
+    /// How it ended. The clock is asked only if what was there before ends.
     ///
     /// # Errors
     /// [`Error::NoLiveNode`] when nobody accepted it, [`Error::Quorum`] when too few hold it.
-    pub fn outcome(&self, routes: &Routes) -> Result<Outcome, Error> {
+    pub fn outcome(&self, routes: &Routes, now_ms: impl FnOnce() -> u64) -> Result<Outcome, Error> {
         let reached = usize::from(self.outcome.reached);
         if self.outcome.newest && reached == 0 && self.silent {
             // It may have been accepted, and nobody can say so.
@@ -178,6 +175,10 @@ impl<'a> Put<'a> {
         match self.quorum.wanted(routes.replicas()) {
             Some(wanted) if self.outcome.newest && reached < usize::from(wanted) => {
                 Err(Error::Quorum { wanted: usize::from(wanted), reached })
+            }
+            // What had ended was no value any more.
+            _ if self.before.ends() => {
+                Ok(Outcome { was_live: self.before.at(now_ms()).is_live(), ..self.outcome })
             }
             _ => Ok(self.outcome),
         }
@@ -230,7 +231,7 @@ impl<'a> Put<'a> {
         if before.rank() > self.before.rank() {
             self.before = before;
         }
-        self.outcome.was_live = self.before.at(self.now_ms).is_live();
+        self.outcome.was_live = self.before.is_live();
     }
 
     /// An owner knows something newer, which the others are to have.
@@ -287,7 +288,7 @@ impl<'a> Put<'a> {
                 Stage::Accept { force } => match self.next_to_ask(routes) {
                     Some(owner) => {
                         let force = force || self.via == Some(owner.node);
-                        return Step::Send(owner, Request::Write { write: self.write, force, now_ms: self.now_ms });
+                        return Step::Send(owner, Request::Write { write: self.write, force });
                     }
                     // Nobody is synced: the first owner that is there must do.
                     None if !force && self.next > 0 => {
@@ -311,7 +312,6 @@ impl<'a> Put<'a> {
                                 stable_upto: self.stable_upto,
                                 used: self.used,
                                 epoch: self.accepted_in,
-                                now_ms: self.now_ms,
                             },
                         );
                     }

@@ -125,18 +125,26 @@ impl Node {
         self.places.len() as u16
     }
 
+    /// It is so late, in milliseconds since 1970: told before a question is asked, once anything in the cache ends. Time does
+    /// not go back.
+    #[inline]
+    pub fn tell_time(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// The latest time that this node was told; 0 when it was told none.
+    pub const fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// Does what is asked and answers. Reads have a verb of their own, [`Node::get`].
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`] for a write that can never fit.
     pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         Ok(match request {
-            Request::Write { write, force, now_ms } => {
-                self.hear_time(*now_ms);
-                Reply::Written(self.write(write, *force)?)
-            }
-            Request::Update { from, item, stable_upto, used, epoch, now_ms } => {
-                self.hear_time(*now_ms);
+            Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
+            Request::Update { from, item, stable_upto, used, epoch } => {
                 self.touch(self.partition_of(item.key), used);
                 self.update((*from, *epoch), *item, *stable_upto)
             }
@@ -181,8 +189,7 @@ impl Node {
                 self.fix(items);
                 Reply::Done
             }
-            Request::Reclaim { now_ms } => {
-                self.hear_time(*now_ms);
+            Request::Reclaim => {
                 self.reclaim_some();
                 Reply::Done
             }
@@ -402,17 +409,6 @@ impl Node {
                 return;
             }
         }
-    }
-
-    /// A message says what time it is. Of several clocks the fastest counts.
-    #[inline]
-    fn hear_time(&mut self, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-    }
-
-    /// The latest time that this node was told.
-    pub const fn now_ms(&self) -> u64 {
-        self.now_ms
     }
 
     /// Lets an entry fall off. What every owner has seen needs no marker: nobody can bring back anything older.

@@ -21,8 +21,10 @@ pub struct Embedded {
     /// A place is made when its node first starts, and stays; a node that is stopped leaves it empty.
     places: [OnceLock<Box<Place>>; NODES_MAX as usize],
     lives: AtomicU64,
-    /// The time as somebody sets it; 0 when the system's clock tells it.
-    virtual_ms: AtomicU64,
+    /// What nodes are told of the time; 0 while nothing ends.
+    told_ms: AtomicU64,
+    /// The time is what nodes were told last, and no clock says another.
+    is_virtual: bool,
 }
 
 /// One node's place, on cache lines of its own: neighbours' locks must not share one.
@@ -31,8 +33,7 @@ struct Place(Mutex<Option<Node>>);
 
 impl Default for Embedded {
     fn default() -> Self {
-        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0),
-            virtual_ms: AtomicU64::new(0) }
+        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0), told_ms: AtomicU64::new(0), is_virtual: false }
     }
 }
 
@@ -56,14 +57,13 @@ fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Res
 impl Embedded {
     /// No nodes yet, in a time that only [`Embedded::set_now_ms`] changes.
     pub fn in_virtual_time(now_ms: u64) -> Self {
-        let embedded = Self::default();
-        embedded.set_now_ms(now_ms);
-        embedded
+        Self { told_ms: AtomicU64::new(now_ms), is_virtual: true, ..Self::default() }
     }
 
-    /// From now on it is this time, in milliseconds since 1970, until it is set again: virtual time has no other clock.
+    /// In virtual time it is so late now, in milliseconds since 1970, until it is set again: also earlier than before, as
+    /// clocks beside two nodes differ.
     pub fn set_now_ms(&self, now_ms: u64) {
-        self.virtual_ms.store(now_ms, Ordering::Relaxed);
+        self.told_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// The present life of a node; nothing when it is down.
@@ -77,7 +77,9 @@ impl Runtime for Embedded {
     #[inline]
     fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached> {
         let mut held = self.hold(to, wait)?;
-        addressed(&mut held, to)?.answer(request).map_err(Unreached::Refused)
+        let node = addressed(&mut held, to)?;
+        node.tell_time(self.told_ms.load(Ordering::Relaxed));
+        node.answer(request).map_err(Unreached::Refused)
     }
 
     #[inline]
@@ -93,9 +95,13 @@ impl Runtime for Embedded {
     }
 
     fn now_ms(&self) -> u64 {
-        match self.virtual_ms.load(Ordering::Relaxed) {
-            0 => hybrid_clock::now_ms(),
-            now_ms => now_ms,
+        if self.is_virtual { self.told_ms.load(Ordering::Relaxed) } else { hybrid_clock::now_ms() }
+    }
+
+    fn tell_time(&self, now_ms: u64) {
+        // Written at most once in a millisecond: every message reads it.
+        if self.told_ms.load(Ordering::Relaxed) < now_ms {
+            self.told_ms.fetch_max(now_ms, Ordering::Relaxed);
         }
     }
 

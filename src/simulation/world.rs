@@ -568,6 +568,8 @@ impl<'w> World<'w> {
         let Some(mut call) = self.calls[number].take() else { return };
         call.turn += 1;
         let (home, turn) = (call.home, call.turn);
+        // An exchange's home is who asks.
+        self.be_beside(home);
         let (to, source, request) = match &mut call.kind {
             Kind::Write { writing, key, version } => match self.cluster.turn(writing) {
                 Ok(Turn::Send(to, request)) => {
@@ -666,6 +668,7 @@ impl<'w> World<'w> {
     fn arrive(&mut self, call: usize, turn: u32, home: NodeId, to: Address, request: Carried<'w>) -> u64 {
         let node = to.node;
         let Some(life) = self.cluster.runtime().life(node) else { return 8 << 32 };
+        self.be_beside(node);
         let reply = match &request {
             Carried::Read(key) => {
                 let mut is_right = true;
