@@ -131,7 +131,7 @@ def test_a_ttl_that_is_out_of_range_is_refused(cache: Cache, ttl: float) -> None
     with pytest.raises(ValueError, match=match):
         cache.touch("key", ttl)
     assert cache.ttl("key") is None
-    with pytest.raises(ValueError, match="^default_ttl is "):
+    with pytest.raises(ValueError, match=r"^default_ttl is "):
         Cache(default_ttl=ttl)
 
 
@@ -144,7 +144,7 @@ def test_a_ttl_that_is_no_number_is_refused(cache: Cache, ttl: Any) -> None:
         cache.node(0).put("key", "value", ttl=ttl)
     with pytest.raises(TypeError, match=match):
         cache.touch("key", ttl)
-    with pytest.raises(TypeError, match="^default_ttl must be "):
+    with pytest.raises(TypeError, match=r"^default_ttl must be "):
         Cache(default_ttl=ttl)
     assert "key" not in cache
 

@@ -97,7 +97,7 @@ fn the_allocator_agrees_with_the_account() {
 fn the_allocator_agrees_while_entries_end() {
     check("in the order in which they were put", 1 << 20, &[5], |number| Some(number + 1));
     check("the last first", 1 << 20, &[5, 104], |number| Some(1_000_000 - number));
-    check("in any order", 1 << 20, &[5, 104], |number| Some(1 + number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32));
+    check("in any order", 1 << 20, &[5, 104], |number| Some(1 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32)));
     check("one of three", 1 << 20, &[5, 104], |number| number.is_multiple_of(3).then_some(number + 1));
     check("large", 8 << 20, &[16 * 1024, 40_000], |number| Some(number + 1));
 }

@@ -10,9 +10,7 @@ use distributed_consistent_cache::cluster::Cluster;
 use distributed_consistent_cache::cluster::get::Answer;
 use distributed_consistent_cache::entry::{Held, Key, NodeId, Value};
 use distributed_consistent_cache::lifetime::{LIFETIME_BYTES, Lifetime, TTL_MAX, Ttl};
-use distributed_consistent_cache::message::{
-    Address, Delta, Known, Lent, Reply, Request, Used, Write, Written,
-};
+use distributed_consistent_cache::message::{Address, Delta, Known, Lent, Reply, Request, Used, Write, Written};
 use distributed_consistent_cache::node::{Node, entry_bytes};
 use distributed_consistent_cache::runtime::Wait;
 use distributed_consistent_cache::runtime::embedded::Embedded;
@@ -112,7 +110,9 @@ fn what_has_ended_is_given_back_first_in_the_order_in_which_it_ended() {
     let mut node = node(0, 16 * KIB, &[]);
     // The live ones are the least recently used: they would be evicted first.
     let live: Vec<String> = (0..6).map(|number| format!("live {number}")).collect();
-    live.iter().for_each(|name| drop(write(&mut node, put(name, &[7; 1000], 1, 0))));
+    for name in &live {
+        write(&mut node, put(name, &[7; 1000], 1, 0));
+    }
     for (name, ttl_ms) in [("third", 30), ("first", 10), ("second", 20), ("later", 1000)] {
         write(&mut node, put(name, &[7; 1000], 1, ttl_ms));
     }
@@ -286,7 +286,9 @@ proptest! {
                     now_ms += ms;
                     node.tell_time(now_ms);
                 }
-                Step::Reclaim => drop(node.answer(&Request::Reclaim).expect("answered")),
+                Step::Reclaim => {
+                    node.answer(&Request::Reclaim).expect("answered");
+                }
             }
             node.check();
             let stats = node.stats();

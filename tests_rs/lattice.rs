@@ -86,7 +86,8 @@ fn deliver(node: &mut Node, number: usize, &(peer, key, timestamp, value): &Upda
     let lifetime = value.map_or(Lifetime::NONE, |(_, lifetime)| lifetime);
     let value = value.map(|_| Value::new(&bytes).expect("short"));
     let timestamp = Timestamp::new(timestamp).expect("small");
-    let version = value.map_or(Version::remove(timestamp), |value| Version::put(timestamp, value.digest()).living(lifetime));
+    let version =
+        value.map_or(Version::remove(timestamp), |value| Version::put(timestamp, value.digest()).living(lifetime));
     let dot = dot_of(number, &(peer, key, timestamp.get(), None));
     let held = value.map_or(Held::Removed, Held::Live);
     let item = Item { key: Key::new(&name).expect("short"), version, dot, held };

@@ -602,8 +602,8 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "if matches!(item.held, Held::Live(_)) && low {",
-                "if matches!(item.held, Held::Live(_)) && low && at == Some(u32::MAX) {",
+                "let is_unfit = low || item",
+                "let is_unfit = low && at == Some(u32::MAX) || item",
             ),
         ),
     ),

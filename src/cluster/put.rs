@@ -177,9 +177,7 @@ impl<'a> Put<'a> {
                 Err(Error::Quorum { wanted: usize::from(wanted), reached })
             }
             // What had ended was no value any more.
-            _ if self.before.ends() => {
-                Ok(Outcome { was_live: self.before.at(now_ms()).is_live(), ..self.outcome })
-            }
+            _ if self.before.ends() => Ok(Outcome { was_live: self.before.at(now_ms()).is_live(), ..self.outcome }),
             _ => Ok(self.outcome),
         }
     }

@@ -206,7 +206,8 @@ mod tests {
                     Some(lifetime) => Payload::living(b"key", lifetime, &value, 0x7abc),
                     None => Payload::new(b"key", &value, 0x7abc),
                 };
-                let all = |payload: &Payload| (payload.key().to_vec(), payload.value(skipped).to_vec(), payload.label());
+                let all =
+                    |payload: &Payload| (payload.key().to_vec(), payload.value(skipped).to_vec(), payload.label());
                 assert_eq!(all(&payload), (b"key".to_vec(), value.clone(), 0x7abc));
                 assert_eq!(payload.lifetime().filter(|_| lifetime.is_some()), lifetime);
                 payload.set_label(3);

@@ -79,6 +79,7 @@ impl Cache {
     #[pyo3(
         text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, default_ttl=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
         py: Python<'_>,
         nodes: Option<&Bound<'_, PyAny>>,

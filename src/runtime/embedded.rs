@@ -33,7 +33,12 @@ struct Place(Mutex<Option<Node>>);
 
 impl Default for Embedded {
     fn default() -> Self {
-        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0), told_ms: AtomicU64::new(0), is_virtual: false }
+        Self {
+            places: [const { OnceLock::new() }; NODES_MAX as usize],
+            lives: AtomicU64::new(0),
+            told_ms: AtomicU64::new(0),
+            is_virtual: false,
+        }
     }
 }
 

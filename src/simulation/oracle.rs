@@ -255,7 +255,9 @@ impl Oracle {
     pub fn read(&mut self, key: KeyNumber, version: Version, value_is_right: bool, heard_us: u64) {
         let ends_us = self.ends_us(key, version).map(|ends_us| ends_us + self.skew_us + CLOCK_US);
         if let Some(ends_us) = ends_us.filter(|&ends_us| ends_us <= heard_us) {
-            self.fail("I18", || format!("a read of key {key} gave {version:?} at {heard_us}, which ended at {ends_us}"));
+            self.fail("I18", || {
+                format!("a read of key {key} gave {version:?} at {heard_us}, which ended at {ends_us}")
+            });
         }
         if !value_is_right || !self.issued[key].iter().any(|(issued, _)| *issued == version) {
             self.fail("I3", || format!("a read of key {key} gave {version:?}, which was never put so"));

@@ -169,7 +169,11 @@ struct Call<'w> {
 }
 
 enum Kind<'w> {
-    Write { writing: Writing<'w>, key: Key<'w>, version: Version },
+    Write {
+        writing: Writing<'w>,
+        key: Key<'w>,
+        version: Version,
+    },
     Read {
         get: Get,
         key: Key<'w>,
