@@ -197,7 +197,14 @@ impl Oracle {
         let forgotten = |&(_, known): &(Version, Option<Dot>)| {
             known.is_some_and(|known| !synced || clock.is_some_and(|clock| clock.has(known)))
         };
-        let known = self.life(by.address().incarnation).known.get(key).copied().flatten();
+        let life = self.life(by.address().incarnation);
+        let known = life.known.get(key).copied().flatten();
+        // As it was looked at last, before this write.
+        let held = [&life.live, &life.marked].map(|held| held.get(key).copied().flatten()).into_iter().max().flatten();
+        if held > Some(version) {
+            let address = by.address();
+            self.fail("I4", || format!("{address:?} accepted {version:?} of key {key} while it held {held:?}"));
+        }
         if known > Some(version) || self.issued[key].iter().filter(newer).any(forgotten) {
             self.late[key] = true;
         }

@@ -62,6 +62,8 @@ pub struct Ttls {
     puts_permille: u64,
     /// So many reads of a thousand are touches.
     touches_permille: u64,
+    /// So many puts of a thousand are of one and the same value: then the end is all that tells them apart.
+    same_permille: u64,
     /// Up to so many milliseconds; some live a hundred times as long, and some for ever.
     ms_max: u64,
     /// By how much the clock beside each node is ahead, in milliseconds.
@@ -74,7 +76,7 @@ impl Ttls {
         let ms_max = [20, 300, 3_000][chance.below(3) as usize];
         let skew_ms = [1, 50, 2_000][chance.below(3) as usize];
         let skews_ms = (0..NODES_MAX).map(|_| chance.below(skew_ms)).collect();
-        Self { puts_permille, touches_permille, ms_max, skews_ms }
+        Self { puts_permille, touches_permille, same_permille: chance.below(700), ms_max, skews_ms }
     }
 
     fn ttl(&self, chance: &mut Chance) -> Option<Duration> {
@@ -288,6 +290,8 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         let is_touch = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.touches_permille));
         let ends = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.puts_permille));
         let ttl = trial.ttls.as_ref().and_then(|ttls| ttls.ttl(&mut endings));
+        let is_same = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.same_permille));
+        let value = if is_same { value_of(0, 8) } else { value_of(number, bytes) };
         let operation = if what < trial.reads_permille && is_touch {
             Operation::Touch { key, ttl }
         } else if what < trial.reads_permille {
@@ -295,7 +299,7 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         } else if chance.permille(trial.removes_permille) {
             Operation::Remove { key, timestamp }
         } else {
-            Operation::Put { key, value: value_of(number, bytes), timestamp, ttl: ttl.filter(|_| ends) }
+            Operation::Put { key, value, timestamp, ttl: ttl.filter(|_| ends) }
         };
         world.call(at_us, home, operation);
     }

@@ -557,7 +557,10 @@ impl<'w> World<'w> {
         self.rounds[usize::from(node)] += 1;
         self.be_beside(node);
         if self.cluster.runtime().life(node).is_some() && self.cluster.view().live().contains(node) {
-            for exchange in self.cluster.exchanges_of(node, round) {
+            let exchanges = self.cluster.exchanges_of(node, round);
+            // What had ended has given back its space.
+            self.observe(node, Cause::Repair);
+            for exchange in exchanges {
                 let exchange = match self.chunk_bytes {
                     Some(bytes) => exchange.in_chunks_of(bytes),
                     None => exchange,
