@@ -129,7 +129,9 @@ impl Node {
     /// not go back.
     #[inline]
     pub fn tell_time(&mut self, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        if now_ms > self.now_ms {
+            self.now_ms = now_ms;
+        }
     }
 
     /// The latest time that this node was told; 0 when it was told none.
