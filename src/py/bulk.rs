@@ -17,6 +17,7 @@ use crate::cluster::put::Outcome;
 use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
+use crate::lifetime::{Lifetime, Ttl};
 use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -45,6 +46,7 @@ pub(super) fn put_many<'py>(
     cluster: &Cluster<Embedded>,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
+    ttl: Ttl,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyList>> {
     cluster.check_open().map_err(raise)?;
@@ -59,7 +61,8 @@ pub(super) fn put_many<'py>(
     let mut written = 0;
     loop {
         let (batch, ending) = collect(py, cluster, &mut rows, timestamp, written);
-        let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
+        let lifetime = cluster.lifetime(ttl);
+        let writes = batch.iter().map(|item| item.write(lifetime)).collect::<PyResult<Vec<_>>>()?;
         let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
         for (item, outcome) in batch.iter().zip(outcomes) {
             match outcome {
@@ -112,7 +115,7 @@ fn collect<'py>(
             None => return (batch, Ending::Last),
         };
         let item = item(&row, timestamp).and_then(|item| {
-            let fits = check_fits(cluster, &item.write()?).map_err(raise);
+            let fits = check_fits(cluster, &item.write(Lifetime::NONE)?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -232,10 +235,10 @@ fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (A
 }
 
 impl Item<'_> {
-    fn write(&self) -> PyResult<Write<'_>> {
+    fn write(&self, lifetime: Lifetime) -> PyResult<Write<'_>> {
         let key = convert::key(self.key.as_any())?;
         let value: Value<'_> = self.encoded.value()?;
-        Ok(Write::put(key, self.timestamp, value))
+        Ok(Write::put_living(key, self.timestamp, value, lifetime))
     }
 }
 
