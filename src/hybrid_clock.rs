@@ -17,6 +17,11 @@ pub fn now() -> Timestamp {
     Timestamp::new(next(last)).unwrap_or(Timestamp::MAX)
 }
 
+/// Microseconds since 1970 by the system's clock.
+pub fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
 /// A clock that goes on from another process's may be ahead of the system's by so much: more is no clock's difference.
 const AHEAD_MAX_US: u64 = 24 * 3600 * 1_000_000;
 

@@ -4,6 +4,7 @@ pub mod api;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod counters;
 pub mod entry;
 pub mod error;
 pub mod gossip;

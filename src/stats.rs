@@ -1,5 +1,6 @@
 //! What is counted: on each node under its lock, for a whole exchange of gossip by whoever drives it.
 
+use crate::entry::NodeId;
 use crate::version::Timestamp;
 
 /// What one node holds now and has done in this life.
@@ -21,14 +22,24 @@ pub struct NodeStats {
     pub unsynced_partitions: u64,
     /// Partitions in which markers had to be dropped before every owner had seen them.
     pub lost_partitions: u64,
+    /// Bytes of the keys of live entries.
+    pub key_bytes: u64,
+    /// Bytes of their values, as they are stored.
+    pub value_bytes: u64,
+    /// Bytes of clocks.
+    pub clock_bytes: u64,
     /// Reads that found a live entry here.
     pub hits: u64,
-    /// Reads that did not.
-    pub misses: u64,
     /// Writes accepted as coordinator.
     pub writes: u64,
     /// Entries that fell off the end.
     pub evictions: u64,
+    /// Bytes of these, their share of tables aside.
+    pub evicted_bytes: u64,
+    /// Items that came by gossip and were news.
+    pub repairs: u64,
+    /// Items that were sent here because something older came from here, and were news.
+    pub fixes: u64,
     /// Those of them that made way for clocks, not for other entries: the node came to hold many partitions.
     pub evictions_for_clocks: u64,
     /// Entries whose space was given back because they had ended. They are not evictions.
@@ -37,6 +48,158 @@ pub struct NodeStats {
     pub refused: u64,
     /// Markers dropped before they were stable.
     pub markers_lost: u64,
+}
+
+impl NodeStats {
+    /// Adds what was counted in another life of the node, not what it held.
+    pub const fn count(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.writes += other.writes;
+        self.evictions += other.evictions;
+        self.evicted_bytes += other.evicted_bytes;
+        self.repairs += other.repairs;
+        self.fixes += other.fixes;
+        self.evictions_for_clocks += other.evictions_for_clocks;
+        self.expired += other.expired;
+        self.refused += other.refused;
+        self.markers_lost += other.markers_lost;
+    }
+}
+
+impl NodeStats {
+    /// Adds what another node holds.
+    pub const fn hold(&mut self, other: &Self) {
+        self.entries += other.entries;
+        self.markers += other.markers;
+        self.marker_bytes += other.marker_bytes;
+        self.bytes_used += other.bytes_used;
+        self.bytes_max += other.bytes_max;
+        self.key_bytes += other.key_bytes;
+        self.value_bytes += other.value_bytes;
+        self.clock_bytes += other.clock_bytes;
+        self.partitions += other.partitions;
+        self.unsynced_partitions += other.unsynced_partitions;
+        self.lost_partitions += other.lost_partitions;
+    }
+
+    /// Bytes that are used for something else than keys, values, markers and clocks: slots, tables and rounding.
+    pub const fn overhead_bytes(&self) -> u64 {
+        self.bytes_used.saturating_sub(self.key_bytes + self.value_bytes + self.marker_bytes + self.clock_bytes)
+    }
+}
+
+/// What was done on a node, or on all, since the cache was made: in all lives of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Reads that found a value; of a node, its value.
+    pub hits: u64,
+    /// Reads that found none, for each [`Miss`](crate::counters::Miss); of a node, reads that asked it first.
+    pub misses: [u64; 7],
+    /// Reads and writes that fewer owners answered than were asked for, or none.
+    pub unanswered: u64,
+    /// Puts that were the newest.
+    pub puts: u64,
+    /// Puts that something newer refused.
+    pub puts_refused: u64,
+    /// Removes that were the newest.
+    pub removes: u64,
+    /// Removes that something newer refused.
+    pub removes_refused: u64,
+    /// Entries that fell off the end.
+    pub evictions: u64,
+    /// Bytes of these.
+    pub evicted_bytes: u64,
+    /// Entries whose space was given back because they had ended.
+    pub expired: u64,
+    /// Items that came by gossip and were news.
+    pub repairs: u64,
+    /// Items that were sent because something older had come, and were news.
+    pub fixes: u64,
+    /// Messages that waited for a node that was in use.
+    pub lock_waits: u64,
+}
+
+impl Activity {
+    /// Reads that found none.
+    pub fn misses_in_all(&self) -> u64 {
+        self.misses.iter().sum()
+    }
+
+    /// The part of reads that found a value; 0 when there were none.
+    pub fn hit_rate(&self) -> f64 {
+        let reads = self.hits + self.misses_in_all();
+        if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
+    }
+
+    /// Adds what was done elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.hits = self.hits.wrapping_add(other.hits);
+        for (sum, misses) in self.misses.iter_mut().zip(other.misses) {
+            *sum += misses;
+        }
+        self.unanswered += other.unanswered;
+        self.puts += other.puts;
+        self.puts_refused += other.puts_refused;
+        self.removes += other.removes;
+        self.removes_refused += other.removes_refused;
+        self.evictions += other.evictions;
+        self.evicted_bytes += other.evicted_bytes;
+        self.expired += other.expired;
+        self.repairs += other.repairs;
+        self.fixes += other.fixes;
+        self.lock_waits += other.lock_waits;
+    }
+}
+
+/// One node in a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Which.
+    pub node: NodeId,
+    /// Whether it answers.
+    pub is_live: bool,
+    /// What it holds.
+    pub holds: NodeStats,
+    /// What was done on it.
+    pub activity: Activity,
+}
+
+/// What a cache has done and holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// The nodes that belong to the cache.
+    pub nodes: Vec<NodeReport>,
+    /// What they hold together.
+    pub holds: NodeStats,
+    /// What was done in all, also on nodes that left.
+    pub total: Activity,
+    /// Rounds of gossip.
+    pub gossip_rounds: u64,
+    /// Items that they moved.
+    pub gossip_items: u64,
+    /// Bytes that they moved.
+    pub gossip_bytes: u64,
+    /// How long gets, puts and removes took.
+    pub latency: [Latency; 3],
+}
+
+/// How long calls of one kind took, in seconds, of those that were timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latency {
+    /// How many were timed.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Half of them took at most so long.
+    pub p50: f64,
+    /// Nine in ten.
+    pub p90: f64,
+    /// 99 in 100.
+    pub p99: f64,
+    /// 999 in 1,000.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
 }
 
 /// What rounds of gossip moved.

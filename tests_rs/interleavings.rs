@@ -20,6 +20,7 @@ use distributed_consistent_cache::entry::{Key, NodeId, Value};
 use distributed_consistent_cache::message::{Address, Known, Read, Reply, Request, Write};
 use distributed_consistent_cache::node::{Node, Take};
 use distributed_consistent_cache::runtime::{Runtime, Unreached, Unread, Wait};
+use distributed_consistent_cache::stats::NodeStats;
 use distributed_consistent_cache::version::Timestamp;
 use distributed_consistent_cache::{Config, Error};
 use shuttle::scheduler::RandomScheduler;
@@ -96,8 +97,9 @@ impl Runtime for Interleaved {
         incarnation
     }
 
-    fn stop(&self, node: NodeId) {
+    fn stop(&self, node: NodeId) -> Option<NodeStats> {
         *self.places[usize::from(node)].lock().expect("no thread has failed") = None;
+        None
     }
 }
 

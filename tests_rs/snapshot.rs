@@ -20,6 +20,7 @@ use distributed_consistent_cache::snapshot::block::Builder;
 use distributed_consistent_cache::snapshot::reader::{Next, Reader};
 use distributed_consistent_cache::snapshot::writer::Writer;
 use distributed_consistent_cache::snapshot::{Fault, Header, MAGIC, PREFIX_BYTES};
+use distributed_consistent_cache::stats::NodeStats;
 use distributed_consistent_cache::values::unpack;
 use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Config, Error, Quorum};
@@ -890,8 +891,8 @@ impl Runtime for Meddling {
         self.nodes.start(node, bytes_max, partitions)
     }
 
-    fn stop(&self, node: NodeId) {
-        self.nodes.stop(node);
+    fn stop(&self, node: NodeId) -> Option<NodeStats> {
+        self.nodes.stop(node)
     }
 }
 

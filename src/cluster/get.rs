@@ -14,10 +14,11 @@
 
 use super::routes::Routes;
 use crate::config::Quorum;
-use crate::entry::PartitionId;
+use crate::counters::Miss;
+use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
 use crate::message::{Address, Known, Read};
-use crate::version::{Timestamp, Version};
+use crate::version::{Kind, Timestamp, Version};
 
 /// How a read ended. Small, because it is returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +72,30 @@ pub struct Get {
     live: Option<Version>,
     doubtful: Option<Version>,
     marker: Option<Version>,
+    /// Who has the value that counts most so far.
+    holder: NodeId,
+    /// Owners answered, and some of them were not synced.
+    answered: bool,
+    unsynced: bool,
 }
 
 impl Get {
     /// A read in a partition, begun in this epoch, that wants as many owners to answer as the quorum says.
     #[inline]
     pub const fn new(partition: PartitionId, quorum: Quorum, epoch: u64) -> Self {
-        Self { partition, quorum, epoch, at: 0, authorities: 0, live: None, doubtful: None, marker: None }
+        Self {
+            partition,
+            quorum,
+            epoch,
+            at: 0,
+            authorities: 0,
+            live: None,
+            doubtful: None,
+            marker: None,
+            holder: 0,
+            answered: false,
+            unsynced: false,
+        }
     }
 
     /// So many owners were asked already.
@@ -122,7 +140,12 @@ impl Get {
 
     /// What one owner knows.
     #[inline]
-    pub fn hear(&mut self, read: Read) {
+    pub fn hear(&mut self, from: NodeId, read: Read) {
+        if read.known.is_live() && self.improves(read) {
+            self.holder = from;
+        }
+        self.answered = true;
+        self.unsynced |= !read.synced;
         self.authorities += u8::from(read.synced);
         match read.known {
             Known::Live(version) if read.synced => self.live = self.live.max(Some(version)),
@@ -130,6 +153,38 @@ impl Get {
             Known::Marker(version) => self.marker = self.marker.max(Some(version)),
             Known::Nothing => {}
         }
+    }
+
+    /// The partition of its key.
+    pub(super) const fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// One answer with authority is enough.
+    pub(super) fn wants_one(&self) -> bool {
+        self.quorum == Quorum::One
+    }
+
+    /// Who has the value of a hit.
+    pub const fn holder(&self) -> NodeId {
+        self.holder
+    }
+
+    /// Why it is a miss, as far as owners told: nothing when synced owners know nothing of the key.
+    pub fn why_missed(&self, now_ms: impl FnOnce() -> u64) -> Option<Miss> {
+        let Some(marker) = self.marker else {
+            return match (self.answered, self.unsynced) {
+                (false, _) => Some(Miss::OwnerDown),
+                (true, true) => Some(Miss::NotSynced),
+                (true, false) => None,
+            };
+        };
+        Some(match marker.kind() {
+            Kind::Remove => Miss::Removed,
+            Kind::Put if marker.lifetime.ends() && marker.lifetime.has_ended(now_ms()) => Miss::Expired,
+            Kind::Put if self.live.is_some() || self.doubtful.is_some() => Miss::Superseded,
+            Kind::Put => Miss::Evicted,
+        })
     }
 
     /// True when this answer counts more than those before it, so that its value is the one to keep: a synced owner's
@@ -186,7 +241,7 @@ mod tests {
         while get.next(&routes).is_some()
             && let Some(&(known, synced)) = heard.next()
         {
-            get.hear(Read { known, synced });
+            get.hear(0, Read { known, synced });
         }
         (get.has_enough(&routes), get.outcome(&routes))
     }
@@ -216,7 +271,7 @@ mod tests {
         for (timestamp, synced) in answers {
             let read = Read { known: Known::Live(at(timestamp)), synced };
             kept = if get.improves(read) { Some(timestamp) } else { kept };
-            get.hear(read);
+            get.hear(0, read);
         }
         assert_eq!((kept.map(hit), get.outcome(&routes())), (Some(hit(4)), hit(4)));
     }

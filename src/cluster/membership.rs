@@ -43,7 +43,7 @@ impl<R: Runtime> Cluster<R> {
         }
         let id = member.address.node;
         if state == State::Failed {
-            self.runtime.stop(id);
+            self.stop(id);
         }
         self.change_member(Member { state, ..member });
         drop(changes);
@@ -79,7 +79,7 @@ impl<R: Runtime> Cluster<R> {
         }
         let id = member.address.node;
         if member.state == State::Failed {
-            let incarnation = self.runtime.start(id, member.bytes_max, self.view().partitions());
+            let incarnation = self.start(id, member.bytes_max, self.view().partitions());
             member.address = Address { node: id, incarnation };
         }
         self.change_member(Member { state: State::Live, ..member });
@@ -116,7 +116,7 @@ impl<R: Runtime> Cluster<R> {
                 expected,
             });
         };
-        let incarnation = self.runtime.start(id, bytes_max, view.partitions());
+        let incarnation = self.start(id, bytes_max, view.partitions());
         let address = Address { node: id, incarnation };
         self.change_member(Member { address, state: State::Live, bytes_max, leaving: false });
         Ok(id)
@@ -171,7 +171,7 @@ impl<R: Runtime> Cluster<R> {
         let changes = self.changes.lock();
         let id = self.find_open(node)?.address.node;
         self.publish(self.view().with_members(|members| members[usize::from(id)] = None));
-        self.runtime.stop(id);
+        self.stop(id);
         drop(changes);
         log::info!("node {id} left");
         Ok(())

@@ -16,6 +16,7 @@
 mod background;
 pub mod exchange;
 mod expiry;
+pub mod explain;
 mod gauges;
 pub mod get;
 mod membership;
@@ -24,6 +25,7 @@ pub mod restore;
 mod rounds;
 pub mod routes;
 pub mod save;
+pub mod statistics;
 pub mod view;
 
 use std::ops::Deref;
@@ -36,7 +38,9 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
+use crate::clock::Incarnation;
 use crate::config::{Config, Quorum};
+use crate::counters::{self, Counters, Gone, Miss};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -45,7 +49,7 @@ use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
-use crate::version::{Timestamp, Version};
+use crate::version::{Kind, Timestamp, Version};
 use background::Background;
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
@@ -130,13 +134,19 @@ pub struct Cluster<R> {
     /// Something was written that ends: from then on calls need to know the time.
     has_ends: AtomicBool,
     background: Mutex<Option<Background>>,
+    counters: Counters,
 }
 
 impl<R: Runtime> Cluster<R> {
     /// Starts the nodes. Gossip in the background is started by [`Cluster::start_gossip`].
     pub fn new(config: Config, runtime: R) -> Self {
         let partitions = partition_count(config.nodes(), config.replicas(), config.bytes_of_a_node());
-        let start = |node| runtime.start(node, config.bytes_of_a_node(), partitions);
+        let counters = Counters::new(config.bytes_of_a_node().saturating_mul(config.nodes().into()));
+        let start = |node| {
+            let incarnation = runtime.start(node, config.bytes_of_a_node(), partitions);
+            mark_forgotten(&runtime, Address { node, incarnation }, &counters);
+            incarnation
+        };
         let lives: Vec<_> = (0..config.nodes()).map(start).collect();
         let view = View::new(&config, partitions, &lives);
         let cluster = Self {
@@ -150,6 +160,7 @@ impl<R: Runtime> Cluster<R> {
             closed: AtomicBool::new(false),
             has_ends: AtomicBool::new(false),
             background: Mutex::new(None),
+            counters,
         };
         cluster.introduce(None, &cluster.view());
         cluster
@@ -159,6 +170,26 @@ impl<R: Runtime> Cluster<R> {
     #[inline]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Starts a life of a node.
+    fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
+        let incarnation = self.runtime.start(node, bytes_max, partitions);
+        mark_forgotten(&self.runtime, Address { node, incarnation }, &self.counters);
+        incarnation
+    }
+
+    /// Ends a life of a node. What it counted stays.
+    fn stop(&self, node: NodeId) {
+        if let Some(stats) = self.runtime.stop(node) {
+            self.counters.ended(node, &stats);
+        }
+    }
+
+    /// What is counted of calls.
+    #[inline]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// What carries its messages.
@@ -261,7 +292,9 @@ impl<R: Runtime> Cluster<R> {
             return Ok(Turn::Send(to, request));
         }
         if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
-            return writing.put.outcome(&self.routes, || self.runtime.now_ms()).map(Turn::Done);
+            let ended = writing.put.outcome(&self.routes, || self.runtime.now_ms());
+            self.count_write(&writing.put, &ended);
+            return ended.map(Turn::Done);
         }
         // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
         // published: that takes a moment.
@@ -313,16 +346,77 @@ impl<R: Runtime> Cluster<R> {
                     return Answer::Hit(version.timestamp);
                 }
                 Err(Unread::Busy) => return Answer::Busy,
-                first => first.ok(),
+                first => first.ok().map(|read| (owner.node, read)),
             },
             None => None,
         };
-        let mut get = Get::new(partition, quorum, epoch);
-        if let Some(read) = first {
+        self.read_more(Get::new(partition, quorum, epoch), first, key, touch, wait, take)
+    }
+
+    /// The rest of a read whose first owner's answer was not all, and the count of it.
+    #[inline]
+    fn read_more(
+        &self,
+        mut get: Get,
+        first: Option<(NodeId, Read)>,
+        key: Key<'_>,
+        touch: bool,
+        wait: Wait,
+        take: Take<'_>,
+    ) -> Answer {
+        if let Some((owner, read)) = first {
+            if let Read { known: Known::Live(version), synced: true } = read
+                && get.wants_one()
+                && !self.has_ended(version.lifetime)
+            {
+                return Answer::Hit(version.timestamp);
+            }
             get.went_on_to(1);
-            self.hear(&mut get, read);
+            self.hear(&mut get, owner, read, touch);
         }
-        self.read_on(&mut get, key, touch, wait, take)
+        let answer = self.read_on(&mut get, key, touch, wait, take);
+        if touch {
+            self.count_read(&get, key, answer);
+        }
+        answer
+    }
+
+    /// A read that asked more than one owner, or found nothing, is over.
+    #[inline]
+    fn count_read(&self, get: &Get, key: Key<'_>, answer: Answer) {
+        let partition = get.partition();
+        let asked_first = || self.routes.owner(partition, 0).map_or(0, |owner| owner.node);
+        match answer {
+            Answer::Hit(_) => self.counters.hit(get.holder()),
+            Answer::Miss if counters::ON => self.counters.miss(asked_first(), self.why_missed(get, key, partition)),
+            Answer::TooFew { .. } => self.counters.unanswered(asked_first()),
+            Answer::Miss | Answer::Busy | Answer::Closed => {}
+        }
+    }
+
+    /// Why a read found nothing.
+    #[inline]
+    fn why_missed(&self, get: &Get, key: Key<'_>, partition: PartitionId) -> Miss {
+        get.why_missed(|| self.runtime.now_ms()).unwrap_or_else(|| {
+            if self.routes.is_orphaned(partition) {
+                return Miss::OwnerDown;
+            }
+            match self.counters.forgotten().why(key.hash()) {
+                Some(Gone::Evicted) => Miss::Evicted,
+                Some(Gone::Expired) => Miss::Expired,
+                Some(Gone::Removed) => Miss::Removed,
+                None => Miss::NeverSeen,
+            }
+        })
+    }
+
+    #[inline]
+    fn count_write(&self, put: &Put<'_>, ended: &Result<Outcome, Error>) {
+        let first = self.routes.owner(put.partition(), 0).map_or(0, |owner| owner.node);
+        match ended {
+            Ok(outcome) => self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest),
+            Err(_) => self.counters.unanswered(first),
+        }
     }
 
     /// The rest of a read, after what the first owner said.
@@ -346,7 +440,7 @@ impl<R: Runtime> Cluster<R> {
                 }
             };
             match self.runtime.read(owner, key, touch, wait, better) {
-                Ok(read) => self.hear(get, read),
+                Ok(read) => self.hear(get, owner.node, read, touch),
                 Err(Unread::Busy) => return Some(Answer::Busy),
                 Err(Unread::Down) => {}
             }
@@ -356,8 +450,11 @@ impl<R: Runtime> Cluster<R> {
 
     /// What an owner said, as of now.
     #[inline]
-    fn hear(&self, get: &mut Get, read: Read) {
-        if read.known.ends() { get.hear(self.as_of_now(read)) } else { get.hear(read) }
+    fn hear(&self, get: &mut Get, from: NodeId, read: Read, touch: bool) {
+        if touch && read.known.is_live() {
+            self.counters.not_yet_a_hit(from);
+        }
+        if read.known.ends() { get.hear(from, self.as_of_now(read)) } else { get.hear(from, read) }
     }
 
     /// What an entry that ends comes to now.
@@ -488,6 +585,13 @@ impl<R: Runtime> Cluster<R> {
 
     fn next_round(&self) -> u64 {
         self.rounds.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn mark_forgotten(runtime: &impl Runtime, node: Address, counters: &Counters) {
+    if counters::ON {
+        // A node that went down this moment forgets nothing.
+        let _ = runtime.look(node, &mut |node| node.mark_forgotten(counters.forgotten()));
     }
 }
 

@@ -139,6 +139,11 @@ impl<'a> Put<'a> {
         self.outcome.reached = 0;
     }
 
+    /// The partition of its key.
+    pub const fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
     /// The version that it writes now.
     pub const fn version(&self) -> Version {
         self.write.version

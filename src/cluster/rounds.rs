@@ -49,6 +49,7 @@ impl<R: Runtime> Cluster<R> {
             }
         }
         self.release_handed_over();
+        self.counters().gossiped(1, 0, 0);
         report
     }
 
@@ -118,6 +119,7 @@ impl<R: Runtime> Cluster<R> {
         };
         let mut moved = workers::divide(|| live.par_iter().map(of_node).reduce(SyncReport::default, sum));
         self.release_handed_over();
+        self.counters().gossiped(1, 0, 0);
         moved.rounds = 1;
         moved
     }
@@ -144,7 +146,9 @@ impl<R: Runtime> Cluster<R> {
             let reply = self.ask(to, &request);
             exchange.reply(reply);
         }
-        exchange.moved()
+        let moved = exchange.moved();
+        self.counters().gossiped(0, moved.items, moved.bytes);
+        moved
     }
 
     /// Nodes that hold what they no longer own give it up, once every owner has seen all they have. Nobody comes to own

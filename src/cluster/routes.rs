@@ -30,6 +30,8 @@ pub struct Routes {
     owners: Box<[AtomicU64]>,
     entry_bytes_max: AtomicU64,
     any_cut: AtomicBool,
+    /// A bit for each partition: every node that it belongs on is down.
+    orphaned: Box<[AtomicU64]>,
     /// From which nodes each is cut: two words of bits for each.
     cuts: Box<[AtomicU64]>,
 }
@@ -45,6 +47,7 @@ impl Routes {
             owners: (0..words).map(|_| AtomicU64::new(NOBODY)).collect(),
             entry_bytes_max: AtomicU64::new(0),
             any_cut: AtomicBool::new(false),
+            orphaned: (0..usize::from(view.partitions()).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             cuts: (0..2 * usize::from(NODES_MAX)).map(|_| AtomicU64::new(0)).collect(),
         };
         routes.publish(view);
@@ -71,6 +74,10 @@ impl Routes {
             }
         }
         self.any_cut.store(any_cut, Ordering::SeqCst);
+        for (at, word) in self.orphaned.iter().enumerate() {
+            let bit = |bit: u16| u64::from(view.is_orphaned(64 * at as u16 + bit)) << bit;
+            word.store((0..64).map(bit).sum(), Ordering::SeqCst);
+        }
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -122,6 +129,11 @@ impl Routes {
         }
         let word = self.cuts[2 * usize::from(from) + usize::from(to) / 64].load(Ordering::Relaxed);
         word >> (to % 64) & 1 == 1
+    }
+
+    /// Whether every node that a partition belongs on is down.
+    pub fn is_orphaned(&self, partition: PartitionId) -> bool {
+        self.orphaned[usize::from(partition) / 64].load(Ordering::Relaxed) >> (partition % 64) & 1 == 1
     }
 
     /// The most an entry may take.

@@ -193,6 +193,19 @@ impl View {
         &self.owners[start..start + self.owners_each]
     }
 
+    /// The nodes that a partition belongs on when all are live, in order.
+    pub fn homes(&self, partition: PartitionId) -> impl Iterator<Item = NodeId> + '_ {
+        let staying: NodeSet =
+            self.members().filter(|member| !member.leaving).map(|member| member.address.node).collect();
+        self.ring.owners(partition, staying)
+    }
+
+    /// Whether every node that a partition belongs on is down, or cut off.
+    pub fn is_orphaned(&self, partition: PartitionId) -> bool {
+        let all_live = || self.members().all(|member| member.state == State::Live);
+        partition < self.partitions && !all_live() && !self.homes(partition).any(|home| self.live.contains(home))
+    }
+
     /// Nodes that hold a partition without owning it.
     pub fn holders(&self, partition: PartitionId) -> NodeSet {
         self.holders[usize::from(partition)]

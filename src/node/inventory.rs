@@ -10,7 +10,7 @@
 
 use super::Node;
 use super::memory::{At, State};
-use crate::entry::PartitionId;
+use crate::entry::{Key, PartitionId};
 use crate::hash::KeyHash;
 use crate::message::{Known, Lent};
 
@@ -91,7 +91,45 @@ impl Stored<'_> {
     }
 }
 
+/// What a node says of a key to somebody who asks why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Described {
+    /// It has pulled what it missed of the key's partition.
+    pub synced: bool,
+    /// What it knows. Whether it has ended is for the asker to see.
+    pub known: Known,
+    /// Bytes of the value, as they are kept.
+    pub value_bytes: usize,
+    /// Bytes that the entry or marker takes, its share of a table aside.
+    pub bytes: usize,
+    /// So many entries were used after this one; of more than this counts only that there are more.
+    pub used_since: Option<u32>,
+}
+
+/// Nobody waits for longer walks.
+const USED_SINCE_MAX: u32 = 4096;
+
 impl Node {
+    /// What is known of a key. Not a use.
+    pub fn describe(&self, key: Key<'_>) -> Described {
+        let unknown = Described { synced: false, known: Known::Nothing, value_bytes: 0, bytes: 0, used_since: None };
+        let Some(place) = self.place(self.partition_of(key)) else { return unknown };
+        let partition = &self.held[place].1;
+        let Some(at) = self.memory.find(&partition.table, key) else {
+            return Described { synced: partition.synced, ..unknown };
+        };
+        let (slot, is_live) = (self.memory.slot(at), self.memory.state(at) == State::Live);
+        let newer = std::iter::successors(self.memory.next_newer(at), |&at| self.memory.next_newer(at));
+        let used_since = newer.take(USED_SINCE_MAX as usize + 1).count() as u32;
+        Described {
+            synced: partition.synced,
+            known: self.known(at),
+            value_bytes: if is_live { slot.kept_bytes() - slot.lifetime_bytes() } else { 0 },
+            bytes: self.memory.bytes_of(at),
+            used_since: (is_live && used_since <= USED_SINCE_MAX).then_some(used_since),
+        }
+    }
+
     /// Goes on with a walk, by so many slots at most.
     pub fn walk_by_use(&self, walk: &mut Walk, steps: usize) {
         if walk.places.is_empty() {

@@ -104,6 +104,8 @@ pub(super) struct Memory {
     bytes_used: usize,
     /// Keys and values, those of markers included.
     payload_bytes: usize,
+    /// Keys of live entries, and what is kept beside them.
+    live_bytes: [usize; 2],
     marker_bytes: usize,
     /// How often anything came or changed.
     changes: u64,
@@ -118,6 +120,7 @@ impl Memory {
             expiry: Expiry::new(),
             bytes_used: bytes_fixed,
             payload_bytes: 0,
+            live_bytes: [0; 2],
             marker_bytes: 0,
             changes: 0,
         }
@@ -130,6 +133,11 @@ impl Memory {
 
     pub(super) const fn marker_bytes(&self) -> usize {
         self.marker_bytes
+    }
+
+    /// Bytes of the keys of live entries, and of their values.
+    pub(super) const fn live_bytes(&self) -> [usize; 2] {
+        self.live_bytes
     }
 
     pub(super) const fn count(&self, state: State) -> usize {
@@ -420,7 +428,11 @@ impl Memory {
         }
         let slot = self.slot_mut(at);
         (slot.newer, slot.older) = (newer, older);
-        if slot.kind() != LIVE {
+        let (kind, [key_bytes, kept_bytes]) = (slot.kind(), slot.bytes_apart());
+        if state == State::Live {
+            self.live_bytes = [self.live_bytes[0] + key_bytes, self.live_bytes[1] + kept_bytes];
+        }
+        if kind != LIVE {
             self.link_more(at, state);
         }
     }
@@ -439,6 +451,10 @@ impl Memory {
     fn unlink(&mut self, at: At) {
         let slot = self.slot(at);
         let (kind, state, newer, older) = (slot.kind(), slot.state(), slot.newer, slot.older);
+        let [key_bytes, kept_bytes] = slot.bytes_apart();
+        if state == State::Live {
+            self.live_bytes = [self.live_bytes[0] - key_bytes, self.live_bytes[1] - kept_bytes];
+        }
         match newer {
             NONE => self.lists[state as usize].newest = older,
             newer => self.slot_mut(newer).older = older,
@@ -477,7 +493,7 @@ impl Memory {
     /// counted that is not an entry.
     pub(super) fn check<'t>(&self, tables: impl Iterator<Item = (PartitionId, &'t Table)>, beside: usize) {
         let mut bytes = beside + self.pages.len() * PAGE_BYTES + self.expiry.bytes();
-        let (mut marker_bytes, mut linked, mut ending) = (0, 0, 0);
+        let (mut marker_bytes, mut linked, mut ending, mut live_bytes) = (0, 0, 0, [0; 2]);
         for state in [State::Live, State::Removed, State::Evicted] {
             let list = self.lists[state as usize];
             let (mut at, mut newer, mut len) = (list.newest, NONE, 0);
@@ -486,6 +502,10 @@ impl Memory {
                 assert_eq!((slot.newer, slot.state()), (newer, state), "a link leads elsewhere");
                 bytes += slot.payload.bytes_held();
                 marker_bytes += if state == State::Live { 0 } else { self.bytes_of(at) };
+                if state == State::Live {
+                    live_bytes[0] += slot.payload.key().len();
+                    live_bytes[1] += slot.kept_bytes();
+                }
                 if let Some(ends_ms) = slot.ends_ms() {
                     assert!(self.expiry.has(ends_ms, at), "an entry that ends is not among those that do");
                     ending += 1;
@@ -508,6 +528,7 @@ impl Memory {
         }
         assert_eq!(indexed, self.len as usize, "a slot is in no table");
         assert_eq!((bytes, marker_bytes), (self.bytes_used, self.marker_bytes), "the count of bytes is wrong");
+        assert_eq!(live_bytes, self.live_bytes, "the count of keys and values of live entries is wrong");
         assert_eq!(self.bytes_beside_entries(), beside, "the count of keys and values is wrong");
     }
 }
@@ -559,6 +580,12 @@ impl Slot {
     #[inline]
     pub(super) fn share(&self, skipped: usize) -> Option<Share> {
         self.payload.share(skipped, self.form())
+    }
+
+    /// Bytes of the key, and what is kept beside it.
+    #[inline]
+    fn bytes_apart(&self) -> [usize; 2] {
+        [self.payload.key_len(), self.payload.kept_bytes()]
     }
 
     /// Bytes that are kept beside the key.

@@ -22,7 +22,10 @@ mod partition;
 mod payload;
 mod replicate;
 
+use std::sync::Arc;
+
 use crate::clock::{Clock, Dot, Incarnation};
+use crate::counters::{Forgotten, Gone};
 use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -85,6 +88,8 @@ pub struct Node {
     pulls: u64,
     /// The latest time that this node was told, in milliseconds since 1970; 0 when it was told none, as nothing ends.
     now_ms: u64,
+    /// Where to mark what is forgotten, beside this node's memory.
+    forgotten: Option<Arc<Forgotten>>,
     stats: NodeStats,
 }
 
@@ -108,11 +113,17 @@ impl Node {
             sweeps: Vec::new(),
             pulls: 0,
             now_ms: 0,
+            forgotten: None,
             stats: NodeStats::default(),
         };
         // Its own earlier lives are over, too.
         node.meet(address);
         node
+    }
+
+    /// What it forgets from now on, it marks there.
+    pub fn mark_forgotten(&mut self, forgotten: &Arc<Forgotten>) {
+        self.forgotten = Some(Arc::clone(forgotten));
     }
 
     /// Which life of which node this is.
@@ -219,10 +230,7 @@ impl Node {
             return Read { known: Known::Nothing, synced: false };
         };
         let synced = partition.synced;
-        let Some(at) = self.memory.find(&partition.table, key) else {
-            self.stats.misses += u64::from(touch);
-            return Read { known: Known::Nothing, synced };
-        };
+        let Some(at) = self.memory.find(&partition.table, key) else { return Read { known: Known::Nothing, synced } };
         if touch && self.memory.state(at) == State::Live && self.memory.touch(at) {
             partition.used.push(key.hash());
         }
@@ -231,7 +239,6 @@ impl Node {
             if slot.has_lifetime() { (slot.lifetime_kept(), LIFETIME_BYTES) } else { (Lifetime::NONE, 0) };
         let version = slot.version_living(lifetime);
         if slot.state() != State::Live {
-            self.stats.misses += u64::from(touch);
             return Read { known: Known::Marker(version), synced };
         }
         self.stats.hits += u64::from(touch);
@@ -396,6 +403,7 @@ impl Node {
     /// Evicts an entry.
     fn evict(&mut self, at: At) {
         self.stats.evictions += 1;
+        self.stats.evicted_bytes += self.memory.bytes_of(at) as u64;
         self.let_fall(at);
     }
 
@@ -449,6 +457,7 @@ impl Node {
         partition.lose(partition.lengthen(short), timestamp);
         self.stats.markers_lost += 1;
         self.account(place);
+        self.mark_gone(at);
         self.take(at);
         true
     }
@@ -466,7 +475,21 @@ impl Node {
         let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
         let partition = &mut self.held[place].1;
         partition.forgets(partition.lengthen(self.memory.dot(at)));
+        self.mark_gone(at);
         self.take(at);
+    }
+
+    /// Nothing will be left of this key here: why, for whoever asks why it was not found.
+    #[inline]
+    fn mark_gone(&self, at: At) {
+        if let Some(forgotten) = &self.forgotten {
+            let gone = match self.memory.state(at) {
+                State::Removed => Gone::Removed,
+                _ if self.memory.version(at).lifetime.has_ended(self.now_ms) => Gone::Expired,
+                _ => Gone::Evicted,
+            };
+            forgotten.note(KeyHash::of(self.memory.key(at)), gone);
+        }
     }
 
     /// What a slot says of its key.
@@ -569,6 +592,9 @@ impl Node {
             marker_bytes: self.memory.marker_bytes() as u64,
             bytes_used: self.memory.bytes_used() as u64,
             bytes_max: self.bytes_max as u64,
+            key_bytes: self.memory.live_bytes()[0] as u64,
+            value_bytes: self.memory.live_bytes()[1] as u64,
+            clock_bytes: self.held.iter().map(|(_, partition)| partition.bytes() as u64).sum(),
             partitions: self.held.len() as u64,
             unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.synced).count() as u64,
             lost_partitions: self.held.iter().filter(|(_, partition)| partition.floor().is_some()).count() as u64,

@@ -142,7 +142,7 @@ impl Payload {
     }
 
     #[inline]
-    const fn key_len(&self) -> usize {
+    pub(super) const fn key_len(&self) -> usize {
         (self.word & KEY_MASK) as usize
     }
 

@@ -201,6 +201,7 @@ impl Node {
         // Of what has ended nobody needs the value, and nothing is evicted for it.
         let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms);
         let held = if is_unfit && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
+        self.stats.repairs += u64::from(matches!(via, Via::Delta(_)));
         self.install_or_mark(place, item, held, via.room());
         Received::Taken { before }
     }
@@ -399,6 +400,7 @@ impl Node {
             let item = Item { dot, ..item };
             let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms);
             let held = if matches!(item.held, Held::Live(_)) && is_unfit { Held::Evicted } else { item.held };
+            self.stats.fixes += 1;
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }

@@ -13,11 +13,13 @@ use super::errors::{forked, raise};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
 use super::snapshot::{RestoreReport, SaveReport};
+use super::statistics::{Explanation, Stats};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
-use crate::entry::NodeId;
+use crate::counters::Call;
+use crate::entry::{Key, NodeId};
 use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
@@ -74,6 +76,31 @@ impl Cache {
     fn detached<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&Cluster<Embedded>) -> T + Send) -> PyResult<T> {
         let cluster = self.cluster()?;
         Ok(py.detach(|| run(cluster)))
+    }
+
+    /// Reads a key, as `get` does.
+    #[inline(always)]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        cluster: &Arc<Cluster<Embedded>>,
+        key: Key<'_>,
+        default: Option<&Bound<'py, PyAny>>,
+        quorum: Option<Quorum>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let mut taken = Taken::Nothing;
+        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, read, lent);
+        let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
+        if answer == Answer::Busy {
+            answer = py.detach(|| {
+                cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent))
+            });
+        }
+        match answer {
+            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
+            answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
+        }
     }
 }
 
@@ -155,7 +182,12 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        put(py, self.cluster()?, None, (key, value), timestamp, ttl, quorum)
+        let cluster = self.cluster()?;
+        if cluster.counters().is_timed(Call::Put) {
+            let run = || put(py, cluster, None, (key, value), timestamp, ttl, quorum);
+            return cluster.counters().timed(Call::Put, run);
+        }
+        put(py, cluster, None, (key, value), timestamp, ttl, quorum)
     }
 
     /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
@@ -218,19 +250,10 @@ impl Cache {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
         let (cluster, key) = (self.cluster()?, convert::key(key)?);
-        let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, read, lent);
-        let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
-        if answer == Answer::Busy {
-            answer = py.detach(|| {
-                cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent))
-            });
+        if cluster.counters().is_timed(Call::Get) {
+            return cluster.counters().timed(Call::Get, || self.read(py, cluster, key, default, quorum));
         }
-        match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
-            Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
-            answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
-        }
+        self.read(py, cluster, key, default, quorum)
     }
 
     /// Removes a key if its timestamp is not newer than this one, and remembers it: an older put that arrives late stays
@@ -251,7 +274,11 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        remove(py, self.cluster()?, None, key, timestamp, quorum)
+        let cluster = self.cluster()?;
+        if cluster.counters().is_timed(Call::Remove) {
+            return cluster.counters().timed(Call::Remove, || remove(py, cluster, None, key, timestamp, quorum));
+        }
+        remove(py, cluster, None, key, timestamp, quorum)
     }
 
     /// True if `get` would find the key. It does not count as a use.
@@ -358,6 +385,33 @@ impl Cache {
     /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
+    }
+
+    /// What the cache has done since it was made, and what it holds now: hits, misses by reason, writes, evictions, bytes by
+    /// kind, gossip, latencies; in all and for each node. Print it to see tables. It looks at every key of every node to
+    /// count copies, with the GIL released: not for the hot path.
+    ///
+    /// >>> cache.get("nobody")
+    /// (None, -1)
+    /// >>> cache.stats().misses_by_reason["never_seen"] > 0
+    /// True
+    fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
+        let report = |cluster: &Cluster<Embedded>| Ok((cluster.gauges()?, cluster.statistics()));
+        let (gauges, statistics) = self.detached(py, report)?.map_err(raise)?;
+        Stats::new(py, &statistics, &gauges)
+    }
+
+    /// Why a key is found or not: what each of its owners knows of it, what a `get` would answer now, and for which reason.
+    /// Nothing changes, and it does not count as a use. Print it to see a table.
+    ///
+    /// Raises TypeError, ValueError or KeyTooLargeError for a bad key.
+    ///
+    /// >>> cache.explain("nobody").reason
+    /// 'never_seen'
+    fn explain(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Explanation> {
+        let bytes = convert::key(key)?;
+        let explained = self.detached(py, |cluster| cluster.explain(bytes))?.map_err(raise)?;
+        Explanation::new(py, &String::from_utf8_lossy(bytes.bytes()), explained)
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its

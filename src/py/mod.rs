@@ -18,6 +18,8 @@ mod report;
 mod scenario;
 mod simulate;
 mod snapshot;
+mod statistics;
+mod table;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -38,6 +40,9 @@ mod _core {
     use super::simulate::{SimulationReport, Violation, shrink, simulate};
     #[pymodule_export]
     use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
+
+    #[pymodule_export]
+    use super::statistics::{Explanation, Latency, NodeStats, OwnerView, Stats};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]

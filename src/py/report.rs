@@ -2,7 +2,8 @@
 
 use pyo3::prelude::*;
 
-use crate::cluster::view::{Member, State};
+use super::statistics::state_name;
+use crate::cluster::view::Member;
 use crate::stats::{self, NodeStats};
 
 /// One node as it is now. A node that is down counts nothing.
@@ -33,12 +34,8 @@ pub(super) struct NodeStatus {
 }
 
 impl NodeStatus {
-    pub(super) const fn new(member: Member, stats: NodeStats) -> Self {
-        let state = match member.state {
-            State::Live => "live",
-            State::CutOff => "cut off",
-            State::Failed => "failed",
-        };
+    pub(super) fn new(member: Member, stats: NodeStats) -> Self {
+        let state = state_name(member.state);
         Self {
             id: member.address.node,
             state,

@@ -15,6 +15,7 @@ use crate::entry::{Key, NODES_MAX, NodeId};
 use crate::hybrid_clock;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
+use crate::stats::NodeStats;
 
 /// Nodes in this process.
 pub struct Embedded {
@@ -28,8 +29,12 @@ pub struct Embedded {
 }
 
 /// One node's place, on cache lines of its own: neighbours' locks must not share one.
-#[repr(align(128))]
-struct Place(Mutex<Option<Node>>);
+#[repr(C, align(128))]
+struct Place {
+    node: Mutex<Option<Node>>,
+    /// So many messages waited for it.
+    waits: AtomicU64,
+}
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -47,10 +52,16 @@ impl Embedded {
     fn hold(&self, to: Address, wait: Wait) -> Result<MutexGuard<'_, Option<Node>>, Unread> {
         let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unread::Down)?;
         match wait {
-            Wait::Never => place.0.try_lock().ok_or(Unread::Busy),
-            Wait::ForTurn => Ok(place.0.lock()),
+            Wait::Never => place.node.try_lock().ok_or(Unread::Busy),
+            Wait::ForTurn => Ok(place.node.try_lock().unwrap_or_else(|| wait_for(place))),
         }
     }
+}
+
+#[cold]
+fn wait_for(place: &Place) -> MutexGuard<'_, Option<Node>> {
+    place.waits.fetch_add(1, Ordering::Relaxed);
+    place.node.lock()
 }
 
 /// The node of a place, if it is in the life that was addressed.
@@ -74,7 +85,7 @@ impl Embedded {
     /// The present life of a node; nothing when it is down.
     pub fn life(&self, node: NodeId) -> Option<Incarnation> {
         let place = self.places.get(usize::from(node)).and_then(OnceLock::get)?;
-        place.0.lock().as_ref().map(|node| node.address().incarnation)
+        place.node.lock().as_ref().map(|node| node.address().incarnation)
     }
 }
 
@@ -113,17 +124,24 @@ impl Runtime for Embedded {
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
         let incarnation = Incarnation::new(self.lives.fetch_add(1, Ordering::Relaxed) + 1, node);
         let fresh = Node::new(Address { node, incarnation }, bytes_max, partitions);
-        let place = self.places[usize::from(node)].get_or_init(|| Box::new(Place(Mutex::new(None))));
+        let place = || Box::new(Place { node: Mutex::new(None), waits: AtomicU64::new(0) });
+        let place = self.places[usize::from(node)].get_or_init(place);
         // The old life's memory is freed after the lock is let go: it may be large.
-        let old = place.0.lock().replace(fresh);
+        let old = place.node.lock().replace(fresh);
         drop(old);
         incarnation
     }
 
-    fn stop(&self, node: NodeId) {
+    fn stop(&self, node: NodeId) -> Option<NodeStats> {
         if let Some(place) = self.places.get(usize::from(node)).and_then(OnceLock::get) {
-            let old = place.0.lock().take();
-            drop(old);
+            let old = place.node.lock().take();
+            return old.map(|old| old.stats());
         }
+        None
+    }
+
+    fn waits(&self, node: NodeId) -> u64 {
+        let place = self.places.get(usize::from(node)).and_then(OnceLock::get);
+        place.map_or(0, |place| place.waits.load(Ordering::Relaxed))
     }
 }

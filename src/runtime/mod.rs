@@ -13,6 +13,7 @@ use crate::entry::{Key, NodeId};
 use crate::error::Error;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
+use crate::stats::NodeStats;
 
 /// Whether a message may wait for a node that is busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ pub trait Runtime: Send + Sync {
     /// nobody looks at a clock.
     fn tell_time(&self, now_ms: u64);
 
-    /// Ends a node's life; its memory is gone.
-    fn stop(&self, node: NodeId);
+    /// Ends a node's life; its memory is gone. What it had counted, if that is known.
+    fn stop(&self, node: NodeId) -> Option<NodeStats>;
+
+    /// How often a message waited for a node that was in use.
+    fn waits(&self, _node: NodeId) -> u64 {
+        0
+    }
 }

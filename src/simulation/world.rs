@@ -748,7 +748,7 @@ impl<'w> World<'w> {
                 {
                     *best = Some(Best { version, is_right, heard_us: now_us });
                 }
-                get.hear(read);
+                get.hear(0, read);
                 false
             }
             (Kind::Read { .. }, _) => false,

@@ -1,0 +1,93 @@
+//! ```text
+//!   key  ->  partition  ->  its owners in the order in which they are asked, and those that are down
+//!                             live? synced? what does it know of the key?      ->  what a get answers, and why
+//! ```
+//! Why a key is found, or not.
+//!
+//! Promise: nothing changes, and nothing counts as a use.
+
+use std::time::Duration;
+
+use super::Cluster;
+use super::get::Answer;
+use super::view::State;
+use crate::counters::Miss;
+use crate::entry::{Key, NodeId, PartitionId};
+use crate::error::Error;
+use crate::hybrid_clock;
+use crate::message::Known;
+use crate::node::inventory::Described;
+use crate::runtime::{Runtime, Wait};
+use crate::version::{Timestamp, Version};
+
+/// What a read of a key would answer, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The slice of the hash space that the key is in.
+    pub partition: PartitionId,
+    /// Who owns it, in the order in which they are asked; after them the nodes that it belongs on and that are down.
+    pub owners: Vec<OwnerReport>,
+    /// What a read answers now.
+    pub answer: Result<Option<Timestamp>, Error>,
+    /// Why it finds nothing, if it does not.
+    pub miss: Option<Miss>,
+}
+
+/// What one owner knows of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OwnerReport {
+    /// Which node.
+    pub node: NodeId,
+    /// How it is.
+    pub state: State,
+    /// What it says; nothing when it does not answer.
+    pub says: Option<Described>,
+    /// What it knows, as of now: what has ended is a marker.
+    pub known: Known,
+    /// When what it knows was written, by its timestamp: only if that is one of the cache's own clock.
+    pub age: Option<Duration>,
+    /// How long its value goes on living; nothing when it does not end.
+    pub left: Option<Duration>,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// What each owner knows of a key, what a read would answer, and why. Not a use.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn explain(&self, key: Key<'_>) -> Result<Explanation, Error> {
+        self.check_open()?;
+        let view = self.view();
+        let partition = key.hash().partition(view.partitions());
+        let mut nodes = view.owners(partition).to_vec();
+        nodes.extend(view.homes(partition).filter(|home| !view.live().contains(*home)));
+        let now_ms = self.runtime.now_ms();
+        let report = |node: NodeId| {
+            let member = view.member(node);
+            let (state, mut says) = (member.map_or(State::Failed, |member| member.state), None);
+            if state == State::Live {
+                // One that goes down this moment says nothing.
+                let _ = self.runtime.look(view.address(node), &mut |node| says = Some(node.describe(key)));
+            }
+            let known = says.map_or(Known::Nothing, |says: Described| says.known.at(now_ms));
+            let version = known.rank().0;
+            let left = version.filter(|_| known.is_live()).and_then(|version| version.lifetime.left(now_ms));
+            OwnerReport { node, state, says, known, age: version.and_then(age), left }
+        };
+        let owners = nodes.into_iter().map(report).collect();
+        let mut get = self.begin_read(key, None);
+        let answer = match self.ask_owners(&mut get, key, false, Wait::ForTurn, &mut |_, _| ()) {
+            Some(answer) => answer,
+            None => self.read_again(&mut get, key, false, &mut |_, _| ()),
+        };
+        let miss = (answer == Answer::Miss).then(|| self.why_missed(&get, key, partition));
+        Ok(Explanation { partition, owners, answer: answer.found(), miss })
+    }
+}
+
+/// How long ago a version was written, if its timestamp can be one of the cache's own clock: microseconds of this century.
+fn age(version: Version) -> Option<Duration> {
+    const CENTURY_US: u64 = 946_684_800_000_000;
+    let (then, now) = (version.timestamp.get(), hybrid_clock::wall_us());
+    (CENTURY_US..=now).contains(&then).then(|| Duration::from_micros(now - then))
+}

@@ -1,0 +1,659 @@
+//! ```text
+//!   Cluster::statistics  ->  Stats        totals, and one NodeStats for each node; prints as a table
+//!   Cluster::explain     ->  Explanation  what each owner knows of one key; prints as a table
+//! ```
+//! What the cache has done and why, as Python objects. Plain numbers inside: they can be kept, compared and sent away.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::table::{duration, number, size, table};
+use crate::cluster::explain::{Explanation as Explained, OwnerReport};
+use crate::cluster::view::State;
+use crate::counters::{Call, Miss};
+use crate::message::Known;
+use crate::stats::{self, Activity, Gauges, Statistics};
+use crate::version::Kind;
+
+/// The name of a node's state.
+pub(super) const fn state_name(state: State) -> &'static str {
+    match state {
+        State::Live => "live",
+        State::CutOff => "cut off",
+        State::Failed => "failed",
+    }
+}
+
+/// How long calls of one kind took: a sample of one call in about 64, measured where Python calls.
+#[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Latency {
+    /// Calls that were timed.
+    count: u64,
+    /// Their mean, in seconds.
+    mean: f64,
+    /// Half of them took at most so many seconds.
+    p50: f64,
+    /// Nine in ten.
+    p90: f64,
+    /// 99 in 100.
+    p99: f64,
+    /// 999 in 1,000.
+    p999: f64,
+    /// The longest, in seconds.
+    max: f64,
+}
+
+const LATENCY: [&str; 7] = ["count", "mean", "p50", "p90", "p99", "p999", "max"];
+
+impl From<stats::Latency> for Latency {
+    fn from(latency: stats::Latency) -> Self {
+        let stats::Latency { count, mean, p50, p90, p99, p999, max } = latency;
+        Self { count, mean, p50, p90, p99, p999, max }
+    }
+}
+
+#[pymethods]
+impl Latency {
+    /// The same as a dict of plain numbers.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(slf.as_any(), &LATENCY)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { count, mean, p50, p90, p99, p999, max } = self;
+        format!(
+            "Latency(count={count}, mean={mean:.3e}, p50={p50:.3e}, p90={p90:.3e}, p99={p99:.3e}, p999={p999:.3e}, \
+             max={max:.3e})"
+        )
+    }
+}
+
+/// A class with what was done and what is held, and what else is said.
+macro_rules! statistics_class {
+    ($(#[$meta:meta])* $name:ident { $($(#[$more_meta:meta])* $more:ident: $type:ty),* }) => {
+        $(#[$meta])*
+        #[pyclass(frozen, module = "distributed_consistent_cache")]
+        pub(super) struct $name {
+            $($(#[$more_meta])* $more: $type,)*
+            /// Reads that found a value.
+            #[pyo3(get)]
+            hits: u64,
+            /// Reads that found none.
+            #[pyo3(get)]
+            misses: u64,
+            by_reason: [u64; Miss::ALL.len()],
+            /// Reads and writes that fewer owners answered than were asked for: they raised an error.
+            #[pyo3(get)]
+            unanswered: u64,
+            /// Puts that were the newest.
+            #[pyo3(get)]
+            puts: u64,
+            /// Puts that something newer refused.
+            #[pyo3(get)]
+            puts_refused: u64,
+            /// Removes that were the newest, whether or not there was a value to remove.
+            #[pyo3(get)]
+            removes: u64,
+            /// Removes that something newer refused.
+            #[pyo3(get)]
+            removes_refused: u64,
+            /// Entries that fell off the end of a node, each copy by itself.
+            #[pyo3(get)]
+            evictions: u64,
+            /// Bytes of these.
+            #[pyo3(get)]
+            evicted_bytes: u64,
+            /// Copies of expired entries whose space was given back. They are no evictions.
+            #[pyo3(get)]
+            expired: u64,
+            /// Entries and markers that came by gossip and were news.
+            #[pyo3(get)]
+            repairs: u64,
+            /// Entries and markers that were sent because something older had come, and were news.
+            #[pyo3(get)]
+            fixes: u64,
+            /// Times that a call waited for a node that was in use.
+            #[pyo3(get)]
+            lock_waits: u64,
+            /// Live entries now, each copy by itself, those included that have expired and still take space.
+            #[pyo3(get)]
+            entries: u64,
+            /// Removed or evicted keys that are remembered now.
+            #[pyo3(get)]
+            markers: u64,
+            /// Bytes used now.
+            #[pyo3(get)]
+            bytes_used: u64,
+            /// Bytes there are.
+            #[pyo3(get)]
+            bytes_max: u64,
+            by_kind: [u64; KINDS.len()],
+            /// Partitions of which a node has yet to pull what it missed.
+            #[pyo3(get)]
+            unsynced_partitions: u64,
+        }
+
+        impl $name {
+            fn counting(activity: &Activity, holds: &stats::NodeStats, $($more: $type),*) -> Self {
+                Self {
+                    $($more,)*
+                    hits: activity.hits,
+                    misses: activity.misses_in_all(),
+                    by_reason: activity.misses,
+                    unanswered: activity.unanswered,
+                    puts: activity.puts,
+                    puts_refused: activity.puts_refused,
+                    removes: activity.removes,
+                    removes_refused: activity.removes_refused,
+                    evictions: activity.evictions,
+                    evicted_bytes: activity.evicted_bytes,
+                    expired: activity.expired,
+                    repairs: activity.repairs,
+                    fixes: activity.fixes,
+                    lock_waits: activity.lock_waits,
+                    entries: holds.entries,
+                    markers: holds.markers,
+                    bytes_used: holds.bytes_used,
+                    bytes_max: holds.bytes_max,
+                    by_kind: [
+                        holds.value_bytes,
+                        holds.key_bytes,
+                        holds.overhead_bytes(),
+                        holds.marker_bytes,
+                        holds.clock_bytes,
+                    ],
+                    unsynced_partitions: holds.unsynced_partitions,
+                }
+            }
+        }
+    };
+}
+
+/// What bytes are used for.
+const KINDS: [&str; 5] = ["values", "keys", "overhead", "markers", "clocks"];
+
+/// What both classes have.
+const COMMON: [&str; 21] = [
+    "hits",
+    "misses",
+    "misses_by_reason",
+    "unanswered",
+    "puts",
+    "puts_refused",
+    "removes",
+    "removes_refused",
+    "evictions",
+    "evicted_bytes",
+    "expired",
+    "repairs",
+    "fixes",
+    "lock_waits",
+    "entries",
+    "markers",
+    "bytes_used",
+    "bytes_max",
+    "bytes_by_kind",
+    "unsynced_partitions",
+    "hit_rate",
+];
+
+statistics_class! {
+    /// What was done on one node in all its lives, and what it holds now. Of a read that asks several nodes, the hit counts
+    /// on the node that has the value, and the miss on the one that was asked first; a write counts on the first owner of
+    /// its key. A node that is down holds nothing.
+    NodeStats {
+        /// Its number.
+        #[pyo3(get)]
+        id: u8,
+        /// Whether it answers.
+        #[pyo3(get)]
+        live: bool
+    }
+}
+
+statistics_class! {
+    /// What a cache has done since it was made, and what it holds now. Counters go on when nodes fail or leave. When no call
+    /// is under way, each `get` counts as one hit or as one miss for one reason.
+    Stats {
+        /// One for each node that belongs to the cache.
+        #[pyo3(get)]
+        nodes: Vec<Py<NodeStats>>,
+        /// Rounds of gossip.
+        #[pyo3(get)]
+        gossip_rounds: u64,
+        /// Entries and markers that they moved.
+        #[pyo3(get)]
+        gossip_items: u64,
+        /// Bytes that they moved.
+        #[pyo3(get)]
+        gossip_bytes: u64,
+        /// Live keys.
+        #[pyo3(get)]
+        keys: u64,
+        /// Copies of the newest value of a key on live owners, on average: the replicas, when nothing is missing.
+        #[pyo3(get)]
+        effective_copies: f64,
+        /// Entries and markers that not every live owner has seen.
+        #[pyo3(get)]
+        unseen_writes: u64,
+        /// The lowest timestamp among these, or None.
+        #[pyo3(get)]
+        oldest_unseen: Option<u64>,
+        latencies: [Latency; Call::ALL.len()]
+    }
+}
+
+const OF_NODE: [&str; 2] = ["id", "live"];
+const OF_ALL: [&str; 9] = [
+    "nodes",
+    "gossip_rounds",
+    "gossip_items",
+    "gossip_bytes",
+    "keys",
+    "effective_copies",
+    "unseen_writes",
+    "oldest_unseen",
+    "latency",
+];
+
+fn hit_rate(hits: u64, misses: u64) -> f64 {
+    if hits + misses == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 }
+}
+
+fn named<'py>(
+    py: Python<'py>,
+    names: impl IntoIterator<Item = &'static str>,
+    of: &[u64],
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in names.into_iter().zip(of) {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict)
+}
+
+/// These attributes of an object, with everything inside them in plain types.
+fn to_dict<'py>(object: &Bound<'py, PyAny>, names: &[&str]) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(object.py());
+    for &name in names {
+        dict.set_item(name, plain(object.getattr(name)?)?)?;
+    }
+    Ok(dict)
+}
+
+fn plain(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    if let Ok(list) = value.cast::<PyList>() {
+        let items: Vec<_> = list.iter().map(plain).collect::<PyResult<_>>()?;
+        return items.into_bound_py_any(value.py());
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        let plainer = PyDict::new(value.py());
+        for (name, item) in dict.iter() {
+            plainer.set_item(name, plain(item)?)?;
+        }
+        return Ok(plainer.into_any());
+    }
+    if value.hasattr("as_dict")? { value.call_method0("as_dict") } else { Ok(value) }
+}
+
+#[pymethods]
+impl NodeStats {
+    /// Reads that found none, by reason: never_seen, removed, expired, evicted, superseded, owner_down, not_synced.
+    #[getter]
+    fn misses_by_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        named(py, Miss::ALL.map(Miss::name), &self.by_reason)
+    }
+
+    /// Bytes used for values, keys, overhead (slots, tables, rounding), markers and clocks: they add up to bytes_used.
+    #[getter]
+    fn bytes_by_kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        named(py, KINDS, &self.by_kind)
+    }
+
+    /// The part of reads that found a value, 0 to 1; 0 when there were none.
+    #[getter]
+    fn hit_rate(&self) -> f64 {
+        hit_rate(self.hits, self.misses)
+    }
+
+    /// The same as a dict of plain types.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(slf.as_any(), &[&OF_NODE[..], &COMMON].concat())
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { id, hits, misses, entries, bytes_used, bytes_max, evictions, .. } = self;
+        format!(
+            "NodeStats(id={id}, live={}, hits={hits}, misses={misses}, entries={entries}, bytes_used={bytes_used}, \
+             bytes_max={bytes_max}, evictions={evictions})",
+            if self.live { "True" } else { "False" }
+        )
+    }
+}
+
+#[pymethods]
+impl Stats {
+    /// Reads that found none, by reason: never_seen, removed, expired, evicted, superseded, owner_down, not_synced.
+    #[getter]
+    fn misses_by_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        named(py, Miss::ALL.map(Miss::name), &self.by_reason)
+    }
+
+    /// Bytes used for values, keys, overhead (slots, tables, rounding), markers and clocks: they add up to bytes_used.
+    #[getter]
+    fn bytes_by_kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        named(py, KINDS, &self.by_kind)
+    }
+
+    /// The part of reads that found a value, 0 to 1; 0 when there were none.
+    #[getter]
+    fn hit_rate(&self) -> f64 {
+        hit_rate(self.hits, self.misses)
+    }
+
+    /// How long calls took, for "get", "put" and "remove".
+    #[getter]
+    fn latency<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (call, latency) in Call::ALL.iter().zip(self.latencies) {
+            dict.set_item(call.name(), Py::new(py, latency)?)?;
+        }
+        Ok(dict)
+    }
+
+    /// The same as a dict of plain types, as deep as it goes: ready for JSON.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(slf.as_any(), &[&COMMON[..], &OF_ALL].concat())
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { hits, misses, puts, removes, evictions, keys, entries, bytes_used, bytes_max, .. } = self;
+        format!(
+            "Stats(hits={hits}, misses={misses}, puts={puts}, removes={removes}, evictions={evictions}, keys={keys}, \
+             entries={entries}, bytes_used={bytes_used}, bytes_max={bytes_max})"
+        )
+    }
+
+    /// All of it as tables of at most 80 columns.
+    fn __str__(&self) -> String {
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        let percent = |part: u64, of: u64| {
+            if of == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / of as f64) }
+        };
+        let gets = self.hits + self.misses;
+        let mut calls = vec![
+            row("calls", String::new()),
+            row("gets", number(gets)),
+            row("  hits", number(self.hits)),
+            row("  misses", number(self.misses)),
+        ];
+        calls.extend(
+            Miss::ALL
+                .iter()
+                .zip(self.by_reason)
+                .filter(|(_, count)| *count > 0)
+                .map(|(why, count)| row(&format!("    {}", why.name().replace('_', " ")), number(count))),
+        );
+        calls.extend([
+            row("puts", number(self.puts)),
+            row("  refused, as older", number(self.puts_refused)),
+            row("removes", number(self.removes)),
+            row("  refused, as older", number(self.removes_refused)),
+            row("unanswered", number(self.unanswered)),
+            row("evictions", number(self.evictions)),
+            row("expired", number(self.expired)),
+            row("repairs", number(self.repairs)),
+            row("fixes", number(self.fixes)),
+            row("gossip rounds", number(self.gossip_rounds)),
+            row("lock waits", number(self.lock_waits)),
+        ]);
+        let mut held = vec![
+            row("held now", String::new()),
+            row("keys", number(self.keys)),
+            row("copies of each", format!("{:.2}", self.effective_copies)),
+            row("entries", number(self.entries)),
+            row("markers", number(self.markers)),
+            row("unseen writes", number(self.unseen_writes)),
+            row("unsynced partitions", number(self.unsynced_partitions)),
+            row("bytes", size(self.bytes_max)),
+            row("  used", size(self.bytes_used)),
+        ];
+        held.extend(KINDS.iter().zip(self.by_kind).map(|(kind, bytes)| row(&format!("    {kind}"), size(bytes))));
+        held.push(row("  used, of all", percent(self.bytes_used, self.bytes_max)));
+        held.push(row("hit rate", percent(self.hits, gets)));
+        let names = ["time of a", "timed", "p50", "p90", "p99", "p99.9", "max"];
+        let mut times = vec![names.map(str::to_owned).to_vec()];
+        for (call, latency) in Call::ALL.iter().zip(self.latencies).filter(|(_, latency)| latency.count > 0) {
+            let Latency { count, p50, p90, p99, p999, max, .. } = latency;
+            let mut row = vec![call.name().to_owned(), number(count)];
+            row.extend([p50, p90, p99, p999, max].map(duration));
+            times.push(row);
+        }
+        let mut parts = vec![beside(&table(&calls), &table(&held))];
+        if times.len() > 1 {
+            parts.push(table(&times));
+        }
+        Python::attach(|py| {
+            let names = ["node", "state", "hits", "misses", "entries", "evictions", "used", "of"];
+            let mut rows = vec![names.map(str::to_owned).to_vec()];
+            for node in &self.nodes {
+                let node = node.bind(py).get();
+                let mut row = vec![node.id.to_string(), if node.live { "live" } else { "down" }.to_owned()];
+                row.extend([node.hits, node.misses, node.entries, node.evictions].map(number));
+                row.extend([node.bytes_used, node.bytes_max].map(size));
+                rows.push(row);
+            }
+            parts.push(table(&rows));
+        });
+        parts.join("\n\n")
+    }
+}
+
+/// Two blocks of text side by side.
+fn beside(left: &str, right: &str) -> String {
+    let width = left.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let rows = left.lines().count().max(right.lines().count());
+    let (mut left, mut right) = (left.lines(), right.lines());
+    let line = |_| {
+        let (left, right) = (left.next().unwrap_or(""), right.next().unwrap_or(""));
+        format!("{left:<width$}    {right}").trim_end().to_owned()
+    };
+    (0..rows).map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl Stats {
+    pub(super) fn new(py: Python<'_>, report: &Statistics, gauges: &Gauges) -> PyResult<Self> {
+        let of_node = |node: &stats::NodeReport| {
+            Py::new(py, NodeStats::counting(&node.activity, &node.holds, node.node, node.is_live))
+        };
+        Ok(Self::counting(
+            &report.total,
+            &report.holds,
+            report.nodes.iter().map(of_node).collect::<PyResult<_>>()?,
+            report.gossip_rounds,
+            report.gossip_items,
+            report.gossip_bytes,
+            gauges.keys,
+            gauges.effective_copies(),
+            gauges.unseen_writes,
+            gauges.oldest_unseen.map(|oldest| oldest.get()),
+            report.latency.map(Latency::from),
+        ))
+    }
+}
+
+/// What one owner of a key knows of it.
+#[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
+#[derive(Clone, PartialEq)]
+pub(super) struct OwnerView {
+    /// Its number.
+    node: u8,
+    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory lost).
+    state: &'static str,
+    /// It has pulled what it missed of the key's partition; None if it does not answer.
+    synced: Option<bool>,
+    /// "live" (it has the value), "removed", "expired", "evicted" (it knows of a write, and has no value), "nothing", or
+    /// "no answer".
+    knows: &'static str,
+    /// The timestamp of what it knows, or None.
+    timestamp: Option<u64>,
+    /// Bytes of the value as it is stored, or None if it has none.
+    value_bytes: Option<usize>,
+    /// Bytes that it takes in the node, key and bookkeeping included, or None.
+    bytes: Option<usize>,
+    /// Seconds since it was written, by its timestamp, if that is one that the cache gave; else None.
+    age: Option<f64>,
+    /// Seconds that the value goes on living, or None.
+    ttl: Option<f64>,
+    /// So many entries of the node were used after this one: the higher, the sooner it is evicted. None if it is not there,
+    /// or beyond 4,096.
+    used_since: Option<u32>,
+}
+
+const OWNER_VIEW: [&str; 10] =
+    ["node", "state", "synced", "knows", "timestamp", "value_bytes", "bytes", "age", "ttl", "used_since"];
+
+impl From<OwnerReport> for OwnerView {
+    fn from(report: OwnerReport) -> Self {
+        let OwnerReport { node, state, says, known, age, left } = report;
+        let version = known.rank().0;
+        let knows = match (says.is_some(), known, version) {
+            (false, ..) => "no answer",
+            (true, Known::Live(_), _) => "live",
+            (true, Known::Marker(_), Some(version)) if version.kind() == Kind::Remove => "removed",
+            (true, Known::Marker(_), Some(version)) if version.lifetime.ends() => "expired",
+            (true, Known::Marker(_), _) => "evicted",
+            (true, Known::Nothing, _) => "nothing",
+        };
+        Self {
+            node,
+            state: state_name(state),
+            synced: says.map(|says| says.synced),
+            knows,
+            timestamp: version.map(|version| version.timestamp.get()),
+            value_bytes: says.filter(|_| known.is_live()).map(|says| says.value_bytes),
+            bytes: says.filter(|_| version.is_some()).map(|says| says.bytes),
+            age: age.map(|age| age.as_secs_f64()),
+            ttl: left.map(|left| left.as_secs_f64()),
+            used_since: says.and_then(|says| says.used_since),
+        }
+    }
+}
+
+#[pymethods]
+impl OwnerView {
+    /// The same as a dict of plain types.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(slf.as_any(), &OWNER_VIEW)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { node, state, knows, .. } = self;
+        let timestamp = self.timestamp.map_or_else(|| "None".to_owned(), |timestamp| timestamp.to_string());
+        format!("OwnerView(node={node}, state='{state}', knows='{knows}', timestamp={timestamp})")
+    }
+}
+
+/// What a `get` of a key would answer now, and why: what each of its owners knows. Prints as a table.
+#[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
+pub(super) struct Explanation {
+    /// The key.
+    key: String,
+    /// The slice of the hash space that it is in.
+    partition: u16,
+    /// Its owners in the order in which they are asked, and after them the nodes that it belongs on and that are down.
+    owners: Vec<Py<OwnerView>>,
+    /// True if a get finds it.
+    hit: bool,
+    /// The timestamp of what a get finds, or None.
+    timestamp: Option<u64>,
+    /// Why a get finds nothing: "never_seen", "removed", "expired", "evicted", "superseded", "owner_down" or "not_synced"; or
+    /// "quorum" if too few owners answer. None for a hit.
+    reason: Option<&'static str>,
+}
+
+const EXPLANATION: [&str; 6] = ["key", "partition", "owners", "hit", "timestamp", "reason"];
+
+impl Explanation {
+    pub(super) fn new(py: Python<'_>, key: &str, explained: Explained) -> PyResult<Self> {
+        let timestamp = explained.answer.as_ref().ok().copied().flatten();
+        let reason = match (&explained.answer, explained.miss) {
+            (Err(_), _) => Some("quorum"),
+            (Ok(_), miss) => miss.map(Miss::name),
+        };
+        let owners = explained.owners.into_iter().map(|owner| Py::new(py, OwnerView::from(owner)));
+        Ok(Self {
+            key: key.to_owned(),
+            partition: explained.partition,
+            owners: owners.collect::<PyResult<_>>()?,
+            hit: timestamp.is_some(),
+            timestamp: timestamp.map(|timestamp| timestamp.get()),
+            reason,
+        })
+    }
+
+    fn answer(&self) -> String {
+        match (self.timestamp, self.reason) {
+            (Some(timestamp), _) => format!("a get finds the value of timestamp {timestamp}"),
+            (None, Some("quorum")) => "a get raises QuorumError: too few owners answer".to_owned(),
+            (None, reason) => format!("a get misses: {}", sentence(reason.unwrap_or("never_seen"))),
+        }
+    }
+}
+
+/// A reason in words.
+fn sentence(reason: &str) -> &'static str {
+    match reason {
+        "removed" => "the key was removed",
+        "expired" => "its ttl is over",
+        "evicted" => "it fell off the end, as what was used least recently",
+        "superseded" => "something newer is known, and only older copies are left, which are not served",
+        "owner_down" => "the nodes that it belongs on are down",
+        "not_synced" => "an owner has yet to pull what it missed",
+        _ => "no live node knows of it: it was never put, or forgotten long ago",
+    }
+}
+
+#[pymethods]
+impl Explanation {
+    /// The same as a dict of plain types.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(slf.as_any(), &EXPLANATION)
+    }
+
+    fn __repr__(&self) -> String {
+        let timestamp = self.timestamp.map_or_else(|| "None".to_owned(), |timestamp| timestamp.to_string());
+        let reason = self.reason.map_or_else(|| "None".to_owned(), |reason| format!("'{reason}'"));
+        let hit = if self.hit { "True" } else { "False" };
+        format!("Explanation(partition={}, hit={hit}, timestamp={timestamp}, reason={reason})", self.partition)
+    }
+
+    fn __str__(&self) -> String {
+        let names = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "used since"];
+        let mut rows = vec![names.map(str::to_owned).to_vec()];
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        Python::attach(|py| {
+            for owner in &self.owners {
+                let owner = owner.bind(py).get();
+                rows.push(vec![
+                    owner.node.to_string(),
+                    owner.state.to_owned(),
+                    owner.synced.map_or("-", |synced| if synced { "yes" } else { "no" }).to_owned(),
+                    owner.knows.to_owned(),
+                    or_dash(owner.timestamp.map(|timestamp| timestamp.to_string())),
+                    or_dash(owner.value_bytes.map(|bytes| size(bytes as u64))),
+                    or_dash(owner.age.map(duration)),
+                    or_dash(owner.ttl.map(duration)),
+                    or_dash(owner.used_since.map(|count| number(count.into()))),
+                ]);
+            }
+        });
+        let mut key: String = self.key.chars().take(60).collect();
+        if key.len() < self.key.len() {
+            key.push_str("..");
+        }
+        format!("{key:?}, partition {}: {}\n\n{}", self.partition, self.answer(), table(&rows))
+    }
+}
