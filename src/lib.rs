@@ -12,6 +12,8 @@ pub mod hash;
 pub mod hybrid_clock;
 pub mod lifetime;
 pub mod message;
+#[cfg(feature = "monitor")]
+pub mod monitor;
 pub mod node;
 pub mod node_set;
 #[cfg(feature = "python")]

@@ -3,6 +3,9 @@
 use crate::entry::NodeId;
 use crate::version::Timestamp;
 
+/// What bytes are used for.
+pub const KINDS: [&str; 5] = ["values", "keys", "overhead", "markers", "clocks"];
+
 /// What one node holds now and has done in this life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStats {
@@ -80,6 +83,11 @@ impl NodeStats {
         self.partitions += other.partitions;
         self.unsynced_partitions += other.unsynced_partitions;
         self.lost_partitions += other.lost_partitions;
+    }
+
+    /// Bytes used for each of [`KINDS`]: they add up to those used.
+    pub const fn bytes_by_kind(&self) -> [u64; KINDS.len()] {
+        [self.value_bytes, self.key_bytes, self.overhead_bytes(), self.marker_bytes, self.clock_bytes]
     }
 
     /// Bytes that are used for something else than keys, values, markers and clocks: slots, tables and rounding.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer and the folders it may use. Files at the root are nouns: everyone may use them, and they use no folder.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("root", &[]),
     ("ring", &[]),
     ("node", &[]),
@@ -15,8 +15,9 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("runtime", &["node"]),
     ("cluster", &["runtime", "node", "ring", "gossip", "snapshot"]),
     ("api", &["cluster", "runtime", "snapshot", "values"]),
+    ("monitor", &["cluster", "runtime"]),
     ("simulation", &["cluster", "runtime", "node"]),
-    ("py", &["cluster", "runtime", "simulation", "snapshot", "values"]),
+    ("py", &["cluster", "runtime", "simulation", "snapshot", "values", "monitor"]),
 ];
 
 /// What deciders and nouns of the protocol must not know: they are handed time and chance, and effects are not theirs.

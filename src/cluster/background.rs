@@ -37,7 +37,7 @@ impl<R: Runtime + 'static> Cluster<R> {
 
 impl<R> Cluster<R> {
     /// Ends it: gossip stops, and every later call fails with [`Error::Closed`](crate::error::Error::Closed). Waits for a
-    /// round that is under way.
+    /// round that is under way, and for what serves the cache.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let background = self.background.lock().take();
@@ -49,6 +49,7 @@ impl<R> Cluster<R> {
                 let _ = thread.join();
             }
         }
+        self.services.end();
     }
 }
 

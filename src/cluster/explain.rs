@@ -18,7 +18,7 @@ use crate::hybrid_clock;
 use crate::message::Known;
 use crate::node::inventory::Described;
 use crate::runtime::{Runtime, Wait};
-use crate::version::{Timestamp, Version};
+use crate::version::{Kind, Timestamp};
 
 /// What a read of a key would answer, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,50 @@ pub struct OwnerReport {
     pub left: Option<Duration>,
 }
 
+impl Explanation {
+    /// The name of the reason why a read finds nothing; `quorum` when too few owners answer, nothing for a hit.
+    pub fn reason(&self) -> Option<&'static str> {
+        match (&self.answer, self.miss) {
+            (Err(_), _) => Some("quorum"),
+            (Ok(_), miss) => miss.map(Miss::name),
+        }
+    }
+
+    /// What a read answers and why, in words.
+    pub fn sentence(&self) -> String {
+        let why = match (&self.answer, self.miss) {
+            (Ok(Some(timestamp)), _) => return format!("a get finds the value of timestamp {}", timestamp.get()),
+            (Err(_), _) => return "a get raises QuorumError: too few owners answer".to_owned(),
+            (Ok(None), Some(Miss::Removed)) => "the key was removed",
+            (Ok(None), Some(Miss::Expired)) => "its ttl is over",
+            (Ok(None), Some(Miss::Evicted)) => "it fell off the end, as what was used least recently",
+            (Ok(None), Some(Miss::Superseded)) => {
+                "something newer is known, and only older copies are left, which are not served"
+            }
+            (Ok(None), Some(Miss::OwnerDown)) => "the nodes that it belongs on are down",
+            (Ok(None), Some(Miss::NotSynced)) => "an owner has yet to pull what it missed",
+            (Ok(None), Some(Miss::NeverSeen) | None) => {
+                "no live node knows of it: it was never put, or forgotten long ago"
+            }
+        };
+        format!("a get misses: {why}")
+    }
+}
+
+impl OwnerReport {
+    /// What it knows, in a word or two.
+    pub fn knows(&self) -> &'static str {
+        match (self.says.is_some(), self.known, self.known.rank().0) {
+            (false, ..) => "no answer",
+            (true, Known::Live(_), _) => "live",
+            (true, Known::Marker(_), Some(version)) if version.kind() == Kind::Remove => "removed",
+            (true, Known::Marker(_), Some(version)) if version.lifetime.ends() => "expired",
+            (true, Known::Marker(_), _) => "evicted",
+            (true, Known::Nothing, _) => "nothing",
+        }
+    }
+}
+
 impl<R: Runtime> Cluster<R> {
     /// What each owner knows of a key, what a read would answer, and why. Not a use.
     ///
@@ -72,7 +116,8 @@ impl<R: Runtime> Cluster<R> {
             let known = says.map_or(Known::Nothing, |says: Described| says.known.at(now_ms));
             let version = known.rank().0;
             let left = version.filter(|_| known.is_live()).and_then(|version| version.lifetime.left(now_ms));
-            OwnerReport { node, state, says, known, age: version.and_then(age), left }
+            let age = version.and_then(|version| age(version.timestamp));
+            OwnerReport { node, state, says, known, age, left }
         };
         let owners = nodes.into_iter().map(report).collect();
         let mut get = self.begin_read(key, None);
@@ -85,9 +130,9 @@ impl<R: Runtime> Cluster<R> {
     }
 }
 
-/// How long ago a version was written, if its timestamp can be one of the cache's own clock: microseconds of this century.
-fn age(version: Version) -> Option<Duration> {
+/// How long ago something was written, if its timestamp can be one of the cache's own clock: microseconds of this century.
+pub fn age(timestamp: Timestamp) -> Option<Duration> {
     const CENTURY_US: u64 = 946_684_800_000_000;
-    let (then, now) = (version.timestamp.get(), hybrid_clock::wall_us());
+    let (then, now) = (timestamp.get(), hybrid_clock::wall_us());
     (CENTURY_US..=now).contains(&then).then(|| Duration::from_micros(now - then))
 }

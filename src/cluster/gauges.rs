@@ -15,7 +15,36 @@ use crate::message::Known;
 use crate::runtime::{Runtime, workers};
 use crate::stats::Gauges;
 use crate::version::{Timestamp, Version};
+use parking_lot::Mutex;
 use rayon::prelude::*;
+use std::time::{Duration, Instant};
+
+/// For those who ask often, the gauges are counted at most so often ..
+const EVERY: Duration = Duration::from_secs(1);
+
+/// .. and no sooner than so many times what it took last after it ended: at most 5 % of the time is spent on them.
+const REST: u32 = 19;
+
+/// The gauges as they were counted last.
+#[derive(Default)]
+pub(super) struct Recent {
+    /// Whose turn it is to count.
+    turn: Mutex<()>,
+    last: Mutex<Option<Counted>>,
+}
+
+#[derive(Clone, Copy)]
+struct Counted {
+    gauges: Gauges,
+    ended: Instant,
+    took: Duration,
+}
+
+impl Counted {
+    fn is_due(&self) -> bool {
+        self.ended.elapsed() >= EVERY.max(self.took.saturating_mul(REST))
+    }
+}
 
 /// What an owner holds of a partition, and its clock.
 struct Owned {
@@ -43,6 +72,36 @@ impl<R: Runtime> Cluster<R> {
                 self.runtime.look(view.address(node), &mut |node| gauges.unstable_markers += node.unstable_markers());
         }
         Ok(gauges)
+    }
+
+    /// The gauges, and how long ago they were counted: at most once a second and at most 5 % of the time, for those who ask
+    /// often. Who asks while another counts has those of before.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn recent_gauges(&self) -> Result<(Gauges, Duration), Error> {
+        self.check_open()?;
+        let last = || *self.recent.last.lock();
+        let (turn, before) = (self.recent.turn.try_lock(), last());
+        let _turn = match (turn, before) {
+            (_, Some(counted)) if !counted.is_due() => return Ok((counted.gauges, counted.ended.elapsed())),
+            (None, Some(counted)) => return Ok((counted.gauges, counted.ended.elapsed())),
+            (Some(turn), _) => turn,
+            (None, None) => self.recent.turn.lock(),
+        };
+        if let Some(counted) = last().filter(|counted| !counted.is_due()) {
+            return Ok((counted.gauges, counted.ended.elapsed()));
+        }
+        let began = Instant::now();
+        let gauges = self.gauges()?;
+        *self.recent.last.lock() = Some(Counted { gauges, ended: Instant::now(), took: began.elapsed() });
+        Ok((gauges, Duration::ZERO))
+    }
+
+    /// The gauges as they were counted last, how long ago, and whether it is time to count them again.
+    pub fn last_gauges(&self) -> Option<(Gauges, Duration, bool)> {
+        let counted = *self.recent.last.lock();
+        counted.map(|counted| (counted.gauges, counted.ended.elapsed(), counted.is_due()))
     }
 
     fn gauges_of(&self, view: &View, id: PartitionId, now_ms: u64) -> Gauges {

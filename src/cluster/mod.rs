@@ -25,6 +25,7 @@ pub mod restore;
 mod rounds;
 pub mod routes;
 pub mod save;
+pub mod services;
 pub mod statistics;
 pub mod view;
 
@@ -135,6 +136,8 @@ pub struct Cluster<R> {
     has_ends: AtomicBool,
     background: Mutex<Option<Background>>,
     counters: Counters,
+    recent: gauges::Recent,
+    services: services::Services,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -161,6 +164,8 @@ impl<R: Runtime> Cluster<R> {
             has_ends: AtomicBool::new(false),
             background: Mutex::new(None),
             counters,
+            recent: gauges::Recent::default(),
+            services: services::Services::default(),
         };
         cluster.introduce(None, &cluster.view());
         cluster

@@ -32,6 +32,17 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::CutOff => "cut off",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A node that belongs to the cache, whatever its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {

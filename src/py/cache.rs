@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
+use super::monitor::{self, ServerHandle};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
 use super::snapshot::{RestoreReport, SaveReport};
@@ -412,6 +413,44 @@ impl Cache {
         let bytes = convert::key(key)?;
         let explained = self.detached(py, |cluster| cluster.explain(bytes))?.map_err(raise)?;
         Explanation::new(py, &String::from_utf8_lossy(bytes.bytes()), explained)
+    }
+
+    /// Everything that is counted, as OpenMetrics text for Prometheus: names begin with `dcc_`, units are seconds and bytes.
+    /// Keys, copies and unseen writes, which take a look at every key, are counted at most once a second and at most 5 % of
+    /// the time; in between they are those of before, and dcc_counted_ago_seconds says how old they are. The GIL is released.
+    ///
+    /// Raises ClosedError.
+    ///
+    /// >>> "dcc_hits_total" in cache.metrics()
+    /// True
+    fn metrics(&self, py: Python<'_>) -> PyResult<String> {
+        monitor::text(py, self.cluster()?)
+    }
+
+    /// Serves the dashboard at `/`, `/metrics` for Prometheus, `/healthz`, `/api/stats.json`, `/api/ring.json` and
+    /// `/api/explain.json?key=..`, from a thread of its own that never needs the GIL. Nothing can be changed there. It ends
+    /// with `Server.close`, and with the cache, also when the cache is dropped.
+    ///
+    /// host: a name or an address of this machine; anything but a loopback address is refused without allow_remote. port: 0
+    /// to 65535; 0 takes one that is free, see `Server.port`. allow_remote: other machines may read everything, keys
+    /// included, and any Host header is answered to; False answers only to the machine's own names.
+    ///
+    /// Returns the server. Raises ValueError for a host that other machines can reach, OSError when the port is taken or
+    /// the host is none, ClosedError, TypeError: nothing was started.
+    ///
+    /// >>> with cache.serve() as server:
+    /// ...     server.url
+    /// 'http://127.0.0.1:...'
+    #[pyo3(signature = (host=None, port=None, *, allow_remote=false))]
+    #[pyo3(text_signature = "($self, host=\"127.0.0.1\", port=0, *, allow_remote=False)")]
+    fn serve(
+        &self,
+        py: Python<'_>,
+        host: Option<&Bound<'_, PyAny>>,
+        port: Option<&Bound<'_, PyAny>>,
+        allow_remote: bool,
+    ) -> PyResult<ServerHandle> {
+        ServerHandle::start(py, self.cluster()?, host, port, allow_remote)
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its

@@ -12,6 +12,7 @@ mod cache;
 mod codec;
 mod convert;
 mod errors;
+mod monitor;
 mod plain;
 mod process;
 mod report;
@@ -32,6 +33,8 @@ mod _core {
 
     #[pymodule_export]
     use super::cache::{Cache, KeyIterator, NodeHandle};
+    #[pymodule_export]
+    use super::monitor::ServerHandle;
     #[pymodule_export]
     use super::report::{Gauges, NodeStatus, SyncReport};
     #[pymodule_export]

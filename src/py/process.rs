@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::cluster::Cluster;
+use crate::monitor::serve;
 use crate::runtime::embedded::Embedded;
 
 /// How many forks lie between this process and the one that loaded the module.
@@ -46,8 +47,13 @@ pub(super) fn watch(py: Python<'_>) -> PyResult<()> {
 }
 
 #[pyfunction]
-fn after_fork() {
+fn after_fork(py: Python<'_>) {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    // The threads that listen stayed in the parent: here nobody would answer.
+    for socket in serve::fork::inherited() {
+        // One that is closed already is as good.
+        let _ = py.import("os").and_then(|os| os.call_method1("close", (socket,)));
+    }
     // Another thread may have held this lock when the process was forked: it is left as it is, with what it lists, unless free.
     if let Some(mut open) = OPEN.try_lock() {
         std::mem::take(&mut *open).into_iter().for_each(std::mem::forget);

@@ -2,7 +2,6 @@
 
 use pyo3::prelude::*;
 
-use super::statistics::state_name;
 use crate::cluster::view::Member;
 use crate::stats::{self, NodeStats};
 
@@ -35,7 +34,7 @@ pub(super) struct NodeStatus {
 
 impl NodeStatus {
     pub(super) fn new(member: Member, stats: NodeStats) -> Self {
-        let state = state_name(member.state);
+        let state = member.state.name();
         Self {
             id: member.address.node,
             state,

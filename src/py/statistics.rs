@@ -10,20 +10,8 @@ use pyo3::types::{PyDict, PyList};
 
 use super::table::{duration, number, size, table};
 use crate::cluster::explain::{Explanation as Explained, OwnerReport};
-use crate::cluster::view::State;
 use crate::counters::{Call, Miss};
-use crate::message::Known;
-use crate::stats::{self, Activity, Gauges, Statistics};
-use crate::version::Kind;
-
-/// The name of a node's state.
-pub(super) const fn state_name(state: State) -> &'static str {
-    match state {
-        State::Live => "live",
-        State::CutOff => "cut off",
-        State::Failed => "failed",
-    }
-}
+use crate::stats::{self, Activity, Gauges, KINDS, Statistics};
 
 /// How long calls of one kind took: a sample of one call in about 64, measured where Python calls.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
@@ -157,22 +145,13 @@ macro_rules! statistics_class {
                     markers: holds.markers,
                     bytes_used: holds.bytes_used,
                     bytes_max: holds.bytes_max,
-                    by_kind: [
-                        holds.value_bytes,
-                        holds.key_bytes,
-                        holds.overhead_bytes(),
-                        holds.marker_bytes,
-                        holds.clock_bytes,
-                    ],
+                    by_kind: holds.bytes_by_kind(),
                     unsynced_partitions: holds.unsynced_partitions,
                 }
             }
         }
     };
 }
-
-/// What bytes are used for.
-const KINDS: [&str; 5] = ["values", "keys", "overhead", "markers", "clocks"];
 
 /// What both classes have.
 const COMMON: [&str; 21] = [
@@ -517,19 +496,12 @@ const OWNER_VIEW: [&str; 10] =
 
 impl From<OwnerReport> for OwnerView {
     fn from(report: OwnerReport) -> Self {
+        let knows = report.knows();
         let OwnerReport { node, state, says, known, age, left } = report;
         let version = known.rank().0;
-        let knows = match (says.is_some(), known, version) {
-            (false, ..) => "no answer",
-            (true, Known::Live(_), _) => "live",
-            (true, Known::Marker(_), Some(version)) if version.kind() == Kind::Remove => "removed",
-            (true, Known::Marker(_), Some(version)) if version.lifetime.ends() => "expired",
-            (true, Known::Marker(_), _) => "evicted",
-            (true, Known::Nothing, _) => "nothing",
-        };
         Self {
             node,
-            state: state_name(state),
+            state: state.name(),
             synced: says.map(|says| says.synced),
             knows,
             timestamp: version.map(|version| version.timestamp.get()),
@@ -572,17 +544,16 @@ pub(super) struct Explanation {
     /// Why a get finds nothing: "never_seen", "removed", "expired", "evicted", "superseded", "owner_down" or "not_synced"; or
     /// "quorum" if too few owners answer. None for a hit.
     reason: Option<&'static str>,
+    /// The same in words.
+    sentence: String,
 }
 
-const EXPLANATION: [&str; 6] = ["key", "partition", "owners", "hit", "timestamp", "reason"];
+const EXPLANATION: [&str; 7] = ["key", "partition", "owners", "hit", "timestamp", "reason", "sentence"];
 
 impl Explanation {
     pub(super) fn new(py: Python<'_>, key: &str, explained: Explained) -> PyResult<Self> {
         let timestamp = explained.answer.as_ref().ok().copied().flatten();
-        let reason = match (&explained.answer, explained.miss) {
-            (Err(_), _) => Some("quorum"),
-            (Ok(_), miss) => miss.map(Miss::name),
-        };
+        let (reason, sentence) = (explained.reason(), explained.sentence());
         let owners = explained.owners.into_iter().map(|owner| Py::new(py, OwnerView::from(owner)));
         Ok(Self {
             key: key.to_owned(),
@@ -591,28 +562,8 @@ impl Explanation {
             hit: timestamp.is_some(),
             timestamp: timestamp.map(|timestamp| timestamp.get()),
             reason,
+            sentence,
         })
-    }
-
-    fn answer(&self) -> String {
-        match (self.timestamp, self.reason) {
-            (Some(timestamp), _) => format!("a get finds the value of timestamp {timestamp}"),
-            (None, Some("quorum")) => "a get raises QuorumError: too few owners answer".to_owned(),
-            (None, reason) => format!("a get misses: {}", sentence(reason.unwrap_or("never_seen"))),
-        }
-    }
-}
-
-/// A reason in words.
-fn sentence(reason: &str) -> &'static str {
-    match reason {
-        "removed" => "the key was removed",
-        "expired" => "its ttl is over",
-        "evicted" => "it fell off the end, as what was used least recently",
-        "superseded" => "something newer is known, and only older copies are left, which are not served",
-        "owner_down" => "the nodes that it belongs on are down",
-        "not_synced" => "an owner has yet to pull what it missed",
-        _ => "no live node knows of it: it was never put, or forgotten long ago",
     }
 }
 
@@ -654,6 +605,6 @@ impl Explanation {
         if key.len() < self.key.len() {
             key.push_str("..");
         }
-        format!("{key:?}, partition {}: {}\n\n{}", self.partition, self.answer(), table(&rows))
+        format!("{key:?}, partition {}: {}\n\n{}", self.partition, self.sentence, table(&rows))
     }
 }

@@ -1,0 +1,15 @@
+//! ```text
+//!   Cluster: statistics, gauges, explain, view
+//!        |                 |
+//!        v                 v
+//!   metrics.rs: text    report.rs: JSON    page.html: the dashboard
+//!        |                 |                   |
+//!        +-------> serve.rs: HTTP, one thread, read only <-------+
+//! ```
+//! The cache for those who look at it from outside: scrapers, programs and people.
+//!
+//! Promise: nothing here changes a cache, counts as a use of an entry, or needs Python's GIL.
+
+pub mod metrics;
+pub mod report;
+pub mod serve;

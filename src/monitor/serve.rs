@@ -1,0 +1,411 @@
+//! ```text
+//!   accept  ->  one task a connection:  is the Host ours?  GET or HEAD?  which path?  ->  answer
+//!      ^                                        all on one thread of its own
+//!      +-- close, or the end of the cache: no new connection, requests under way are answered, the thread ends
+//! ```
+//! A server of what is known of a cache: read only, over HTTP/1.1.
+//!
+//! Promise: it needs no GIL, logs nothing, and nothing that a client sends ends it. It answers only to its own names unless
+//! it was told to be open to other machines, so that a page elsewhere cannot read it by a name that leads here (DNS
+//! rebinding). The cache is used for the length of an answer only: it can be dropped while it is served.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{LocalSet, spawn_blocking, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{metrics, report};
+use crate::cluster::Cluster;
+use crate::cluster::services::Service;
+use crate::error::Error;
+use crate::runtime::Runtime;
+use crate::stats::Gauges;
+
+/// Connections at once; more wait until one of these ends.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A request's line and headers, together: room for most of a key of 64 KiB.
+const HEADER_BYTES_MAX: usize = 96 * 1024;
+
+/// A client says what it wants within this time, or is hung up on: also one that had an answer before.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+
+/// A client has taken its answer, and asked for the next, within this time.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// An answer waits so long for gauges that are being counted; then it has those of before.
+const GAUGES_TIME: Duration = Duration::from_secs(1);
+
+/// Requests that are under way when the server ends have so long.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// The dashboard. Each `NONCE` in it becomes a number that is used once, so that no other script or style can run there.
+const PAGE: &str = include_str!("page.html");
+
+/// A server of one cache.
+pub struct Server {
+    address: SocketAddr,
+    /// Dropping it ends the thread.
+    running: Mutex<Option<(watch::Sender<()>, JoinHandle<()>)>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Service for Server {
+    fn end(&self) {
+        let running = self.running.lock().take();
+        if let Some((end, thread)) = running {
+            drop(end);
+            // The last use of the cache may have been this thread's own, which must not wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic has told so already.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves a cache from a thread of its own, until it is closed or nobody uses it any more. With `any_host` every Host header
+/// is answered to; else only the names of the machine itself.
+///
+/// # Errors
+/// When the address cannot be had, or no thread.
+pub fn serve<R: Runtime + 'static>(
+    cluster: &Arc<Cluster<R>>,
+    addresses: &[SocketAddr],
+    any_host: bool,
+) -> io::Result<Arc<Server>> {
+    let listener = TcpListener::bind(addresses)?;
+    let listening = fork::Listening::new(listener);
+    listening.socket.set_nonblocking(true)?;
+    let address = listening.socket.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
+    let site = Site { cluster: Arc::downgrade(cluster), hosts: (!any_host).then(|| own_names(address)) };
+    let (end, ended) = watch::channel(());
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let run = {
+        let has_ended = Arc::clone(&has_ended);
+        move || {
+            LocalSet::new().block_on(&runtime, accept(listening, Rc::new(site), ended));
+            // Not to wait for gauges that are being counted.
+            runtime.shutdown_background();
+            has_ended.store(true, Ordering::Relaxed);
+        }
+    };
+    let thread = std::thread::Builder::new().name("cache-server".to_owned()).spawn(run)?;
+    let server = Arc::new(Server { address, running: Mutex::new(Some((end, thread))), ended: has_ended });
+    cluster.attach(Arc::clone(&server) as Arc<dyn Service>);
+    Ok(server)
+}
+
+/// What a Host header may say of a server that is for its own machine only.
+fn own_names(address: SocketAddr) -> Vec<String> {
+    let port = address.port();
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let names = [ip.as_str(), "localhost", "127.0.0.1", "[::1]"];
+    let with_port = names.iter().map(|name| format!("{name}:{port}"));
+    let without = names.iter().filter(|_| port == 80).map(|&name| name.to_owned());
+    with_port.chain(without).collect()
+}
+
+/// What is served.
+struct Site<R> {
+    cluster: Weak<Cluster<R>>,
+    /// The names it answers to; any, if there are none.
+    hosts: Option<Vec<String>>,
+}
+
+async fn accept<R: Runtime + 'static>(listening: fork::Listening, site: Rc<Site<R>>, ended: watch::Receiver<()>) {
+    let fork::Listening { entry, socket } = listening;
+    let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { return };
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let accepting = async {
+        // It is never closed.
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let talk = talk(stream, Rc::clone(&site), ended.clone());
+                    spawn_local(async move {
+                        talk.await;
+                        drop(place);
+                    });
+                }
+                // The client is gone, or there is no file descriptor left: others may be given back.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let mut end = ended.clone();
+    tokio::select! {
+        () = accepting => {}
+        // The sender says nothing: it is dropped.
+        _ = end.changed() => {}
+    }
+    // In this order: its number may be another file's as soon as it is closed.
+    drop(entry);
+    drop(listener);
+    // Whoever is not done by then is hung up on.
+    let _ = timeout(END_TIME, room.acquire_many(CONNECTIONS_MAX as u32)).await;
+}
+
+/// One connection, to its end.
+async fn talk<R: Runtime + 'static>(stream: TcpStream, site: Rc<Site<R>>, mut ended: watch::Receiver<()>) {
+    let asked = Rc::new(Cell::new(Instant::now()));
+    let last = Rc::clone(&asked);
+    let service = service_fn(move |request| {
+        last.set(Instant::now());
+        let site = Rc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            // What a client did wrong is its own matter.
+            _ = connection.as_mut() => return,
+            _ = ended.changed(), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(asked.get() + ANSWER_TIME) => {
+                if asked.get().elapsed() >= ANSWER_TIME {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl<R: Runtime + 'static> Site<R> {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        if !self.is_ours(request) {
+            let why = "This server answers to the names of its own machine only, and the Host header names another.\n";
+            return text(StatusCode::FORBIDDEN, why);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD: nothing can be changed here.\n");
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.is_closed()) else { return gone() };
+        match request.uri().path() {
+            "/" => page(),
+            "/healthz" if cluster.view().live().is_empty() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "Every node is down.\n")
+            }
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/metrics" => {
+                let said = metrics::openmetrics(&cluster, gauges(&cluster).await);
+                if wants_openmetrics(request) {
+                    answer(StatusCode::OK, metrics::OPENMETRICS, said)
+                } else {
+                    answer(StatusCode::OK, metrics::PROMETHEUS, metrics::prometheus(&said))
+                }
+            }
+            "/api/stats.json" => {
+                let gauges = gauges(&cluster).await;
+                json(StatusCode::OK, &report::stats(&cluster, gauges))
+            }
+            "/api/ring.json" => json(StatusCode::OK, &report::ring(&cluster)),
+            "/api/explain.json" => match key(request.uri().query().unwrap_or("")) {
+                Ok(key) => match report::explain(&cluster, &key) {
+                    Ok(explained) => json(StatusCode::OK, &explained),
+                    Err(Error::Closed) => gone(),
+                    Err(error) => wrong(error.to_string()),
+                },
+                Err(why) => wrong(why.to_owned()),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "There are /, /metrics, /healthz, /api/stats.json, /api/ring.json and /api/explain.json?key=..\n",
+            ),
+        }
+    }
+
+    /// Whether a request is meant for this server, and not sent here under another name.
+    fn is_ours(&self, request: &Request<Incoming>) -> bool {
+        let Some(hosts) = &self.hosts else { return true };
+        let ours = |name: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+        let mut named = request.headers().get_all(header::HOST).iter();
+        let (Some(host), None) = (named.next(), named.next()) else { return false };
+        let authority = request.uri().authority().is_none_or(|authority| ours(authority.as_str()));
+        authority && host.to_str().is_ok_and(ours)
+    }
+}
+
+/// The gauges, counted on another thread if it is time: they look at every key.
+async fn gauges<R: Runtime + 'static>(cluster: &Arc<Cluster<R>>) -> Option<(Gauges, Duration)> {
+    if let Some((gauges, ago, false)) = cluster.last_gauges() {
+        return Some((gauges, ago));
+    }
+    let counting = {
+        let cluster = Arc::clone(cluster);
+        spawn_blocking(move || cluster.recent_gauges())
+    };
+    match timeout(GAUGES_TIME, counting).await {
+        Ok(Ok(Ok(gauges))) => Some(gauges),
+        _ => cluster.last_gauges().map(|(gauges, ago, _)| (gauges, ago)),
+    }
+}
+
+fn wants_openmetrics(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains("application/openmetrics-text"))
+}
+
+/// The key of a query such as `key=user%3A1`.
+fn key(query: &str) -> Result<String, &'static str> {
+    let given = query.split('&').find_map(|pair| pair.strip_prefix("key="));
+    let given = given.ok_or("say which key: /api/explain.json?key=..")?;
+    let spaced: Cow<'_, str> = if given.contains('+') { given.replace('+', " ").into() } else { given.into() };
+    let key = percent_decode_str(&spaced).decode_utf8().map_err(|_| "the key is not in UTF-8")?;
+    Ok(key.into_owned())
+}
+
+/// Headers of every answer: nothing is kept, nothing is guessed, no other page may use it.
+const HEADERS: [(header::HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+];
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    for (name, value) in HEADERS {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let same_origin = HeaderValue::from_static("same-origin");
+    answer.headers_mut().insert("cross-origin-resource-policy", same_origin);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn text(status: StatusCode, text: &'static str) -> Answer {
+    answer(status, "text/plain; charset=utf-8", text)
+}
+
+fn json(status: StatusCode, report: &impl Serialize) -> Answer {
+    match serde_json::to_vec(report) {
+        Ok(body) => answer(status, "application/json", body),
+        // Plain numbers and names can be written.
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "The report could not be written.\n"),
+    }
+}
+
+#[derive(Serialize)]
+struct Wrong {
+    error: String,
+}
+
+fn wrong(error: String) -> Answer {
+    json(StatusCode::BAD_REQUEST, &Wrong { error })
+}
+
+fn gone() -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, "The cache is closed.\n")
+}
+
+fn page() -> Answer {
+    use std::hash::BuildHasher;
+    // Hashers have random keys.
+    let nonce = std::hash::RandomState::new();
+    let nonce = format!("{:016x}{:016x}", nonce.hash_one(0), nonce.hash_one(1));
+    let mut page = answer(StatusCode::OK, "text/html; charset=utf-8", PAGE.replace("NONCE", &nonce));
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    page
+}
+
+pub mod fork {
+    //! A forked child inherits the listening sockets of its parent, and not the threads that accept there: while it has
+    //! one, connections to the port would be made and never answered.
+
+    use std::net::TcpListener;
+
+    use parking_lot::Mutex;
+
+    /// The listening sockets of this process, by their file descriptors.
+    static LISTENING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+
+    /// A place among them.
+    pub(super) struct Entry(i32);
+
+    /// A listening socket, and its place among them, which is given up first.
+    pub(super) struct Listening {
+        pub(super) entry: Entry,
+        pub(super) socket: TcpListener,
+    }
+
+    impl Listening {
+        pub(super) fn new(socket: TcpListener) -> Self {
+            #[cfg(unix)]
+            let number = std::os::fd::AsRawFd::as_raw_fd(&socket);
+            #[cfg(not(unix))]
+            let number = -1;
+            LISTENING.lock().push(number);
+            Self { entry: Entry(number), socket }
+        }
+    }
+
+    impl Drop for Entry {
+        fn drop(&mut self) {
+            LISTENING.lock().retain(|socket| *socket != self.0);
+        }
+    }
+
+    /// The sockets that a child has to close, once, after a fork. None, if the parent was changing them just then.
+    pub fn inherited() -> Vec<i32> {
+        LISTENING.try_lock().map(|mut listening| std::mem::take(&mut *listening)).unwrap_or_default()
+    }
+}

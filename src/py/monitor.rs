@@ -1,0 +1,175 @@
+//! ```text
+//!   Cache.metrics  ->  str
+//!   Cache.serve    ->  Server: a thread of its own that answers without the GIL
+//! ```
+//! The cache for those who look at it from outside.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyString};
+
+use super::convert;
+use super::errors::{forked, raise};
+use super::process;
+use crate::cluster::Cluster;
+use crate::cluster::services::Service;
+use crate::monitor::{metrics, serve};
+use crate::runtime::embedded::Embedded;
+
+/// OpenMetrics text.
+pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>) -> PyResult<String> {
+    let said = py.detach(|| Ok(metrics::openmetrics(cluster, Some(cluster.recent_gauges()?))));
+    said.map_err(raise)
+}
+
+/// A server of metrics, reports and the dashboard of one cache, as `Cache.serve` returns it. It goes on when this object is
+/// dropped, until it is closed, or the cache is closed or dropped. Usable in a `with` block, at whose end it is closed.
+#[pyclass(frozen, name = "Server", module = "distributed_consistent_cache")]
+pub(super) struct ServerHandle {
+    server: Arc<serve::Server>,
+    host: String,
+    generation: u32,
+}
+
+impl ServerHandle {
+    pub(super) fn start(
+        py: Python<'_>,
+        cluster: &Arc<Cluster<Embedded>>,
+        host: Option<&Bound<'_, PyAny>>,
+        port: Option<&Bound<'_, PyAny>>,
+        allow_remote: bool,
+    ) -> PyResult<Self> {
+        let host = match host.map(|host| (host, host.cast::<PyString>())) {
+            None => "127.0.0.1".to_owned(),
+            Some((_, Ok(host))) => host.to_str()?.to_owned(),
+            Some((host, Err(_))) => return Err(convert::wrong_type("host", "str", host)),
+        };
+        let port = port.map_or(Ok(0), port_of)?;
+        cluster.check_open().map_err(raise)?;
+        // A name may have to be asked for on the network.
+        let addresses = py.detach(|| addresses(&host, port)).map_err(|error| os_error(&error, &host, port))?;
+        if let Some(remote) = addresses.iter().find(|address| !address.ip().is_loopback())
+            && !allow_remote
+        {
+            return Err(PyValueError::new_err(format!(
+                "host {host:?} is {}, which other machines can reach: what they could read includes keys; pass \
+                 allow_remote=True if that is meant; nothing was started",
+                remote.ip()
+            )));
+        }
+        let server = py.detach(|| serve::serve(cluster, &addresses, allow_remote));
+        let server = server.map_err(|error| os_error(&error, &host, port))?;
+        Ok(Self { server, host, generation: process::generation() })
+    }
+
+    fn server(&self) -> PyResult<&Arc<serve::Server>> {
+        if self.generation == process::generation() { Ok(&self.server) } else { Err(forked()) }
+    }
+
+    fn url_of(&self, server: &serve::Server) -> String {
+        let (address, port) = (server.address().ip(), server.address().port());
+        // What listens everywhere is reached here.
+        let host = match address {
+            IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
+        };
+        format!("http://{host}:{port}/")
+    }
+}
+
+fn port_of(port: &Bound<'_, PyAny>) -> PyResult<u16> {
+    if !port.is_instance_of::<PyInt>() {
+        return Err(convert::wrong_type("port", "int", port));
+    }
+    let port = convert::whole("port", port, 0..=65_535, "from 0 to 65535")?;
+    u16::try_from(port).map_err(|_| PyValueError::new_err("port must be from 0 to 65535; nothing was done"))
+}
+
+fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    let unknown = |why: &str| std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, why.to_owned());
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    // A resolver may take no name for every address of this machine, and does not expect null characters.
+    if bare.is_empty() || bare.contains('\0') {
+        return Err(unknown("no host is named so"));
+    }
+    let mut addresses: Vec<SocketAddr> = (bare, port).to_socket_addrs()?.collect();
+    // The older kind first, as most programs try it first.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    if addresses.is_empty() { Err(unknown("the host has no address")) } else { Ok(addresses) }
+}
+
+fn os_error(error: &std::io::Error, host: &str, port: u16) -> PyErr {
+    let message = format!("cannot serve at {host:?}, port {port}: {error}; nothing was started");
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, message)),
+        None => PyOSError::new_err(message),
+    }
+}
+
+#[pymethods]
+impl ServerHandle {
+    /// Where to point a browser: "http://127.0.0.1:41735/". Raises ClosedError in a forked child, which has no server.
+    #[getter]
+    fn url(&self) -> PyResult<String> {
+        self.server().map(|server| self.url_of(server))
+    }
+
+    /// The host that it was started with.
+    #[getter]
+    fn host(&self) -> PyResult<String> {
+        self.server().map(|_| self.host.clone())
+    }
+
+    /// The port at which it listens, 1 to 65535.
+    #[getter]
+    fn port(&self) -> PyResult<u16> {
+        self.server().map(|server| server.address().port())
+    }
+
+    /// True once it has ended: it was closed, or its cache was. Also true in a forked child.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.server().map_or(true, |server| server.has_ended())
+    }
+
+    /// Ends it: no new connection is taken, requests under way are answered, for at most a second, and the port is free.
+    /// The cache goes on. A second time does nothing.
+    fn close(&self, py: Python<'_>) {
+        // A forked child has nothing to end: the thread is in the other process.
+        if let Ok(server) = self.server() {
+            py.detach(|| server.end());
+        }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().server()?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (kind, error, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) {
+        let _ = (kind, error, traceback);
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        let Ok(server) = self.server() else { return "<Server of another process>".to_owned() };
+        let closed = if server.has_ended() { ", closed" } else { "" };
+        format!("<Server at {}{closed}>", self.url_of(server))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err("a Server cannot be pickled: it lives in this process"))
+    }
+}
