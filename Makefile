@@ -36,6 +36,7 @@ demo: $(VENV)/installed
 
 test: lint test-rust test-python
 	@echo "== all checks and tests passed"
+	@cat $(VENV)/left-out
 
 bench: $(VENV)/installed
 	@$(BIN)/python benches/bench.py $(BENCH)
@@ -98,7 +99,7 @@ test-python: $(VENV)/installed $(VENV)/dev-tools
 	@echo "== stubtest: _core.pyi tells the truth about the native module"
 	@$(BIN)/python -m mypy.stubtest distributed_consistent_cache._core
 	@echo "== pytest: Python tests"
-	@$(BIN)/python -m pytest
+	@LEFT_OUT=$(VENV)/left-out $(BIN)/python -m pytest
 	@echo "== simulator: $(SEEDS_TESTED) seeds"
 	@$(BIN)/python -m distributed_consistent_cache simulate --seeds $(SEEDS_TESTED)
 

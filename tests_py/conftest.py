@@ -11,14 +11,34 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings
 
+from outside import LEFT_OUT
+
 # A shared machine may be slow at any moment: no example fails for its time. A failure prints what brings it back.
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out because something is not installed; also in a file, for `make` to say at its end."""
+    left_out: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        _, _, why = report.longrepr
+        if LEFT_OUT in why:
+            what = f"{Path(report.nodeid.split('::')[0]).name}: {why.split(LEFT_OUT)[1].strip()}"
+            left_out[what] = left_out.get(what, 0) + 1
+    lines = [f"{count} test{'s' if count > 1 else ''} of {what}" for what, count in sorted(left_out.items())]
+    if lines:
+        terminalreporter.section("left out")
+        for line in lines:
+            terminalreporter.line(line)
+    if path := os.environ.get("LEFT_OUT"):
+        Path(path).write_text("".join(f"== left out: {line}\n" for line in lines), encoding="utf-8")
 
 
 class RunProgram(Protocol):
