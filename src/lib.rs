@@ -12,6 +12,7 @@ pub mod hash;
 pub mod hybrid_clock;
 pub mod lifetime;
 pub mod message;
+pub mod miss_ratio;
 pub mod node;
 pub mod node_set;
 #[cfg(feature = "python")]

@@ -13,6 +13,7 @@
 //! Promise: every verb can be called from any thread; no lock is held while a message travels; and a call ends after a
 //! bounded number of messages.
 
+pub mod advise;
 mod background;
 pub mod exchange;
 mod expiry;
@@ -45,6 +46,7 @@ use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write};
+use crate::miss_ratio::{Sample, Use};
 use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
@@ -135,6 +137,8 @@ pub struct Cluster<R> {
     has_ends: AtomicBool,
     background: Mutex<Option<Background>>,
     counters: Counters,
+    /// What was asked for, of some keys.
+    sample: Sample,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -161,6 +165,7 @@ impl<R: Runtime> Cluster<R> {
             has_ends: AtomicBool::new(false),
             background: Mutex::new(None),
             counters,
+            sample: Sample::default(),
         };
         cluster.introduce(None, &cluster.view());
         cluster
@@ -343,6 +348,9 @@ impl<R: Runtime> Cluster<R> {
                 Ok(Read { known: Known::Live(version), synced: true })
                     if quorum == Quorum::One && !version.lifetime.ends() =>
                 {
+                    if self.sample.wants(key.hash()) {
+                        self.sample_hit(key, touch);
+                    }
                     return Answer::Hit(version.timestamp);
                 }
                 Err(Unread::Busy) => return Answer::Busy,
@@ -369,6 +377,9 @@ impl<R: Runtime> Cluster<R> {
                 && get.wants_one()
                 && !self.has_ended(version.lifetime)
             {
+                if self.sample.wants(key.hash()) {
+                    self.sample_hit(key, touch);
+                }
                 return Answer::Hit(version.timestamp);
             }
             get.went_on_to(1);
@@ -387,10 +398,29 @@ impl<R: Runtime> Cluster<R> {
         let partition = get.partition();
         let asked_first = || self.routes.owner(partition, 0).map_or(0, |owner| owner.node);
         match answer {
-            Answer::Hit(_) => self.counters.hit(get.holder()),
-            Answer::Miss if counters::ON => self.counters.miss(asked_first(), self.why_missed(get, key, partition)),
+            Answer::Hit(_) => {
+                self.counters.hit(get.holder());
+                if self.sample.wants(key.hash()) {
+                    self.sample_hit(key, true);
+                }
+            }
+            Answer::Miss if counters::ON => {
+                let why = self.why_missed(get, key, partition);
+                self.counters.miss(asked_first(), why);
+                if self.sample.wants(key.hash()) {
+                    let of_size = matches!(why, Miss::NeverSeen | Miss::Evicted | Miss::Superseded);
+                    self.sample.tell(key.hash(), if of_size { Use::Get } else { Use::GetInVain });
+                }
+            }
             Answer::TooFew { .. } => self.counters.unanswered(asked_first()),
             Answer::Miss | Answer::Busy | Answer::Closed => {}
+        }
+    }
+
+    #[cold]
+    fn sample_hit(&self, key: Key<'_>, touch: bool) {
+        if touch {
+            self.sample.tell(key.hash(), Use::Get);
         }
     }
 
@@ -414,7 +444,12 @@ impl<R: Runtime> Cluster<R> {
     fn count_write(&self, put: &Put<'_>, ended: &Result<Outcome, Error>) {
         let first = self.routes.owner(put.partition(), 0).map_or(0, |owner| owner.node);
         match ended {
-            Ok(outcome) => self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest),
+            Ok(outcome) => {
+                self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest);
+                if outcome.newest {
+                    self.sample_write(put.write());
+                }
+            }
             Err(_) => self.counters.unanswered(first),
         }
     }

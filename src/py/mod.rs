@@ -42,7 +42,7 @@ mod _core {
     use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     #[pymodule_export]
-    use super::statistics::{Explanation, Latency, NodeStats, OwnerView, Stats};
+    use super::statistics::{Advice, Explanation, Latency, NodeStats, OwnerView, SizeAdvice, Stats};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]
