@@ -7,6 +7,7 @@ pub mod config;
 pub mod counters;
 pub mod entry;
 pub mod error;
+pub mod events;
 pub mod gossip;
 pub mod hash;
 pub mod hybrid_clock;

@@ -13,8 +13,8 @@
 //! a call spends on it. It holds hashes, no keys and no values.
 //!
 //! Reuse distances in a stack that is ordered by use (Mattson, Gecsei, Slutz and Traiger, 1970), sampled by the hash of the
-//! key with a bound on the number of keys, and corrected for who happens to be in the sample (SHARDS: Waldspurger, Park,
-//! Garthwaite and Ahmad, 2015).
+//! key with a bound on the number of keys (SHARDS: Waldspurger, Park, Garthwaite and Ahmad, 2015). What the sample has too
+//! many or too few gets of is made up for at distance 0, as there, as far as some keys are more popular than others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,8 +121,13 @@ impl Sample {
         self.catch_up();
         let stack = self.stack.lock();
         let mut counts = stack.counts.clone();
-        // Who is asked for most is in the sample or not: what is too much or too little is used again at once.
-        counts[0] += gets as f64 - stack.gets;
+        // The sample has too many gets or too few. Where some keys are asked for much more than others, that is because one of
+        // those is in it or not, and they are used again at once; where all are alike, each stands for a little more or less.
+        let amiss = gets as f64 - stack.gets;
+        let skew = stack.skew();
+        let scale = if stack.gets > 0.0 { 1.0 + (1.0 - skew) * amiss / stack.gets } else { 1.0 };
+        counts.iter_mut().for_each(|count| *count *= scale);
+        counts[0] += skew * amiss;
         Curve { counts, gets: gets as f64, keys: stack.keys.len(), sampled_gets: stack.told }
     }
 }
@@ -130,8 +135,7 @@ impl Sample {
 /// Keys by their last use.
 struct Stack {
     rate: u64,
-    /// Where a key is in the order of uses, and its bytes.
-    keys: HashMap<u64, (u32, u32)>,
+    keys: HashMap<u64, Sampled>,
     /// Bytes by the order of uses, as sums: a tree over the bits of the place (Fenwick, 1994).
     sums: Vec<u64>,
     bytes: u64,
@@ -141,6 +145,15 @@ struct Stack {
     /// All gets, counted so.
     gets: f64,
     told: u64,
+}
+
+/// A key in the sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sampled {
+    /// Where it is in the order of uses; nothing when no cache would have it.
+    place: Option<u32>,
+    bytes: u32,
+    gets: u32,
 }
 
 /// Places in the order of uses. When they are used up, keys move together.
@@ -162,20 +175,23 @@ impl Stack {
 
     fn hear(&mut self, hash: u64, happened: Use) {
         let stands_for = (1_u64 << 32) as f64 / self.rate as f64;
-        if matches!(happened, Use::Get | Use::GetInVain) {
+        let key = self.keys.entry(hash).or_default();
+        let is_get = matches!(happened, Use::Get | Use::GetInVain);
+        key.gets = key.gets.saturating_add(u32::from(is_get));
+        let key = *key;
+        if is_get {
             self.gets += stands_for;
             self.told += 1;
         }
-        let known = self.keys.get(&hash).copied();
-        match (happened, known) {
-            (Use::Get, Some((place, bytes))) => {
-                let above = self.bytes - self.sum(place) + u64::from(bytes);
+        match (happened, key.place) {
+            (Use::Get, Some(place)) => {
+                let above = self.bytes - self.sum(place) + u64::from(key.bytes);
                 self.counts[step_of((above as f64 * stands_for) as u64)] += stands_for;
-                self.put_on_top(hash, bytes);
+                self.put_on_top(hash, key.bytes);
             }
             (Use::Put(bytes), _) => self.put_on_top(hash, bytes),
-            (Use::GetInVain | Use::Remove, Some(_)) => self.take(hash),
-            (Use::Get | Use::GetInVain | Use::Remove, None) => {}
+            (Use::GetInVain | Use::Remove, _) => self.take(hash),
+            (Use::Get, None) => {}
         }
     }
 
@@ -186,14 +202,27 @@ impl Stack {
         }
         let place = self.next;
         self.next += 1;
-        self.keys.insert(hash, (place, bytes));
+        let key = self.keys.entry(hash).or_default();
+        (key.place, key.bytes) = (Some(place), bytes);
         self.change(place, i64::from(bytes));
     }
 
     fn take(&mut self, hash: u64) {
-        if let Some((place, bytes)) = self.keys.remove(&hash) {
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        let (place, bytes) = (key.place.take(), key.bytes);
+        if let Some(place) = place {
             self.change(place, -i64::from(bytes));
         }
+    }
+
+    /// How unevenly keys are asked for: 0 when all as often as each other, near 1 when a few are nearly all. One less the
+    /// part of keys that would be as uneven if they shared all gets alike (Kish's effective size).
+    fn skew(&self) -> f64 {
+        let gets = || self.keys.values().map(|key| f64::from(key.gets));
+        let (sum, squares) = (gets().sum::<f64>(), gets().map(|gets| gets * gets).sum::<f64>());
+        // The most popular keys of all are seldom in a sample, so that it looks more even than it is: the power makes up for
+        // that, and leaves the two ends where they are.
+        if squares > 0.0 { 1.0 - (sum * sum / squares / self.keys.len() as f64).min(1.0).powi(4) } else { 0.0 }
     }
 
     fn change(&mut self, place: u32, by: i64) {
@@ -216,16 +245,18 @@ impl Stack {
     }
 
     fn move_together(&mut self) {
-        let mut order: Vec<(u32, u64, u32)> =
-            self.keys.iter().map(|(&hash, &(place, bytes))| (place, hash, bytes)).collect();
-        order.sort_unstable();
+        let mut order: Vec<_> =
+            self.keys.iter_mut().filter_map(|(_, key)| key.place.map(|place| (place, key))).collect();
+        order.sort_unstable_by_key(|(place, _)| *place);
+        let mut bytes = Vec::with_capacity(order.len());
+        for (place, (_, key)) in order.into_iter().enumerate() {
+            key.place = Some(place as u32);
+            bytes.push(key.bytes);
+        }
         self.sums = vec![0; PLACES as usize + 1];
-        (self.bytes, self.next) = (0, 0);
-        for (_, hash, bytes) in order {
-            let place = self.next;
-            self.next += 1;
-            self.keys.insert(hash, (place, bytes));
-            self.change(place, i64::from(bytes));
+        (self.bytes, self.next) = (0, bytes.len() as u32);
+        for (place, bytes) in bytes.into_iter().enumerate() {
+            self.change(place as u32, i64::from(bytes));
         }
     }
 

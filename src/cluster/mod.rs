@@ -44,6 +44,7 @@ use crate::config::{Config, Quorum};
 use crate::counters::{self, Counters, Gone, Miss};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
+use crate::events::{Events, What};
 use crate::hash::KeyHash;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write};
 use crate::miss_ratio::{Sample, Use};
@@ -139,6 +140,7 @@ pub struct Cluster<R> {
     counters: Counters,
     /// What was asked for, of some keys.
     sample: Sample,
+    events: Arc<Events>,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -166,6 +168,7 @@ impl<R: Runtime> Cluster<R> {
             background: Mutex::new(None),
             counters,
             sample: Sample::default(),
+            events: Arc::default(),
         };
         cluster.introduce(None, &cluster.view());
         cluster
@@ -189,6 +192,11 @@ impl<R: Runtime> Cluster<R> {
         if let Some(stats) = self.runtime.stop(node) {
             self.counters.ended(node, &stats);
         }
+    }
+
+    /// What happens, for whoever listens.
+    pub const fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// What is counted of calls.
@@ -250,7 +258,14 @@ impl<R: Runtime> Cluster<R> {
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
         let bytes = entry_bytes(write.key.bytes().len(), write.value_bytes());
         let bytes_max = self.routes.entry_bytes_max();
-        if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
+        if bytes <= bytes_max { Ok(bytes) } else { Err(self.too_large(write, bytes, bytes_max)) }
+    }
+
+    #[cold]
+    fn too_large(&self, write: &Write<'_>, bytes: u64, bytes_max: u64) -> Error {
+        let key = || String::from_utf8_lossy(write.key.bytes()).into_owned();
+        self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
+        Error::ValueTooLarge { bytes, bytes_max }
     }
 
     /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.
@@ -450,6 +465,8 @@ impl<R: Runtime> Cluster<R> {
                     self.sample_write(put.write());
                 }
             }
+            // A node found it too large, beside what it has to remember.
+            &Err(Error::ValueTooLarge { bytes, bytes_max }) => drop(self.too_large(put.write(), bytes, bytes_max)),
             Err(_) => self.counters.unanswered(first),
         }
     }

@@ -6,10 +6,12 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
+use super::events::Listeners;
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
 use super::snapshot::{RestoreReport, SaveReport};
@@ -53,6 +55,7 @@ pub(super) struct Cache {
     miss: Py<PyTuple>,
     restored: Mutex<Option<RestoreReport>>,
     generation: u32,
+    listeners: Arc<Listeners>,
 }
 
 impl Cache {
@@ -152,7 +155,13 @@ impl Cache {
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), miss, restored: Mutex::new(None), generation: process::generation() })
+        Ok(Self {
+            cluster: Some(cluster),
+            miss,
+            restored: Mutex::new(None),
+            generation: process::generation(),
+            listeners: Arc::default(),
+        })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -422,6 +431,46 @@ impl Cache {
     /// [0.25, 0.5, 1.0, 2.0, 4.0]
     fn advise(&self, py: Python<'_>) -> PyResult<Advice> {
         Advice::new(py, self.detached(py, Cluster::advise)?.map_err(raise)?)
+    }
+
+    /// Has `callback(event)` called when something happens: a node failed, recovered, joined or left, a sync finished, entries
+    /// were evicted (told in batches, four times a second at most), a value was too large. See `Event`.
+    ///
+    /// It is called from a thread of its own, one event after the other, without any lock: it may call the cache. Events
+    /// that wait for slow callbacks are kept up to 1,024 in number; later ones are dropped, and the next that is kept says
+    /// how many. What a callback raises is logged with its traceback, and changes nothing.
+    ///
+    /// details by kind: node_failed `memory_lost`; node_recovered and node_joined `items` (pulled); sync_finished `items`,
+    /// `converged`; evicted `entries`, `bytes`; value_too_large `key`, `bytes`, `bytes_max`.
+    ///
+    /// Returns the callback, so that it can be used as a decorator. Raises TypeError for what cannot be called, ClosedError,
+    /// or OSError when there can be no more threads; then nothing is called.
+    ///
+    /// >>> heard = []
+    /// >>> cache.on_event(heard.append) is not None
+    /// True
+    fn on_event(&self, callback: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !callback.is_callable() {
+            return Err(convert::wrong_type("callback", "something that can be called", &callback));
+        }
+        let cluster = self.cluster()?;
+        cluster.check_open().map_err(raise)?;
+        self.listeners.add(cluster, callback.clone().unbind())?;
+        Ok(callback.unbind())
+    }
+
+    /// Has a callback of `on_event` not called any more. Returns False if it was none.
+    fn off_event(&self, callback: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.cluster()?;
+        self.listeners.remove(callback)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.listeners.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.listeners.clear();
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its

@@ -12,6 +12,7 @@ mod cache;
 mod codec;
 mod convert;
 mod errors;
+mod events;
 mod plain;
 mod process;
 mod report;
@@ -41,6 +42,8 @@ mod _core {
     #[pymodule_export]
     use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
+    #[pymodule_export]
+    use super::events::Event;
     #[pymodule_export]
     use super::statistics::{Advice, Explanation, Latency, NodeStats, OwnerView, SizeAdvice, Stats};
 
