@@ -8,9 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::codec::{Encoded, Taken, encode, hit};
+use super::codec::{Encoded, Taken, hit};
 use super::convert;
 use super::errors::raise;
+use super::serializer::Format;
 use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -42,6 +43,7 @@ struct Item<'py> {
 pub(super) fn put_many<'py>(
     py: Python<'py>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
     quorum: Option<Quorum>,
@@ -57,7 +59,7 @@ pub(super) fn put_many<'py>(
     let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let (batch, ending) = collect(py, cluster, &mut rows, timestamp, written);
+        let (batch, ending) = collect(py, cluster, format, &mut rows, timestamp, written);
         let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
         let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
         for (item, outcome) in batch.iter().zip(outcomes) {
@@ -90,6 +92,7 @@ enum Ending {
 fn collect<'py>(
     py: Python<'py>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     rows: &mut Bound<'py, PyIterator>,
     timestamp: Option<&Bound<'py, PyAny>>,
     written: usize,
@@ -101,7 +104,7 @@ fn collect<'py>(
             Some(Err(error)) => return (batch, Ending::Failed(error)),
             None => return (batch, Ending::Last),
         };
-        let item = item(&row, timestamp).and_then(|item| {
+        let item = item(format, &row, timestamp).and_then(|item| {
             let fits = cluster.check_fits(&item.write()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
@@ -122,6 +125,7 @@ fn collect<'py>(
 pub(super) fn get_many<'py>(
     py: Python<'py>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     keys: &Bound<'py, PyAny>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -134,7 +138,7 @@ pub(super) fn get_many<'py>(
         let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
         for (key, (answer, taken)) in batch.iter().zip(answers) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, hit(py, taken.into_object(py)?, timestamp)?)?;
+                found.set_item(key, hit(py, format.decode(py, taken, key)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -223,7 +227,7 @@ impl Item<'_> {
 }
 
 /// A pair or a triple, encoded.
-fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
+fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
     let wrong = || pyo3::exceptions::PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
     let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
     let (key, value, own) = match row.len() {
@@ -233,7 +237,7 @@ fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> 
     };
     convert::key(&key)?;
     let timestamp = convert::timestamp(own.as_ref().or(timestamp))?;
-    let encoded = encode(&value)?;
+    let encoded = format.encode(&value)?;
     Ok(Item { key: key.cast_into::<PyString>()?, timestamp, encoded })
 }
 

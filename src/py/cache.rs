@@ -6,11 +6,12 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use super::codec::{LARGE_BYTES, Taken, encode, hit};
+use super::codec::{LARGE_BYTES, Taken, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
+use super::serializer::Format;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
@@ -22,13 +23,19 @@ use crate::runtime::embedded::Embedded;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
-/// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1)
+/// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
+/// serializer="pickle", decode="pickle")
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
 /// None for none but those asked for by `gossip` and `sync`.
+///
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str, always the same of them) and `loads`,
+/// such as the module `json`. decode: "pickle", or "plain" for a cache whose `get` runs no pickles but reads plain data
+/// only: None, bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time,
+/// datetime, timedelta, timezone, Decimal; of these types exactly. Anything else is a SerializationError of `get`.
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -40,6 +47,7 @@ use crate::runtime::embedded::Embedded;
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
+    format: Arc<Format>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
     generation: u32,
@@ -72,9 +80,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None)))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\")"
     )]
     fn new(
         py: Python<'_>,
@@ -84,6 +92,8 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
         read_quorum: Option<&Bound<'_, PyAny>>,
         gossip_interval: Given<'_>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        decode: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -102,11 +112,12 @@ impl Cache {
         if let Given(Some(interval)) = gossip_interval {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
+        let format = Arc::new(Format::new(serializer, decode)?);
         let miss = miss(py, py.None().bind(py))?.unbind();
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), miss, generation: process::generation() })
+        Ok(Self { cluster: Some(cluster), format, miss, generation: process::generation() })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -132,7 +143,7 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        put(py, self.cluster()?, None, key, value, timestamp, quorum)
+        put(py, self.cluster()?, &self.format, None, key, value, timestamp, quorum)
     }
 
     /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
@@ -156,15 +167,16 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        let (cluster, key) = (self.cluster()?, convert::key(key)?);
+        let (cluster, name, key) = (self.cluster()?, key, convert::key(key)?);
         let mut taken = Taken::Nothing;
-        let mut answer = cluster.read(key, true, quorum, Wait::Never, &mut |_, lent| taken = Taken::take(py, lent));
+        let mut answer =
+            cluster.read(key, true, quorum, Wait::Never, &mut |_, lent| taken = self.format.take(py, lent));
         if answer == Answer::Busy {
             answer =
                 py.detach(|| cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent)));
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, name)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -276,7 +288,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
+        let format = Arc::clone(&self.format);
+        Ok(NodeHandle { cluster: Arc::clone(cluster), format, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -371,7 +384,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        super::bulk::put_many(py, self.cluster()?, items, timestamp, quorum)
+        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -383,7 +396,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self.cluster()?, keys, quorum)
+        super::bulk::get_many(py, self.cluster()?, &self.format, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -425,6 +438,7 @@ impl Drop for Cache {
 #[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
+    format: Arc<Format>,
     id: NodeId,
     generation: u32,
 }
@@ -453,7 +467,7 @@ impl NodeHandle {
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, Some(self.id), key, value, timestamp, None)
+        put(py, self.cluster()?, &self.format, Some(self.id), key, value, timestamp, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -465,13 +479,12 @@ impl NodeHandle {
         key: &Bound<'py, PyAny>,
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let cluster = self.cluster()?;
-        let key = convert::key(key)?;
+        let (cluster, name, key) = (self.cluster()?, key, convert::key(key)?);
         let mut taken = Taken::Nothing;
         let found =
             py.detach(|| cluster.read_at(self.id, key, &mut |_, lent| taken = Taken::copy(lent))).map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, taken.into_object(py)?, timestamp),
+            Some(timestamp) => hit(py, self.format.decode(py, taken, name)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -509,6 +522,7 @@ impl KeyIterator {
 fn put(
     py: Python<'_>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     via: Option<NodeId>,
     key: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
@@ -517,7 +531,7 @@ fn put(
 ) -> PyResult<bool> {
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
-    let encoded = encode(value)?;
+    let encoded = format.encode(value)?;
     let value = encoded.value()?;
     if value.bytes().len() >= LARGE_BYTES {
         let outcome = py.detach(|| cluster.write(Write::put(key, timestamp, value), quorum, via));

@@ -8,11 +8,13 @@
 //!
 //! Promise: what is stored is always a plain protocol 5 pickle.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use super::buffers::{self, Pickled};
 use super::errors::serialization;
 use super::plain;
 use crate::entry::Value;
@@ -32,6 +34,7 @@ const SHORT_BINUNICODE: u8 = 0x8c;
 const BINUNICODE: u8 = b'X';
 const SHORT_BINBYTES: u8 = b'C';
 const BINBYTES: u8 = b'B';
+const BYTEARRAY8: u8 = 0x96;
 const LONG1: u8 = 0x8a;
 
 /// Room for a plain value: most are shorter, and then nothing is allocated.
@@ -82,8 +85,22 @@ pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     }
     match encode_number(value) {
         Some((bytes, len, framed)) => Ok(Encoded::Short { bytes, len, framed }),
-        None => pickle(value),
+        None => match value.cast_exact::<PyByteArray>() {
+            Ok(array) => Ok(encode_byte_array(array)),
+            Err(_) => pickle(value),
+        },
     }
+}
+
+/// `bytearray`: copied with the GIL held, since it may be changed by whoever has it.
+fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> Encoded<'py> {
+    let mut bytes = array.to_vec();
+    let framed = bytes.len() < FRAME_BYTES_MAX;
+    let head = [&[BYTEARRAY8][..], &(bytes.len() as u64).to_le_bytes()].concat();
+    let proto = if framed { &[][..] } else { &PROTO_5 };
+    bytes.splice(..0, proto.iter().chain(&head).copied());
+    bytes.extend_from_slice(&[MEMOIZE, STOP]);
+    Encoded::Long { bytes, framed }
 }
 
 /// `str` and `bytes`. `None` above 4 GiB.
@@ -222,26 +239,78 @@ impl Taken {
     /// The Python object, with no node held.
     ///
     /// # Errors
-    /// `SerializationError` from the error that pickle raised.
+    /// What pickle raised; with `plain_only`, a `ValueError` for what is not plain data.
     #[inline]
-    pub(super) fn into_object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    pub(super) fn into_object(self, py: Python<'_>, plain_only: bool) -> PyResult<Bound<'_, PyAny>> {
         match self {
             Self::Object(object) => Ok(object.into_bound(py)),
-            Self::Pickle(bytes) => unpickle(bytes.bind(py)),
+            Self::Pickle(bytes) => {
+                let bytes = bytes.bind(py);
+                match decode(py, bytes.as_bytes(), plain_only) {
+                    Some(value) => value,
+                    None => unpickle(bytes),
+                }
+            }
             Self::Nothing => Ok(py.None().into_bound(py)),
-            Self::Raw(raw) => match *raw {
-                Raw::Copy(bytes, unframed) => decode(py, Value::stored(&bytes, unframed)),
-                Raw::Share(share) => decode(py, share.value()),
-            },
+            Self::Raw(raw) => {
+                let value = raw.value();
+                if let Some(object) = decode_plain(py, value.bytes()) {
+                    return Ok(object);
+                }
+                match decode(py, value.bytes(), plain_only) {
+                    Some(value) => value,
+                    None => unpickle(&whole(py, value, Copying::Detached)?),
+                }
+            }
+        }
+    }
+
+    /// The bytes as they were given to the cache.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub(super) fn as_stored(self, py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+        match self {
+            Self::Raw(raw) => {
+                let value = raw.value();
+                let envelope = value.envelope();
+                let envelope = envelope.as_ref().map_or(&[][..], |envelope| envelope);
+                bytes_of(py, &[envelope, value.bytes()], Copying::Detached)
+            }
+            Self::Pickle(bytes) => Ok(bytes.into_bound(py)),
+            Self::Nothing | Self::Object(_) => Ok(PyBytes::new(py, b"")),
         }
     }
 }
 
-fn decode<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
-    match decode_plain(py, value.bytes()) {
-        Some(object) => Ok(object),
-        None => unpickle(&whole(py, value, Copying::Detached)?),
+impl Raw {
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Copy(bytes, unframed) => Value::stored(bytes, *unframed),
+            Self::Share(share) => share.value(),
+        }
     }
+}
+
+/// Reads what needs no unpickler: nothing when it is for one.
+#[inline]
+fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if buffers::is_tagged(bytes) {
+        let load = |pickle: &[u8], beside: Bound<'py, PyList>| {
+            if plain_only { Err(not_plain(py, pickle)) } else { buffers::loads(py, pickle, beside) }
+        };
+        return Some(buffers::read(py, bytes, load));
+    }
+    match plain::decode(py, bytes) {
+        Some(value) => Some(Ok(value)),
+        None if plain_only => Some(Err(not_plain(py, bytes))),
+        None => None,
+    }
+}
+
+#[cold]
+fn not_plain(py: Python<'_>, pickle: &[u8]) -> PyErr {
+    PyValueError::new_err(format!("{}, and this cache has decode=\"plain\"", plain::refusal(py, pickle)))
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.
@@ -381,47 +450,35 @@ pub(super) fn int_object(py: Python<'_>, int: i64) -> Bound<'_, PyAny> {
     }
 }
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static PROTOCOL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-fn function<'py>(
-    py: Python<'py>,
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    Ok(cell.get_or_try_init(py, || py.import("pickle")?.getattr(name).map(Bound::unbind))?.bind(py))
-}
 
 fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
-    let py = value.py();
-    let dumps = function(py, &DUMPS, "dumps")?;
-    let protocol = PROTOCOL.get_or_init(py, || int_object(py, 5).unbind()).bind(py);
-    let pickled = call(dumps, &[value.as_ptr(), protocol.as_ptr()]);
-    let pickled = pickled.map_err(|error| {
-        serialization(py, &format!("a value of type {} cannot be pickled", type_name(value)), error)
-    })?;
-    Ok(Encoded::Pickle(pickled.cast_into::<PyBytes>()?))
+    match buffers::pickle(value) {
+        Ok(Pickled::Pickle(bytes)) => Ok(Encoded::Pickle(bytes)),
+        Ok(Pickled::Tagged(bytes)) => Ok(Encoded::Long { bytes, framed: false }),
+        Err(error) => {
+            let what = format!("a value of type {} cannot be pickled", type_name(value));
+            Err(serialization(value.py(), &what, error))
+        }
+    }
 }
 
 fn unpickle<'py>(pickled: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     let py = pickled.py();
-    if let Some(value) = plain::decode(py, pickled.as_bytes()) {
-        return Ok(value);
-    }
-    let loads = function(py, &LOADS, "loads")?;
-    call(loads, &[pickled.as_ptr()]).map_err(|error| serialization(py, "a stored value cannot be unpickled", error))
+    let loads = LOADS.get_or_try_init(py, || py.import("pickle")?.getattr("loads").map(Bound::unbind))?.bind(py);
+    call(loads, &[pickled.as_ptr()])
 }
 
-/// Calls with one or two arguments that the caller keeps alive: under the stable ABI 10 to 30 ns quicker than `call1`.
-fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyObject]) -> PyResult<Bound<'py, PyAny>> {
+/// Calls with one argument, or none, that the caller keeps alive: under the stable ABI 10 to 30 ns quicker than `call1`.
+#[inline]
+pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyObject]) -> PyResult<Bound<'py, PyAny>> {
     let nothing = std::ptr::null_mut::<ffi::PyObject>();
-    let second = arguments.get(1).copied().unwrap_or(nothing);
-    // Safety: callable and arguments are alive, the list ends with a null pointer, and the answer is a new reference or
+    let first = arguments.first().copied().unwrap_or(nothing);
+    // Safety: callable and argument are alive, the list ends with a null pointer, and the answer is a new reference or
     // null with an exception set.
     #[expect(unsafe_code, reason = "the call that pickle's cost is measured with")]
     unsafe {
-        let answer = ffi::PyObject_CallFunctionObjArgs(callable.as_ptr(), arguments[0], second, nothing);
+        let answer = ffi::PyObject_CallFunctionObjArgs(callable.as_ptr(), first, nothing);
         Bound::from_owned_ptr_or_err(callable.py(), answer)
     }
 }

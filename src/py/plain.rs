@@ -1,21 +1,34 @@
 //! ```text
 //!   opcodes of a pickle  ->  a stack of Python objects, and marks in it  ->  the value
-//!      anything but plain data: not here, pickle itself reads it
+//!      anything but plain data: not here; pickle itself reads it, or the cache refuses it
 //! ```
-//! Reads pickles of plain data: `dict`, `list`, `tuple`, `set` and `frozenset` of `None`, `bool`, `int`, `float`, `str` and
-//! `bytes`, shared references included. It does so without the objects that an unpickler is made of, which take longer
-//! than a small value.
+//! Reads pickles of plain data: `dict`, `list`, `tuple`, `set` and `frozenset` of `None`, `bool`, `int`, `float`, `str`,
+//! `bytes`, `bytearray` and the classes in `plain_types`; references that are shared or go round in circles included. It
+//! does so without the objects that an unpickler is made of, which take longer than a small value.
 //!
-//! Promise: what it returns is what `pickle.loads` returns; whatever it does not know it leaves to pickle. It imports and
-//! calls nothing, does not recurse, and allocates nothing for a length that the bytes do not have.
+//! Promise: what it returns is what `pickle.loads` returns. It imports nothing that the bytes name, calls nothing but the
+//! classes in `plain_types`, does not recurse, allocates nothing for a length or an index that the bytes do not have, and
+//! takes time in proportion to them.
 
+use parking_lot::MutexGuard;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFrozenSet, PyList, PySet, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
+use smallvec::SmallVec;
 
+use super::buffers;
 use super::codec::{bytes_object, int_object, long, small_int, text_object};
+use super::key_strings::{self, KeyStrings};
+use super::plain_types;
 
 /// Objects for which the stack has room at first: those of a dict of ten.
 const STACK: usize = 24;
+
+/// Hashing a tuple visits what is in it, and that again for each time it is hashed: a few bytes can say "twice what I said
+/// before" again and again. For each byte so many visits are granted, which is far more than data asks for.
+const VISITS_PER_BYTE: usize = 64;
+
+/// Tuples in tuples are hashed by recursion. Pickle's writer gives up before this depth.
+const HASHED_DEPTH_MAX: usize = 1000;
 
 /// Why a value was not read.
 enum Stop {
@@ -35,22 +48,63 @@ pub(super) fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> Option<Bound<'py, P
     }
 }
 
+/// Why these bytes are not plain data: what they would import, if that is why.
+pub(super) fn refusal(py: Python<'_>, pickle: &[u8]) -> String {
+    let mut reader = Reader::new(py, pickle, true);
+    let _ = reader.run();
+    match reader.foreign {
+        Some(name) => format!("it would import {name}"),
+        None => {
+            let at = pickle.len() - reader.rest.len();
+            format!("it is broken, or not a pickle of plain data, at byte {at} of {}", pickle.len())
+        }
+    }
+}
+
+/// A mark in the stack.
+#[derive(Clone, Copy)]
+struct Mark {
+    start: usize,
+    /// What follows are keys and values in turns.
+    in_dict: bool,
+}
+
 struct Reader<'py, 'b> {
     py: Python<'py>,
     rest: &'b [u8],
-    stack: Vec<Bound<'py, PyAny>>,
-    marks: Vec<usize>,
+    stack: SmallVec<[Bound<'py, PyAny>; STACK]>,
+    marks: SmallVec<[Mark; 8]>,
     /// What was memoized, when it is remembered.
     memo: Option<Vec<Bound<'py, PyAny>>>,
+    keys: Option<MutexGuard<'static, KeyStrings>>,
+    /// Visits that are left for hashing.
+    visits: usize,
+    /// The length of the longest integer: its hash is not kept either.
+    long_bytes: usize,
+    /// What it stopped at: a name that is not in the list of plain classes.
+    foreign: Option<String>,
 }
 
 impl<'py, 'b> Reader<'py, 'b> {
     fn new(py: Python<'py>, pickle: &'b [u8], remember: bool) -> Self {
-        let memo = remember.then(Vec::new);
-        Self { py, rest: pickle, stack: Vec::with_capacity(STACK), marks: Vec::new(), memo }
+        Self {
+            py,
+            rest: pickle,
+            stack: SmallVec::new(),
+            marks: SmallVec::new(),
+            memo: remember.then(Vec::new),
+            keys: key_strings::table(),
+            visits: pickle.len().saturating_mul(VISITS_PER_BYTE),
+            long_bytes: 0,
+            foreign: None,
+        }
     }
 
     fn read(mut self) -> Result<Bound<'py, PyAny>, Stop> {
+        self.run()
+    }
+
+    fn run(&mut self) -> Result<Bound<'py, PyAny>, Stop> {
         loop {
             let opcode = self.byte()?;
             if opcode == b'.' {
@@ -67,7 +121,7 @@ impl<'py, 'b> Reader<'py, 'b> {
         match opcode {
             0x8c => {
                 let length = usize::from(self.byte()?);
-                self.text(length)?;
+                self.short_text(length)?;
             }
             // MEMOIZE
             0x94 => {
@@ -79,18 +133,21 @@ impl<'py, 'b> Reader<'py, 'b> {
             b'M' => self.small(opcode, 2)?,
             b'J' => self.small(opcode, 4)?,
             b'N' => self.stack.push(py.None().into_bound(py)),
-            0x88 | 0x89 => self.stack.push(pyo3::types::PyBool::new(py, opcode == 0x88).to_owned().into_any()),
+            0x88 | 0x89 => self.stack.push(PyBool::new(py, opcode == 0x88).to_owned().into_any()),
             b'G' => {
                 let bits = self.take(8)?.try_into().map_err(|_| Stop::NotPlain)?;
-                self.stack.push(pyo3::types::PyFloat::new(py, f64::from_be_bytes(bits)).into_any());
+                self.stack.push(PyFloat::new(py, f64::from_be_bytes(bits)).into_any());
             }
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                let in_dict = self.stack.last().is_some_and(Bound::is_exact_instance_of::<PyDict>);
+                self.marks.push(Mark { start: self.stack.len(), in_dict });
+            }
             b'}' => self.stack.push(PyDict::new(py).into_any()),
             b']' => self.stack.push(PyList::empty(py).into_any()),
             b')' => self.stack.push(PyTuple::empty(py).into_any()),
             // SETITEM, SETITEMS
             b's' => {
-                let start = self.stack.len().checked_sub(2).ok_or(Stop::NotPlain)?;
+                let start = self.above(2)?;
                 self.set_items(start)?;
             }
             b'u' => {
@@ -99,7 +156,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             }
             // APPEND, APPENDS
             b'a' => {
-                let start = self.stack.len().checked_sub(1).ok_or(Stop::NotPlain)?;
+                let start = self.above(1)?;
                 self.append(start)?;
             }
             b'e' => {
@@ -108,7 +165,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             }
             // TUPLE1, TUPLE2, TUPLE3, TUPLE
             0x85..=0x87 => {
-                let start = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or(Stop::NotPlain)?;
+                let start = self.above(usize::from(opcode - 0x84))?;
                 self.tuple(start)?;
             }
             b't' => {
@@ -123,49 +180,107 @@ impl<'py, 'b> Reader<'py, 'b> {
     fn step_seldom(&mut self, opcode: u8) -> Result<(), Stop> {
         let py = self.py;
         match opcode {
-            b'X' => {
-                let length = self.number(4)?;
+            // BINUNICODE, BINUNICODE8
+            b'X' | 0x8d => {
+                let length = self.number(if opcode == b'X' { 4 } else { 8 })?;
                 self.text(length)?;
             }
-            b'C' => {
-                let length = usize::from(self.byte()?);
-                self.bytes(length)?;
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8
+            b'C' | b'B' | 0x8e => {
+                let length = self.number(if opcode == b'C' {
+                    1
+                } else if opcode == b'B' {
+                    4
+                } else {
+                    8
+                })?;
+                let bytes = self.take(length)?;
+                self.stack.push(bytes_object(py, bytes).ok_or(Stop::NotPlain)?);
             }
-            b'B' => {
-                let length = self.number(4)?;
-                self.bytes(length)?;
+            // BYTEARRAY8
+            0x96 => {
+                let length = self.number(8)?;
+                let bytes = self.take(length)?;
+                self.stack.push(buffers::byte_array(py, bytes).map_err(drop_error)?);
             }
-            0x8a => {
-                let length = usize::from(self.byte()?);
-                let int = long(self.take(length)?).ok_or(Stop::NotPlain)?;
-                self.stack.push(int_object(py, int));
+            // LONG1, LONG4
+            0x8a | 0x8b => {
+                let length = self.number(if opcode == 0x8a { 1 } else { 4 })?;
+                let bytes = self.take(length)?;
+                self.long_bytes = self.long_bytes.max(length);
+                let int = match long(bytes) {
+                    Some(int) => int_object(py, int),
+                    None => long_object(py, bytes).map_err(drop_error)?,
+                };
+                self.stack.push(int);
             }
-            b'h' => {
-                let at = usize::from(self.byte()?);
-                self.recall(at)?;
+            // BINGET, LONG_BINGET
+            b'h' | b'j' => {
+                let at = self.number(if opcode == b'h' { 1 } else { 4 })?;
+                let memo = self.memo.as_ref().ok_or(Stop::Shares)?;
+                self.stack.push(memo.get(at).ok_or(Stop::NotPlain)?.clone());
             }
-            b'j' => {
-                let at = self.number(4)?;
-                self.recall(at)?;
+            // BINPUT, LONG_BINPUT: pickle numbers what it remembers in order.
+            b'q' | b'r' => {
+                let at = self.number(if opcode == b'q' { 1 } else { 4 })?;
+                let memo = self.memo.as_mut().ok_or(Stop::Shares)?;
+                let top = self.stack.last().ok_or(Stop::NotPlain)?.clone();
+                if at == memo.len() {
+                    memo.push(top);
+                } else {
+                    *memo.get_mut(at).ok_or(Stop::NotPlain)? = top;
+                }
+            }
+            // POP, POP_MARK, DUP
+            b'0' if self.above(1).is_ok() => drop(self.stack.pop()),
+            b'0' | b'1' => {
+                let start = self.mark()?;
+                self.stack.truncate(start);
+            }
+            b'2' => {
+                let at = self.above(1)?;
+                self.stack.push(self.stack[at].clone());
             }
             // EMPTY_SET, ADDITEMS, FROZENSET
             0x8f => self.stack.push(PySet::empty(py).map_err(drop_error)?.into_any()),
             0x90 => {
                 let start = self.mark()?;
+                self.check_hashes(start, 1)?;
                 let (below, items) = self.split(start)?;
-                let set = below.cast::<PySet>().map_err(|_| Stop::NotPlain)?;
+                let set = below.cast_exact::<PySet>().map_err(|_| Stop::NotPlain)?;
                 items.iter().try_for_each(|item| set.add(item)).map_err(drop_error)?;
                 self.stack.truncate(start);
             }
             0x91 => {
                 let start = self.mark()?;
+                self.check_hashes(start, 1)?;
                 let set = PyFrozenSet::new(py, &self.stack[start..]).map_err(drop_error)?;
                 self.stack.truncate(start);
                 self.stack.push(set.into_any());
             }
+            // STACK_GLOBAL, GLOBAL
+            0x93 => {
+                let start = self.above(2)?;
+                let text = |at: usize| self.stack[at].cast_exact::<PyString>().map_err(|_| Stop::NotPlain);
+                let (module, name) = (text(start)?.clone(), text(start + 1)?.clone());
+                self.stack.truncate(start);
+                self.class(&module.to_string_lossy(), &name.to_string_lossy())?;
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.class(module, name)?;
+            }
+            // REDUCE
+            b'R' => {
+                let start = self.above(2)?;
+                let arguments = self.stack[start + 1].cast_exact::<PyTuple>().map_err(|_| Stop::NotPlain)?;
+                let object = plain_types::call(&self.stack[start], arguments).ok_or(Stop::NotPlain)?;
+                self.stack.truncate(start);
+                self.stack.push(object);
+            }
             // PROTO, FRAME
-            0x80 => drop(self.take(1)?),
-            0x95 => drop(self.take(8)?),
+            0x80 if self.byte()? <= 5 => {}
+            0x95 if self.number(8)? <= self.rest.len() => {}
             _ => return Err(Stop::NotPlain),
         }
         Ok(())
@@ -173,6 +288,7 @@ impl<'py, 'b> Reader<'py, 'b> {
 
     #[inline]
     fn set_items(&mut self, start: usize) -> Result<(), Stop> {
+        self.check_hashes(start, 2)?;
         let (below, items) = self.split(start)?;
         let dict = below.cast_exact::<PyDict>().map_err(|_| Stop::NotPlain)?;
         let pairs = items.chunks_exact(2);
@@ -200,37 +316,77 @@ impl<'py, 'b> Reader<'py, 'b> {
         Ok(())
     }
 
+    /// A class, by the name that the bytes give it.
+    fn class(&mut self, module: &str, name: &str) -> Result<(), Stop> {
+        let Some(class) = plain_types::find(self.py, module, name) else {
+            self.foreign = Some(format!("{module}.{name}"));
+            return Err(Stop::NotPlain);
+        };
+        self.stack.push(class);
+        Ok(())
+    }
+
+    /// Refuses what would be hashed for longer, or deeper, than the bytes justify: every `step`th object from `start` on.
+    #[inline]
+    fn check_hashes(&mut self, start: usize, step: usize) -> Result<(), Stop> {
+        let mut left = self.visits;
+        let within = self.stack[start..].iter().step_by(step).all(|key| {
+            // Of an integer and of what is in a tuple no hash is kept.
+            (self.long_bytes <= 64 && !key.is_exact_instance_of::<PyTuple>())
+                || visit(key, 1 + self.long_bytes / 64, &mut left)
+        });
+        self.visits = left;
+        if within { Ok(()) } else { Err(Stop::NotPlain) }
+    }
+
     /// The container below `start`, and what is above it.
     #[inline]
     fn split(&self, start: usize) -> Result<(&Bound<'py, PyAny>, &[Bound<'py, PyAny>]), Stop> {
         let (below, items) = self.stack.split_at_checked(start).ok_or(Stop::NotPlain)?;
-        // What was put before a mark is not this mark's.
-        let least = self.marks.last().copied().unwrap_or(0);
-        let container = below.last().filter(|_| start > least).ok_or(Stop::NotPlain)?;
+        let container = below.last().filter(|_| start > self.fence()).ok_or(Stop::NotPlain)?;
         Ok((container, items))
+    }
+
+    /// Where the topmost `count` objects start.
+    #[inline]
+    fn above(&self, count: usize) -> Result<usize, Stop> {
+        self.stack.len().checked_sub(count).filter(|&start| start >= self.fence()).ok_or(Stop::NotPlain)
+    }
+
+    /// What was put before a mark is not what comes after it.
+    #[inline]
+    fn fence(&self) -> usize {
+        self.marks.last().map_or(0, |mark| mark.start)
     }
 
     #[inline]
     fn mark(&mut self) -> Result<usize, Stop> {
-        self.marks.pop().filter(|&start| start <= self.stack.len()).ok_or(Stop::NotPlain)
+        self.marks.pop().map(|mark| mark.start).filter(|&start| start <= self.stack.len()).ok_or(Stop::NotPlain)
     }
 
-    fn recall(&mut self, at: usize) -> Result<(), Stop> {
-        let memo = self.memo.as_ref().ok_or(Stop::Shares)?;
-        self.stack.push(memo.get(at).ok_or(Stop::NotPlain)?.clone());
+    /// A short text: if it is a dict's key, it may be there already.
+    #[inline]
+    fn short_text(&mut self, length: usize) -> Result<(), Stop> {
+        let text = self.take(length)?;
+        let is_key = match self.marks.last() {
+            Some(mark) if mark.in_dict => (self.stack.len() - mark.start).is_multiple_of(2),
+            _ => self.stack.last().is_some_and(Bound::is_exact_instance_of::<PyDict>),
+        };
+        let object = match &mut self.keys {
+            Some(keys) if is_key => keys.get(self.py, text),
+            _ => text_object(self.py, text),
+        };
+        match object {
+            Some(object) => self.stack.push(object),
+            None => self.stack.push(surrogates(self.py, text)?),
+        }
         Ok(())
     }
 
-    #[inline]
     fn text(&mut self, length: usize) -> Result<(), Stop> {
         let text = self.take(length)?;
-        self.stack.push(text_object(self.py, text).ok_or(Stop::NotPlain)?);
-        Ok(())
-    }
-
-    fn bytes(&mut self, length: usize) -> Result<(), Stop> {
-        let bytes = self.take(length)?;
-        self.stack.push(bytes_object(self.py, bytes).ok_or(Stop::NotPlain)?);
+        let object = text_object(self.py, text).map_or_else(|| surrogates(self.py, text), Ok)?;
+        self.stack.push(object);
         Ok(())
     }
 
@@ -247,6 +403,14 @@ impl<'py, 'b> Reader<'py, 'b> {
         Ok(little.iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte)))
     }
 
+    /// Text up to the end of a line.
+    fn line(&mut self) -> Result<&'b str, Stop> {
+        let end = self.rest.iter().position(|&byte| byte == b'\n').ok_or(Stop::NotPlain)?;
+        let line = self.take(end)?;
+        self.take(1)?;
+        std::str::from_utf8(line).map_err(|_| Stop::NotPlain)
+    }
+
     #[inline]
     fn byte(&mut self) -> Result<u8, Stop> {
         let (&byte, rest) = self.rest.split_first().ok_or(Stop::NotPlain)?;
@@ -260,6 +424,54 @@ impl<'py, 'b> Reader<'py, 'b> {
         self.rest = rest;
         Ok(taken)
     }
+}
+
+/// Takes from `left` what hashing an object visits: everything in tuples, as often as it is there. False when it is too
+/// much, or too deep.
+fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
+    // What is yet to be visited of each tuple on the way down.
+    let mut way = Vec::new();
+    let mut next = Some(object.clone());
+    loop {
+        match next.take() {
+            Some(object) => {
+                let Some(rest) = left.checked_sub(cost) else { return false };
+                *left = rest;
+                if let Ok(tuple) = object.cast_into_exact::<PyTuple>() {
+                    if way.len() == HASHED_DEPTH_MAX {
+                        return false;
+                    }
+                    way.push(tuple.into_iter());
+                }
+            }
+            None if way.is_empty() => return true,
+            None => {}
+        }
+        while let Some(tuple) = way.last_mut() {
+            next = tuple.next();
+            if next.is_some() {
+                break;
+            }
+            way.pop();
+        }
+    }
+}
+
+/// An integer of any length.
+fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if little.is_empty() {
+        return Ok(int_object(py, 0));
+    }
+    let signed = PyDict::new(py);
+    signed.set_item("signed", true)?;
+    py.get_type::<PyInt>().call_method("from_bytes", (little, "little"), Some(&signed))
+}
+
+/// Text with lone surrogates, as pickle writes it.
+#[cold]
+fn surrogates<'py>(py: Python<'py>, text: &[u8]) -> Result<Bound<'py, PyAny>, Stop> {
+    let decoded = pyo3::types::PyBytes::new(py, text).call_method1("decode", ("utf-8", "surrogatepass"));
+    decoded.map_err(drop_error)
 }
 
 /// An error on the way, as of a key that cannot be hashed: pickle will raise it.
