@@ -125,8 +125,9 @@ impl<'py, 'b> Reader<'py, 'b> {
             }
             // MEMOIZE
             0x94 => {
+                let top = self.above(1)?;
                 if let Some(memo) = &mut self.memo {
-                    memo.push(self.stack.last().ok_or(Stop::NotPlain)?.clone());
+                    memo.push(self.stack[top].clone());
                 }
             }
             b'K' => self.small(opcode, 1)?,
@@ -223,8 +224,9 @@ impl<'py, 'b> Reader<'py, 'b> {
             // BINPUT, LONG_BINPUT: pickle numbers what it remembers in order.
             b'q' | b'r' => {
                 let at = self.number(if opcode == b'q' { 1 } else { 4 })?;
+                let top = self.above(1)?;
                 let memo = self.memo.as_mut().ok_or(Stop::Shares)?;
-                let top = self.stack.last().ok_or(Stop::NotPlain)?.clone();
+                let top = self.stack[top].clone();
                 if at == memo.len() {
                     memo.push(top);
                 } else {
