@@ -17,6 +17,7 @@ mod background;
 pub mod exchange;
 mod gauges;
 pub mod get;
+mod many;
 mod membership;
 pub mod put;
 mod rounds;

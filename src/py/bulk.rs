@@ -4,6 +4,8 @@
 //! ```
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
+use std::time::{Duration, Instant};
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
@@ -26,6 +28,9 @@ use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
 const BATCH: usize = 256;
+
+/// A read of many keys holds the GIL for so long before others have their turn: as long as they may wait unnoticed.
+const TURN: Duration = Duration::from_millis(1);
 
 /// A batch of large values ends earlier, after so many bytes: they are held twice until they are written.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -132,11 +137,22 @@ pub(super) fn get_many<'py>(
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut turn = Instant::now();
     loop {
-        let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
+        batch.clear();
+        for key in keys.by_ref().take(BATCH) {
+            batch.push(key?);
+        }
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
-        let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
-        for (key, (answer, taken)) in batch.iter().zip(answers) {
+        let mut taken: Vec<Taken> = Vec::new();
+        taken.resize_with(hashed.len(), || Taken::Nothing);
+        let mut answers =
+            cluster.read_many(&hashed, quorum, Wait::Never, &mut |at, lent| taken[at] = format.take(py, lent));
+        if answers.contains(&Answer::Busy) {
+            py.detach(|| read_busy(cluster, &hashed, quorum, &mut answers, &mut taken));
+        }
+        for ((key, answer), taken) in batch.iter().zip(answers).zip(taken) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
                 found.set_item(key, hit(py, format.decode(py, taken, key)?, timestamp)?)?;
             }
@@ -145,7 +161,26 @@ pub(super) fn get_many<'py>(
             return Ok(found);
         }
         py.check_signals()?;
+        if turn.elapsed() > TURN {
+            // Whoever waits for the GIL gets it.
+            py.detach(|| {});
+            turn = Instant::now();
+        }
     }
+}
+
+/// Reads what was not read because its node was busy.
+fn read_busy(
+    cluster: &Cluster<Embedded>,
+    keys: &[Key<'_>],
+    quorum: Option<Quorum>,
+    answers: &mut [Answer],
+    taken: &mut [Taken],
+) {
+    let busy: Vec<_> = (0..keys.len()).filter(|&at| answers[at] == Answer::Busy).collect();
+    let of_busy: Vec<_> = busy.iter().map(|&at| keys[at]).collect();
+    let again = cluster.read_many(&of_busy, quorum, Wait::ForTurn, &mut |at, lent| taken[busy[at]] = Taken::copy(lent));
+    busy.iter().zip(again).for_each(|(&at, answer)| answers[at] = answer);
 }
 
 pub(super) fn remove_many(
@@ -210,12 +245,6 @@ fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<
         return of.iter().map(run).collect();
     }
     workers::divide(|| of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect())
-}
-
-fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
-    let mut taken = Taken::Nothing;
-    let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent));
-    (answer, taken)
 }
 
 impl Item<'_> {

@@ -140,7 +140,14 @@ impl<'py, 'b> Reader<'py, 'b> {
                 self.stack.push(PyFloat::new(py, f64::from_be_bytes(bits)).into_any());
             }
             b'(' => {
-                let in_dict = self.stack.last().is_some_and(Bound::is_exact_instance_of::<PyDict>);
+                let above_fence = self.stack.len() > self.fence();
+                let dict = self.stack.last().and_then(|below| below.cast_exact::<PyDict>().ok());
+                let in_dict = dict.is_some() && above_fence;
+                if let Some(dict) = dict.filter(|_| above_fence).cloned()
+                    && self.fields(&dict)?
+                {
+                    return Ok(());
+                }
                 self.marks.push(Mark { start: self.stack.len(), in_dict });
             }
             b'}' => self.stack.push(PyDict::new(py).into_any()),
@@ -176,6 +183,58 @@ impl<'py, 'b> Reader<'py, 'b> {
             _ => self.step_seldom(opcode)?,
         }
         Ok(())
+    }
+
+    /// The fields of a dict, if all are short texts that lead to atoms: they need no place in the stack. False when they are
+    /// not, and nothing was read.
+    #[inline]
+    fn fields(&mut self, dict: &Bound<'py, PyDict>) -> Result<bool, Stop> {
+        if !are_flat(self.rest) {
+            return Ok(false);
+        }
+        while let [0x8c, length, rest @ ..] = self.rest
+            && let Some((text, [0x94, opcode, rest @ ..])) = rest.split_at_checked(usize::from(*length))
+        {
+            let key = match &mut self.keys {
+                Some(keys) => keys.get(self.py, text),
+                None => text_object(self.py, text),
+            };
+            let key = key.map_or_else(|| surrogates(self.py, text), Ok)?;
+            let (value, rest) = self.atom(*opcode, rest)?;
+            dict.set_item(&key, &value).map_err(drop_error)?;
+            self.rest = rest;
+            if let Some(memo) = &mut self.memo {
+                memo.push(key);
+                if matches!(opcode, 0x8c | b'C') {
+                    memo.push(value);
+                }
+            }
+        }
+        // The opcode that ends them.
+        self.take(1)?;
+        Ok(true)
+    }
+
+    /// An atom of `are_flat`, and what comes after it and its `MEMOIZE`.
+    #[inline]
+    fn atom(&self, opcode: u8, rest: &'b [u8]) -> Result<(Bound<'py, PyAny>, &'b [u8]), Stop> {
+        let py = self.py;
+        let (head, tail) = match atom_bytes(opcode, rest) {
+            Some(bytes) => rest.split_at_checked(bytes).ok_or(Stop::NotPlain)?,
+            None => return Err(Stop::NotPlain),
+        };
+        let atom = match (opcode, head) {
+            (0x8c, [_, text @ .., _]) => text_object(py, text).map_or_else(|| surrogates(py, text), Ok)?,
+            (b'C', [_, text @ .., _]) => bytes_object(py, text).ok_or(Stop::NotPlain)?,
+            (b'G', bits) => {
+                let bits = bits.try_into().map_err(|_| Stop::NotPlain)?;
+                PyFloat::new(py, f64::from_be_bytes(bits)).into_any()
+            }
+            (b'N', _) => py.None().into_bound(py),
+            (0x88 | 0x89, _) => PyBool::new(py, opcode == 0x88).to_owned().into_any(),
+            (_, int) => int_object(py, small_int(opcode, int).ok_or(Stop::NotPlain)?),
+        };
+        Ok((atom, tail))
     }
 
     fn step_seldom(&mut self, opcode: u8) -> Result<(), Stop> {
@@ -426,6 +485,35 @@ impl<'py, 'b> Reader<'py, 'b> {
         self.rest = rest;
         Ok(taken)
     }
+}
+
+/// Bytes of an atom after its opcode, its `MEMOIZE` included. Nothing when it is no atom, or is not there as a whole.
+#[inline]
+fn atom_bytes(opcode: u8, rest: &[u8]) -> Option<usize> {
+    let bytes = match opcode {
+        b'N' | 0x88 | 0x89 => return Some(0),
+        b'K' => 1,
+        b'M' => 2,
+        b'J' => 4,
+        b'G' => 8,
+        0x8c | b'C' => {
+            let length = usize::from(*rest.first()?);
+            return (*rest.get(1 + length)? == 0x94).then_some(length + 2);
+        }
+        _ => return None,
+    };
+    (bytes <= rest.len()).then_some(bytes)
+}
+
+/// Whether there is nothing but short texts that lead to atoms, up to `SETITEMS`.
+#[inline]
+fn are_flat(mut rest: &[u8]) -> bool {
+    while let [0x8c, length, after @ ..] = rest {
+        let Some((_, [0x94, opcode, after @ ..])) = after.split_at_checked(usize::from(*length)) else { return false };
+        let Some(bytes) = atom_bytes(*opcode, after) else { return false };
+        rest = &after[bytes..];
+    }
+    rest.first() == Some(&b'u')
 }
 
 /// Takes from `left` what hashing an object visits: everything in tuples, as often as it is there. False when it is too
