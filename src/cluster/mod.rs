@@ -201,7 +201,16 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
+        self.check_sizes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()))
+    }
+
+    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key_bytes, value_bytes);
         let bytes_max = self.routes.entry_bytes_max();
         if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
     }

@@ -6,11 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::codec::{Encoded, Taken, hit};
+use super::codec::{Encoded, Later, Taken, hit};
 use super::convert;
 use super::errors::raise;
 use super::serializer::Format;
@@ -20,6 +21,7 @@ use crate::cluster::put::Outcome;
 use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
+use crate::hash::KeyHash;
 use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -28,6 +30,9 @@ use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
 const BATCH: usize = 256;
+
+/// Writes of a batch. Waking the workers takes as long as tens of writes.
+const WRITES: usize = 2048;
 
 /// A read of many keys holds the GIL for so long before others have their turn: as long as they may wait unnoticed.
 const TURN: Duration = Duration::from_millis(1);
@@ -38,11 +43,20 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
 const PARALLEL_FROM: usize = 64;
 
-/// One item, encoded.
+/// One item, encoded; a long string is encoded by who writes it.
 struct Item<'py> {
     key: Bound<'py, PyString>,
     timestamp: Timestamp,
-    encoded: Encoded<'py>,
+    value: Bound<'py, PyAny>,
+    /// Boxed, because it has room for a short value and items are moved.
+    encoded: Option<Box<Encoded<'py>>>,
+}
+
+/// What of it can be written without the GIL.
+struct Put<'a> {
+    key: Key<'a>,
+    timestamp: Timestamp,
+    value: Result<Value<'a>, Later<'a>>,
 }
 
 pub(super) fn put_many<'py>(
@@ -65,8 +79,17 @@ pub(super) fn put_many<'py>(
     let mut written = 0;
     loop {
         let (batch, ending) = collect(py, cluster, format, &mut rows, timestamp, written);
-        let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
-        let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
+        let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
+        let outcomes = py.detach(|| {
+            let hash = |put: &Put<'_>| put.key.hash();
+            each(&puts, hash, |put, buffer| {
+                let value = match &put.value {
+                    Ok(value) => *value,
+                    Err(later) => later.value(buffer)?,
+                };
+                cluster.write(Write::put(put.key, put.timestamp, value), quorum, None)
+            })
+        });
         for (item, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Ok(Outcome { newest: true, .. }) => {}
@@ -103,14 +126,14 @@ fn collect<'py>(
     written: usize,
 ) -> (Vec<Item<'py>>, Ending) {
     let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
-    while batch.len() < BATCH && bytes < BATCH_BYTES {
+    while batch.len() < WRITES && bytes < BATCH_BYTES {
         let row = match rows.next() {
             Some(Ok(row)) => row,
             Some(Err(error)) => return (batch, Ending::Failed(error)),
             None => return (batch, Ending::Last),
         };
         let item = item(format, &row, timestamp).and_then(|item| {
-            let fits = cluster.check_fits(&item.write()?).map_err(raise);
+            let fits = cluster.check_sizes(item.key.to_str()?.len(), item.value_bytes()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -224,50 +247,71 @@ fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option
         .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
 }
 
-/// Writes each, by all cores unless a key comes twice: then in their order, which decides between them.
 fn write_each(
     cluster: &Cluster<Embedded>,
     writes: &[Write<'_>],
     quorum: Option<Quorum>,
 ) -> Vec<Result<Outcome, Error>> {
-    let mut hashes: Vec<_> = writes.iter().map(|write| write.key.hash()).collect();
-    hashes.sort_unstable();
-    let write = |write: &Write<'_>| cluster.write(*write, quorum, None);
-    if hashes.windows(2).any(|pair| pair[0] == pair[1]) {
-        return writes.iter().map(write).collect();
-    }
-    each(writes, write)
+    each(writes, |write| write.key.hash(), |write, _| cluster.write(*write, quorum, None))
 }
 
-/// Does it for each, by all cores when there are many.
-fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<A> {
+/// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
+/// writes: one core has all of it. Each core has a buffer of its own.
+fn each<T: Sync>(
+    of: &[T],
+    hash: impl Fn(&T) -> KeyHash + Sync,
+    run: impl Fn(&T, &mut Vec<u8>) -> Result<Outcome, Error> + Sync,
+) -> Vec<Result<Outcome, Error>> {
     if of.len() < PARALLEL_FROM {
-        return of.iter().map(run).collect();
+        let mut buffer = Vec::new();
+        return of.iter().map(|one| run(one, &mut buffer)).collect();
     }
-    workers::divide(|| of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect())
+    let shares = workers::divide(|| {
+        let count = rayon::current_num_threads() as u64;
+        let share = |share: u64| {
+            let mut buffer = Vec::new();
+            let own = of.iter().enumerate().filter(|(_, one)| hash(one).0 % count == share);
+            own.map(|(at, one)| (at, run(one, &mut buffer))).collect::<Vec<_>>()
+        };
+        (0..count).into_par_iter().map(share).collect::<Vec<_>>()
+    });
+    // Each was in one share.
+    let mut outcomes: Vec<_> = of.iter().map(|_| Err(Error::Closed)).collect();
+    shares.into_iter().flatten().for_each(|(at, outcome)| outcomes[at] = outcome);
+    outcomes
 }
 
 impl Item<'_> {
-    fn write(&self) -> PyResult<Write<'_>> {
-        let key = convert::key(self.key.as_any())?;
-        let value: Value<'_> = self.encoded.value()?;
-        Ok(Write::put(key, self.timestamp, value))
+    fn put(&self) -> PyResult<Put<'_>> {
+        let value = match &self.encoded {
+            Some(encoded) => Ok(encoded.value()?),
+            None => Err(Later::of(&self.value).ok_or_else(|| PyTypeError::new_err("no long string"))?),
+        };
+        Ok(Put { key: convert::key(self.key.as_any())?, timestamp: self.timestamp, value })
+    }
+
+    fn value_bytes(&self) -> PyResult<usize> {
+        match &self.encoded {
+            Some(encoded) => Ok(encoded.value()?.bytes().len()),
+            None => Ok(Later::of(&self.value).map_or(0, |later| later.len())),
+        }
     }
 }
 
 /// A pair or a triple, encoded.
 fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
-    let wrong = || pyo3::exceptions::PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
+    let wrong = || PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
     let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
     let (key, value, own) = match row.len() {
         2 => (row.get_item(0)?, row.get_item(1)?, None),
         3 => (row.get_item(0)?, row.get_item(1)?, Some(row.get_item(2)?).filter(|own| !own.is_none())),
         _ => return Err(wrong()),
     };
-    convert::key(&key)?;
+    let key = convert::text_of_key(key)?;
     let timestamp = convert::timestamp(own.as_ref().or(timestamp))?;
-    let encoded = format.encode(&value)?;
-    Ok(Item { key: key.cast_into::<PyString>()?, timestamp, encoded })
+    let encoded =
+        if format.is_own() || Later::of(&value).is_none() { Some(Box::new(format.encode(&value)?)) } else { None };
+    Ok(Item { key, timestamp, value, encoded })
 }
 
 /// What a note says of an item that cannot be written.

@@ -18,6 +18,7 @@ use super::buffers::{self, Pickled};
 use super::errors::serialization;
 use super::plain;
 use crate::entry::Value;
+use crate::error::Error;
 use crate::message::{Lent, Share};
 use crate::version::Timestamp;
 
@@ -52,16 +53,24 @@ pub(super) enum Encoded<'py> {
 
 impl Encoded<'_> {
     /// The value as nodes take it.
+    ///
+    /// # Errors
+    /// `ValueTooLargeError`.
     #[inline]
     pub(super) fn value(&self) -> PyResult<Value<'_>> {
-        let value = match self {
+        self.as_value().map_err(super::errors::raise)
+    }
+
+    /// The same without Python.
+    #[inline]
+    pub(super) fn as_value(&self) -> Result<Value<'_>, Error> {
+        match self {
             Self::Short { bytes, len, framed: true } => Value::unframed(&bytes[..usize::from(*len)]),
             Self::Short { bytes, len, framed: false } => Value::new(&bytes[..usize::from(*len)]),
             Self::Long { bytes, framed: true } => Value::unframed(bytes),
             Self::Long { bytes, framed: false } => Value::new(bytes),
             Self::Pickle(bytes) => Value::new(bytes.as_bytes()),
-        };
-        value.map_err(super::errors::raise)
+        }
     }
 }
 
@@ -113,14 +122,7 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
         bytes[2 + text.len()..4 + text.len()].copy_from_slice(&[MEMOIZE, STOP]);
         return Some(Encoded::Short { bytes, len: text.len() as u8 + 4, framed: true });
     }
-    let len = u32::try_from(text.len()).ok()?;
-    let head = match u8::try_from(len) {
-        Ok(len) => ([short, len, 0, 0, 0], 2),
-        Err(_) => {
-            let [a, b, c, d] = len.to_le_bytes();
-            ([long, a, b, c, d], 5)
-        }
-    };
+    let head = text_head(text.len(), short, long)?;
     let head = &head.0[..head.1];
     if text.len() >= LARGE_BYTES {
         // The caller keeps the object alive, and neither kind ever changes.
@@ -129,6 +131,56 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
     }
     let (bytes, framed) = long_text(head, text);
     Some(Encoded::Long { bytes, framed })
+}
+
+/// What comes before a string of so many bytes. `None` above 4 GiB.
+fn text_head(len: usize, short: u8, long: u8) -> Option<([u8; 5], usize)> {
+    let len = u32::try_from(len).ok()?;
+    Some(match u8::try_from(len) {
+        Ok(len) => ([short, len, 0, 0, 0], 2),
+        Err(_) => {
+            let [a, b, c, d] = len.to_le_bytes();
+            ([long, a, b, c, d], 5)
+        }
+    })
+}
+
+/// A long string that is encoded later, by a thread that need not hold the GIL: strings never change.
+pub(super) struct Later<'a> {
+    head: ([u8; 5], usize),
+    text: &'a [u8],
+}
+
+impl<'a> Later<'a> {
+    /// Nothing for what is to be encoded now.
+    #[inline]
+    pub(super) fn of(value: &'a Bound<'_, PyAny>) -> Option<Self> {
+        let (text, short, long) = if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+            (bytes.as_bytes(), SHORT_BINBYTES, BINBYTES)
+        } else {
+            (value.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes(), SHORT_BINUNICODE, BINUNICODE)
+        };
+        if text.len() < SHORT_BYTES {
+            return None;
+        }
+        Some(Self { head: text_head(text.len(), short, long)?, text })
+    }
+
+    /// The value as nodes take it, put together in a buffer.
+    pub(super) fn value<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Value<'b>, Error> {
+        let framed = self.text.len() < FRAME_BYTES_MAX;
+        buffer.clear();
+        buffer.extend_from_slice(if framed { &[][..] } else { &PROTO_5 });
+        buffer.extend_from_slice(&self.head.0[..self.head.1]);
+        buffer.extend_from_slice(self.text);
+        buffer.extend_from_slice(&[MEMOIZE, STOP]);
+        if framed { Value::unframed(buffer) } else { Value::new(buffer) }
+    }
+
+    /// How long it will be, or a little more.
+    pub(super) const fn len(&self) -> usize {
+        self.text.len() + 9
+    }
 }
 
 /// The bytes of a long string, and whether they are a frame's body.

@@ -80,6 +80,11 @@ impl Format {
         Ok(Self::Own(Own { dumps: dumps.unbind(), loads: loads.unbind(), kind: AtomicU8::new(UNKNOWN) }))
     }
 
+    /// True when a serializer of the user's own does it.
+    pub(super) const fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     /// Turns a value into bytes.
     ///
     /// # Errors
