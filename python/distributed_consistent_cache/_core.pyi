@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Literal, Protocol, Self, TypeAlias, final
 
 __all__ = [
     "Cache",
@@ -34,6 +34,14 @@ __version__: str
 # How many owners must answer.
 _Quorum: TypeAlias = int | Literal["one", "majority", "all"]
 
+# What turns values into bytes, as the modules `json` and `msgpack` do: `dumps` returns bytes, bytearray or str, always the
+# same of them, and `loads` is given what it returned.
+class _Serializer(Protocol):
+    @property
+    def dumps(self) -> Callable[[Any], Any]: ...
+    @property
+    def loads(self) -> Callable[[Any], Any]: ...
+
 # The 64 bits that place a key: the same on every machine, in every process and in every release.
 def key_hash(key: str) -> int: ...
 
@@ -57,6 +65,8 @@ class Cache:
         write_quorum: _Quorum = "all",
         read_quorum: _Quorum = "one",
         gossip_interval: float | None = 0.1,
+        serializer: Literal["pickle"] | _Serializer = "pickle",
+        decode: Literal["pickle", "plain"] = "pickle",
     ) -> Self: ...
     def put(
         self, key: str, value: object, timestamp: int | None = None, *, write_quorum: _Quorum | None = None
