@@ -57,7 +57,7 @@ fuzz:
 	  echo "Fuzzing needs the nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
 	@cargo fuzz --version >/dev/null 2>&1 || { \
 	  echo "Fuzzing needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
-	@for target in node_operations values; do \
+	@for target in node_operations values snapshots; do \
 	  echo "== cargo fuzz: $$target, $(SECONDS_EACH) s"; \
 	  cargo +nightly fuzz run $$target -- -max_len=4096 -max_total_time=$(SECONDS_EACH) -verbosity=0 || exit 1; \
 	done

@@ -6,11 +6,12 @@
 
 Single calls: the fastest of many short rounds counts, on both sides. Threads and latencies: the median of the rounds.
 Loops call bound methods directly and cycle over 1,000 keys that are equal to the stored ones but other objects; their
-own cost is part of both sides. The garbage collector is off. Nothing is written, except for a file on request.
+own cost is part of both sides. The garbage collector is off. Nothing is left behind, except for a file on request.
 """
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ import platform
 import random
 import statistics
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -31,8 +33,9 @@ from distributed_consistent_cache import Cache
 from distributed_consistent_cache._text import duration, table
 from distributed_consistent_cache.progress import Progress
 
+numpy: Any
 try:
-    import numpy
+    numpy = importlib.import_module("numpy")
 except ImportError:
     numpy = None
 
@@ -126,6 +129,7 @@ def main() -> int:
         measure_room,
         measure_recovery,
         measure_silence,
+        measure_snapshot,
         measure_lives,
     ]
     try:
@@ -196,16 +200,16 @@ def measure_large(effort: Effort, results: Results) -> None:
     kinds: dict[str, Any] = {"bytearray": bytearray(payload), "an object with a buffer": WithBuffer(bytearray(payload))}
     if numpy is not None:
         kinds["numpy array"] = numpy.frombuffer(payload, "u1").copy()
-    for what, value in kinds.items():
-        with Cache(NODES, REPLICAS, ROOMY) as cache:
+    keys = ["key"] * 20
+    with Cache(NODES, REPLICAS, ROOMY) as cache:
+        for what, value in kinds.items():
             cache.put("key", value)
-            keys = ["key"] * 20
             cache_ns, copy_ns = interleaved(
                 max(effort.rounds // 4, 10),
                 lambda: time_calls(cache.get, keys),
                 lambda: time_copies(payload, len(keys)),
             )
-        results.figures.append(ratio(f"get 1 MB, {what}: beside a copy", "<=", 1.5, cache_ns, copy_ns))
+            results.figures.append(ratio(f"get 1 MB, {what}: beside a copy", "<=", 1.5, cache_ns, copy_ns))
 
 
 class WithBuffer:
@@ -232,14 +236,16 @@ def measure_get_many(effort: Effort, results: Results) -> None:
         ("100-byte bytes", [f"{index:0100d}".encode() for index in range(KEYS)]),
         ("dict of 5 fields", [record(index) for index in range(KEYS)]),
     ):
-        with Cache(NODES, REPLICAS, ROOMY) as cache:
-            fill(cache, values)
-            sought = shuffled(names(KEYS))
-            assert cache.get_many(sought) == {key: cache.get(key) for key in sought}
-            many_ns, loop_ns = interleaved(
-                effort.rounds, lambda: time_get_many(cache, sought), lambda: time_gathering(cache, sought)
-            )
+        many_ns, loop_ns = compare_get_many(effort, values)
         results.figures.append(ratio(f"get_many, {what}: beside a loop of get", "<=", 0.70, many_ns, loop_ns))
+
+
+def compare_get_many(effort: Effort, values: Sequence[object]) -> list[float]:
+    with Cache(NODES, REPLICAS, ROOMY) as cache:
+        fill(cache, values)
+        sought = shuffled(names(KEYS))
+        assert cache.get_many(sought) == {key: cache.get(key) for key in sought}
+        return interleaved(effort.rounds, lambda: time_get_many(cache, sought), lambda: time_gathering(cache, sought))
 
 
 def time_get_many(cache: Cache, keys: Sequence[str]) -> float:
@@ -546,6 +552,25 @@ def measure_silence(_: Effort, results: Results) -> None:
     assert not any(report.items for report in rounds[20:])
     quiet = max(report.bytes for report in rounds[20:]) / NODES
     results.figures.append(Figure("idle: bytes a node and round", "<=", 64, quiet, "bytes"))
+
+
+def measure_snapshot(effort: Effort, results: Results) -> None:
+    """How long it takes to save 100,000 entries, to the disk, and to make a cache of them again."""
+    saves, loads = [], []
+    with Cache(NODES, REPLICAS, ROOMY) as cache, tempfile.TemporaryDirectory() as folder:
+        cache.put_many({f"key:{index:012d}": f"{index:0100d}".encode() for index in range(MIX_KEYS)})
+        path = Path(folder) / "cache.snapshot"
+        for _ in range(effort.latency_rounds):
+            started = perf_counter_ns()
+            cache.save(path)
+            saves.append((perf_counter_ns() - started) / 1e6)
+            started = perf_counter_ns()
+            again = Cache.load(path)
+            loads.append((perf_counter_ns() - started) / 1e6)
+            assert len(again) == MIX_KEYS
+            again.close()
+    results.figures.append(Figure("100,000 x 100 bytes are saved", "<=", 100, statistics.median(saves), "ms"))
+    results.figures.append(Figure("100,000 x 100 bytes are loaded", "<=", 150, statistics.median(loads), "ms"))
 
 
 def measure_lives(effort: Effort, results: Results) -> None:

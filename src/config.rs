@@ -37,6 +37,29 @@ impl Quorum {
     }
 }
 
+/// How values of 1 KiB and more are made smaller, if that saves at least an eighth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// lz4: quick to write, quicker to read.
+    #[default]
+    Lz4,
+    /// zstd: smaller, and slower.
+    Zstd,
+}
+
+impl Compression {
+    /// Its name; none when values are left as they are.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some("lz4"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
+
 /// What a cache is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -46,6 +69,7 @@ pub struct Config {
     write_quorum: Quorum,
     read_quorum: Quorum,
     gossip_interval: Option<Duration>,
+    compression: Compression,
 }
 
 impl Config {
@@ -64,6 +88,7 @@ impl Config {
             write_quorum: Quorum::All,
             read_quorum: Quorum::One,
             gossip_interval: Some(Duration::from_millis(100)),
+            compression: Compression::Lz4,
         })
     }
 
@@ -109,6 +134,13 @@ impl Config {
         Ok(self)
     }
 
+    /// How values are made smaller; [`Compression::Lz4`] unless told. Each value says how it is packed, so that caches with
+    /// different settings read each other's.
+    pub const fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// A quorum that these replicas can reach.
     ///
     /// # Errors
@@ -118,6 +150,12 @@ impl Config {
             within(argument, usize::from(count), 1, usize::from(self.replicas))?;
         }
         Ok(quorum)
+    }
+
+    /// How values are made smaller.
+    #[inline]
+    pub const fn packs(&self) -> Compression {
+        self.compression
     }
 
     /// Nodes at the start.

@@ -73,43 +73,84 @@ const FRAMED: [u8; 3] = [0x80, 5, 0x95];
 /// Bytes of the envelope: three opcodes and the length.
 pub const ENVELOPE_BYTES: usize = 11;
 
+/// How the bytes of a value are to be read. Nodes carry it with the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Form {
+    /// They are what was given.
+    #[default]
+    Raw = 0,
+    /// They are what was given without the envelope of a protocol 5 pickle.
+    Unframed = 1,
+    /// Their first byte says how the rest is packed.
+    Packed = 2,
+}
+
+impl Form {
+    /// The form with this number, of two bits.
+    #[inline]
+    pub const fn of(number: u16) -> Self {
+        match number {
+            0 => Self::Raw,
+            1 => Self::Unframed,
+            _ => Self::Packed,
+        }
+    }
+}
+
 /// A value's bytes as a node stores them.
 ///
 /// A protocol 5 pickle of one frame begins with 11 bytes that follow from its length. They are left out of memory and put
-/// back by [`Value::pickle`]: for values of 100 bytes that is 5 % more entries in a node.
+/// back by [`Value::whole`]: for values of 100 bytes that is 5 % more entries in a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
     bytes: &'a [u8],
-    unframed: bool,
+    form: Form,
+    /// Of what was packed.
+    packed_digest: u64,
 }
 
 impl<'a> Value<'a> {
     /// A value of any bytes: the envelope of a one-frame protocol 5 pickle is taken off, if there is one.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
-        if bytes.len() > VALUE_BYTES_MAX {
-            return Err(Error::ValueTooLarge { bytes: bytes.len() as u64, bytes_max: VALUE_BYTES_MAX as u64 });
-        }
         if let Some((envelope, body)) = bytes.split_first_chunk::<ENVELOPE_BYTES>()
             && *envelope == envelope_of(body.len())
         {
-            return Ok(Self { bytes: body, unframed: true });
+            return Self::unframed(body);
         }
-        Ok(Self { bytes, unframed: false })
+        Self::checked(bytes, Form::Raw, 0)
     }
 
     /// A protocol 5 pickle of one frame, given without its envelope.
     #[inline]
     pub fn unframed(body: &'a [u8]) -> Result<Self, Error> {
-        if body.len() > VALUE_BYTES_MAX {
-            return Err(Error::ValueTooLarge { bytes: body.len() as u64, bytes_max: VALUE_BYTES_MAX as u64 });
-        }
-        Ok(Self { bytes: body, unframed: true })
+        Self::checked(body, Form::Unframed, 0)
     }
 
-    /// What a node has in memory, which came from a value built by the other two.
+    /// What a value was packed into: it stays the same value, whatever the packing.
     #[inline]
-    pub(crate) const fn stored(bytes: &'a [u8], unframed: bool) -> Self {
-        Self { bytes, unframed }
+    pub fn packed(self, into: &[u8]) -> Result<Value<'_>, Error> {
+        Value::checked(into, Form::Packed, self.digest())
+    }
+
+    /// The same, of a value that was packed before and whose version has this digest.
+    #[inline]
+    pub fn packed_before(bytes: &'a [u8], digest: u64) -> Result<Self, Error> {
+        Self::checked(bytes, Form::Packed, digest)
+    }
+
+    #[inline]
+    fn checked(bytes: &'a [u8], form: Form, packed_digest: u64) -> Result<Self, Error> {
+        if bytes.len() > VALUE_BYTES_MAX {
+            return Err(Error::ValueTooLarge { bytes: bytes.len() as u64, bytes_max: VALUE_BYTES_MAX as u64 });
+        }
+        Ok(Self { bytes, form, packed_digest })
+    }
+
+    /// What a node has in memory, which came from a value built by the others.
+    #[inline]
+    pub(crate) const fn stored(bytes: &'a [u8], form: Form) -> Self {
+        Self { bytes, form, packed_digest: 0 }
     }
 
     /// The bytes as stored.
@@ -118,19 +159,25 @@ impl<'a> Value<'a> {
         self.bytes
     }
 
+    /// How they are to be read.
+    #[inline]
+    pub const fn form(self) -> Form {
+        self.form
+    }
+
     /// True when the envelope was taken off.
     #[inline]
-    pub const fn is_unframed(self) -> bool {
-        self.unframed
+    pub fn is_unframed(self) -> bool {
+        self.form == Form::Unframed
     }
 
     /// The envelope that was taken off, if it was.
     #[inline]
     pub fn envelope(self) -> Option<[u8; ENVELOPE_BYTES]> {
-        self.unframed.then(|| envelope_of(self.bytes.len()))
+        self.is_unframed().then(|| envelope_of(self.bytes.len()))
     }
 
-    /// The bytes as they were given.
+    /// The bytes as they were given, of a value that is not packed.
     pub fn whole(self) -> Cow<'a, [u8]> {
         match self.envelope() {
             Some(envelope) => Cow::Owned([&envelope, self.bytes].concat()),
@@ -138,12 +185,15 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The digest that settles equal timestamps: over the bytes as stored, which the bytes as given determine. Turned over
-    /// for an unframed value, which is not the same as one that was given without an envelope.
+    /// The digest that settles equal timestamps: over the bytes before they were packed, which the bytes as given
+    /// determine. Turned over for an unframed value, which is not the same as one that was given without an envelope.
     #[inline]
     pub fn digest(self) -> u64 {
-        let digest = hash::digest(self.bytes);
-        if self.unframed { !digest } else { digest }
+        match self.form {
+            Form::Raw => hash::digest(self.bytes),
+            Form::Unframed => !hash::digest(self.bytes),
+            Form::Packed => self.packed_digest,
+        }
     }
 }
 
@@ -197,7 +247,7 @@ struct Row {
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Live { unframed: bool },
+    Live(Form),
     Evicted,
     Removed,
 }
@@ -210,7 +260,7 @@ impl Items {
         let what = match item.held {
             Held::Live(value) => {
                 self.bytes.extend_from_slice(value.bytes);
-                What::Live { unframed: value.unframed }
+                What::Live(value.form)
             }
             Held::Evicted => What::Evicted,
             Held::Removed => What::Removed,
@@ -227,7 +277,7 @@ impl Items {
             let value = &self.bytes[row.key_end..row.value_end];
             start = row.value_end;
             let held = match row.what {
-                What::Live { unframed } => Held::Live(Value { bytes: value, unframed }),
+                What::Live(form) => Held::Live(Value::stored(value, form)),
                 What::Evicted => Held::Evicted,
                 What::Removed => Held::Removed,
             };

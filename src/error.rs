@@ -1,6 +1,7 @@
 //! What can go wrong, and what became of the cache. Every message says it, because that is what a caller must decide on.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::entry::NodeId;
 
@@ -54,6 +55,33 @@ pub enum Error {
     },
     /// A value could not be turned into bytes or back. The cache is as it was.
     Serialization(String),
+    /// A file is no snapshot, or is damaged, cut short or of another format. Nothing was changed.
+    Snapshot {
+        /// Which file.
+        path: PathBuf,
+        /// At which byte it is wrong.
+        at: u64,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The operating system refuses a file. The cache is as it was, and so is a file that was to be replaced.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's number of the error, if it has one.
+        os_error: Option<i32>,
+        /// What the operating system says.
+        why: String,
+    },
+    /// A restore ended before its end. The records before that are in the cache, as if each had been written by itself.
+    BrokenOff {
+        /// So many records were written or found superseded.
+        done: u64,
+        /// So many there are.
+        of: u64,
+        /// What ended it.
+        cause: Box<Self>,
+    },
     /// The cache is closed. Nothing was done.
     Closed,
 }
@@ -82,6 +110,20 @@ impl fmt::Display for Error {
                 )
             }
             Self::Serialization(why) => write!(f, "{why}; the cache is as it was"),
+            Self::Snapshot { path, at, why } => {
+                write!(f, "{}: at byte {at}: {why}; nothing was changed", path.display())
+            }
+            Self::File { path, why, .. } => write!(f, "{}: {why}; nothing was changed", path.display()),
+            Self::BrokenOff { done, of, cause } => {
+                match &**cause {
+                    Self::Closed => write!(f, "the cache was closed")?,
+                    Self::NoLiveNode => write!(f, "every node is down")?,
+                    Self::Snapshot { path, at, why } => write!(f, "{}: at byte {at}: {why}", path.display())?,
+                    Self::File { path, why, .. } => write!(f, "{}: {why}", path.display())?,
+                    other => write!(f, "{other}")?,
+                }
+                write!(f, "; {done} of {of} records were restored before that, and are in the cache")
+            }
             Self::Closed => write!(f, "the cache is closed; nothing was done"),
         }
     }

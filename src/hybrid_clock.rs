@@ -17,9 +17,31 @@ pub fn now() -> Timestamp {
     Timestamp::new(next(last)).unwrap_or(Timestamp::MAX)
 }
 
+/// A clock that goes on from another process's may be ahead of the system's by so much: more is no clock's difference.
+const AHEAD_MAX_US: u64 = 24 * 3600 * 1_000_000;
+
+/// Goes on from what the clock of another process said: every later timestamp is newer. A time more than a day ahead of
+/// the system's is left alone.
+pub fn go_on_from(other: Timestamp) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    if other.get() <= wall.saturating_add(AHEAD_MAX_US) {
+        LAST.fetch_max(other.get(), Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_goes_on_from_another_clock_that_is_not_far_ahead() {
+        let hour_ahead = Timestamp::new(now().get() + 3_600_000_000).expect("small");
+        go_on_from(hour_ahead);
+        let after = now();
+        assert!(after > hour_ahead);
+        go_on_from(Timestamp::MAX);
+        assert!(now().get() < after.get() + 3_600_000_000);
+    }
 
     #[test]
     fn it_never_stands_still() {

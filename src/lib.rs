@@ -17,7 +17,9 @@ mod py;
 pub mod ring;
 pub mod runtime;
 pub mod simulation;
+pub mod snapshot;
 pub mod stats;
+pub mod values;
 pub mod version;
 
 pub use api::Cache;

@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Dot, Incarnation};
-use crate::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
+use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
 use crate::hash::KeyHash;
 use crate::node_set::NodeSet;
 use crate::version::{Timestamp, Version};
@@ -306,6 +306,12 @@ impl Known {
         }
     }
 
+    /// The digest of the value that is known; 0 when nothing is.
+    #[inline]
+    pub fn digest(self) -> u64 {
+        self.rank().0.map_or(0, |version| version.digest)
+    }
+
     /// Whether the value is here.
     #[inline]
     pub const fn is_live(self) -> bool {
@@ -378,7 +384,7 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
-    /// Not synced: ask another owner first.
+    /// Not synced, or something newer may have been lost here: ask another owner first.
     Unsynced,
     /// This node does not hold the partition (any more).
     NotHeld,
@@ -476,21 +482,50 @@ pub enum Lent<'a> {
     Share(Share),
 }
 
+impl Lent<'_> {
+    /// The value for later, when the node is not held any more.
+    pub fn keep(self) -> Kept {
+        match self {
+            Self::Now(value) => Kept::Copy(value.bytes().to_vec(), value.form()),
+            Self::Share(share) => Kept::Share(share),
+        }
+    }
+}
+
+/// A value that was lent, after the node went on.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// Its bytes as stored.
+    Copy(Vec<u8>, Form),
+    /// A share of a large value.
+    Share(Share),
+}
+
+impl Kept {
+    /// The value.
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Self::Copy(bytes, form) => Value::stored(bytes, *form),
+            Self::Share(share) => share.value(),
+        }
+    }
+}
+
 /// A share of a large value's memory.
 #[derive(Clone, Debug)]
 pub struct Share {
     bytes: Arc<[u8]>,
     start: usize,
-    unframed: bool,
+    form: Form,
 }
 
 impl Share {
-    pub(crate) fn new(bytes: Arc<[u8]>, start: usize, unframed: bool) -> Self {
-        Self { bytes, start, unframed }
+    pub(crate) fn new(bytes: Arc<[u8]>, start: usize, form: Form) -> Self {
+        Self { bytes, start, form }
     }
 
     /// The value.
     pub fn value(&self) -> Value<'_> {
-        Value::stored(&self.bytes[self.start..], self.unframed)
+        Value::stored(&self.bytes[self.start..], self.form)
     }
 }

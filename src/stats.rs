@@ -60,6 +60,39 @@ impl SyncReport {
     }
 }
 
+/// What a snapshot was written of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SaveReport {
+    /// Keys with their values.
+    pub entries: u64,
+    /// Keys that were removed, and are remembered so that older puts stay refused.
+    pub removes: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What a snapshot was found to hold, and what became of it in a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RestoreReport {
+    /// Keys with their values in the snapshot.
+    pub entries: u64,
+    /// Removed keys in the snapshot.
+    pub removes: u64,
+    /// Of both: written, and now the newest known, or in place already. Those that were used least recently may have been
+    /// evicted since, by the others.
+    pub applied: u64,
+    /// Of both: refused, because something newer is known.
+    pub superseded: u64,
+    /// Of both: refused, because they fit in no node.
+    pub too_large: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
 /// How well a cache keeps its promises at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {

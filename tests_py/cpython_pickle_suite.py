@@ -12,8 +12,9 @@ import pickle
 import sys
 import unittest
 from collections.abc import Iterator
-from test import pickletester
 from typing import Any, ClassVar
+
+from test import pickletester
 
 from distributed_consistent_cache import Cache, SerializationError
 from raw_pickles import Bytes
@@ -41,8 +42,8 @@ def original_errors() -> Iterator[None]:
     try:
         yield
     except SerializationError as error:
-        assert error.__cause__ is not None
-        raise error.__cause__ from None
+        cause = error.__cause__
+        raise cause or error from None
 
 
 class Reads:

@@ -1,6 +1,7 @@
 """Calls with many entries do what as many single calls would, in their order, and say where they stopped."""
 
 import collections
+import random
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -135,7 +136,7 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception]]] = {
     "no pair": (("bad",), TypeError),
     "no tuple": ("bad", TypeError),
     "a value that cannot be pickled": (("bad", FailsToPickle()), SerializationError),
-    "a value too large": (("bad", bytes(2**20)), ValueTooLargeError),
+    "a value too large": (("bad", random.Random(1).randbytes(2**20)), ValueTooLargeError),
 }
 
 

@@ -24,7 +24,7 @@ SHAPES = [(1, 1), (2, 2), (3, 2), (8, 3), (10, 10), (100, 1), (100, 3), (100, 10
 @pytest.mark.parametrize(("nodes", "replicas"), SHAPES)
 @pytest.mark.parametrize("capacity", ["16KiB", "64KiB", "1MiB"])
 def test_a_new_cache_is_within_its_capacity_and_keeps_what_is_put(nodes: int, replicas: int, capacity: str) -> None:
-    cache = Cache(nodes, replicas, capacity, gossip_interval=None)
+    cache = Cache(nodes, replicas, capacity, gossip_interval=None, compression=None)
     check_bound(cache)
     for number in range(3):
         assert cache.put(f"key {number}", number, 1) is True
@@ -34,13 +34,13 @@ def test_a_new_cache_is_within_its_capacity_and_keeps_what_is_put(nodes: int, re
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 5, 8, 10, 20, 50, 100])
 def test_bookkeeping_of_an_empty_node_of_1_mib_takes_at_most_3_percent(nodes: int) -> None:
-    for node in Cache(nodes, gossip_interval=None).nodes():
+    for node in Cache(nodes, gossip_interval=None, compression=None).nodes():
         assert node.bytes_used <= 0.03 * node.bytes_max, node
 
 
 @pytest.mark.parametrize(("nodes", "replicas"), [(1, 1), (3, 1), (3, 2), (5, 3)])
 def test_a_node_of_1_mib_holds_5500_entries_of_16_byte_keys_and_100_byte_values(nodes: int, replicas: int) -> None:
-    cache = Cache(nodes, replicas, gossip_interval=None)
+    cache = Cache(nodes, replicas, gossip_interval=None, compression=None)
     cache.put_many((f"{number:016}", bytes(100)) for number in range(7000 * nodes // replicas))
     for node in cache.nodes():
         assert node.evictions > 0, node
@@ -51,7 +51,7 @@ def test_a_node_of_1_mib_holds_5500_entries_of_16_byte_keys_and_100_byte_values(
     ("nodes", "replicas", "capacity"), [(1, 1, "16KiB"), (3, 2, "64KiB"), (5, 3, "32KiB"), (2, 2, "1MiB")]
 )
 def test_no_step_takes_a_node_beyond_its_capacity(nodes: int, replicas: int, capacity: str) -> None:
-    cache = Cache(nodes, replicas, capacity, gossip_interval=None)
+    cache = Cache(nodes, replicas, capacity, gossip_interval=None, compression=None)
     rng = random.Random(5)
     size_max = cache.nodes()[0].bytes_max
     down: set[int] = set()
@@ -102,7 +102,7 @@ def largest_value(cache: Cache, key: str) -> int:
 @pytest.mark.parametrize("capacity", ["16KiB", "64KiB", "1MiB", "4MiB"])
 @pytest.mark.parametrize("key", ["k", "k" * 3000], ids=len)
 def test_what_is_not_too_large_is_kept_by_every_owner(capacity: str, key: str) -> None:
-    cache = Cache(3, 2, capacity, gossip_interval=None)
+    cache = Cache(3, 2, capacity, gossip_interval=None, compression=None)
     for others in (0, 10, 1000):
         cache.put_many((f"other {number}", number) for number in range(others))
         length = largest_value(cache, key)
@@ -121,7 +121,7 @@ def test_what_is_not_too_large_is_kept_by_every_owner(capacity: str, key: str) -
 
 
 def test_too_large_a_value_names_both_sizes_and_evicts_nothing() -> None:
-    cache = Cache(3, 2, "64KiB", gossip_interval=None)
+    cache = Cache(3, 2, "64KiB", gossip_interval=None, compression=None)
     cache.put_many((f"key {number}", number, 5) for number in range(100))
     before = state(cache)
     keys = ["key 7", "new"]
@@ -146,7 +146,7 @@ def test_too_large_a_value_names_both_sizes_and_evicts_nothing() -> None:
 
 
 def test_the_smallest_node_sets_how_large_a_value_may_be() -> None:
-    cache = Cache(2, 2, "256KiB", gossip_interval=None)
+    cache = Cache(2, 2, "256KiB", gossip_interval=None, compression=None)
     value = bytes(100_000)
     assert cache.put("key", value) is True
     small = cache.add_node("64KiB")
@@ -158,7 +158,7 @@ def test_the_smallest_node_sets_how_large_a_value_may_be() -> None:
 
 
 def test_a_node_of_its_own_size_holds_its_own_share() -> None:
-    cache = Cache(2, 1, "64KiB", gossip_interval=None)
+    cache = Cache(2, 1, "64KiB", gossip_interval=None, compression=None)
     large = cache.add_node("1MiB")
     cache.put_many((f"{number:016}", bytes(100)) for number in range(10_000))
     check_bound(cache)
@@ -168,7 +168,7 @@ def test_a_node_of_its_own_size_holds_its_own_share() -> None:
 
 
 def test_a_key_may_be_too_large_for_a_small_node_too() -> None:
-    cache = Cache(1, node_capacity="16KiB", gossip_interval=None)
+    cache = Cache(1, node_capacity="16KiB", gossip_interval=None, compression=None)
     with pytest.raises(ValueTooLargeError):
         cache.put("k" * 20_000, None)
     assert cache.get("k" * 20_000) == (None, -1)
@@ -181,7 +181,7 @@ def growing_and_shrinking(sizes: int) -> Iterator[bytes]:
 
 
 def test_replacing_a_value_gives_back_the_room_of_the_old_one() -> None:
-    cache = Cache(2, 2, "64KiB", gossip_interval=None)
+    cache = Cache(2, 2, "64KiB", gossip_interval=None, compression=None)
     cache.put("key", b"")
     first = [node.bytes_used for node in cache.nodes()]
     for value in growing_and_shrinking(40_000):
@@ -195,7 +195,7 @@ def test_replacing_a_value_gives_back_the_room_of_the_old_one() -> None:
 
 
 def test_removed_entries_give_their_room_back() -> None:
-    cache = Cache(2, 2, "256KiB", gossip_interval=None)
+    cache = Cache(2, 2, "256KiB", gossip_interval=None, compression=None)
     for _ in range(50):
         cache.put_many((f"key {number}", bytes(1000)) for number in range(150))
         assert cache.remove_many(f"key {number}" for number in range(150)) == 150
@@ -208,7 +208,7 @@ def test_removed_entries_give_their_room_back() -> None:
 
 @pytest.mark.parametrize("what", ["remove", "clear"])
 def test_a_node_full_of_removes_still_takes_puts(what: str) -> None:
-    cache = Cache(1, node_capacity="64KiB", gossip_interval=None)
+    cache = Cache(1, node_capacity="64KiB", gossip_interval=None, compression=None)
     for number in range(20_000):
         key = f"key {number}"
         if what == "clear" and number % 100 == 0:

@@ -36,6 +36,8 @@ CALLS: dict[str, Callable[[Cache], Any]] = {
     "node": lambda cache: cache.node(0),
     "gossip": lambda cache: cache.gossip(),
     "sync": lambda cache: cache.sync(),
+    "save": lambda cache: cache.save("/nowhere/file"),
+    "restore": lambda cache: cache.restore("/nowhere/file"),
     "with": lambda cache: cache.__enter__(),
 }
 
@@ -159,7 +161,7 @@ def test_a_dropped_cache_gives_its_memory_back(run_program: RunProgram) -> None:
                 return int(statm.read().split()[1]) * 4096 / 2**20
 
         def fill(how):
-            cache = Cache(3, 2, "64MiB", gossip_interval=0.01)
+            cache = Cache(3, 2, "64MiB", gossip_interval=0.01, compression=None)
             cache.put_many((f"large {number}", bytes(100_000)) for number in range(600))
             cache.put_many((f"small {number}", bytes(100)) for number in range(50_000))
             if how == "closed":

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import distributed_consistent_cache as package
-from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, SyncReport
+from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, RestoreReport, SaveReport, SyncReport
 
 PUBLIC = [name for name in package.__all__ if name != "__version__"]
 MEMBERS = [
     (cls, name)
-    for cls in (Cache, Node, NodeStatus, SyncReport)
+    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, SyncReport)
     for name in vars(cls)
     if not name.startswith("_")
 ]  # fmt: skip
@@ -40,7 +40,8 @@ def test_a_method_has_the_arguments_that_the_types_say(cls: Any, name: str) -> N
     (stub,) = (node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     (written,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == name)
     arguments = [*written.args.posonlyargs, *written.args.args, *written.args.kwonlyargs]
-    assert parameters == [argument.arg for argument in arguments if argument.arg != "self"]
+    arguments += [written.args.kwarg] if written.args.kwarg else []
+    assert parameters == [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
 
 
 def test_all_lists_what_can_be_imported_and_nothing_else() -> None:
@@ -67,6 +68,6 @@ def test_every_error_is_a_cache_error_of_this_package(name: str) -> None:
 
 
 def test_classes_say_where_they_are_imported_from() -> None:
-    for cls in (Cache, Node, NodeStatus, SyncReport):
+    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, SyncReport):
         assert cls.__module__ == "distributed_consistent_cache"
         assert getattr(package, cls.__name__) is cls

@@ -1,8 +1,10 @@
-"""Large buffers go in and out beside the pickle: what comes out is equal, has memory of its own, and is writable if it was."""
+"""Large buffers go in and out beside the pickle: what comes out is equal, its memory its own and writable if it was."""
 
 import pickle
+import random
 import struct
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +130,63 @@ def test_numpy_arrays(cache: Cache) -> None:
             if got.flags.writeable and got.dtype == plain.dtype:
                 got[...] = -1
         np.testing.assert_array_equal(reads(cache)[0]["array"], array)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", None])
+def test_buffers_are_compressed_and_saved_as_other_values_are(compression: str | None, tmp_path: Path) -> None:
+    random_bytes, zeros = random.Random(1).randbytes(200_000), bytearray(2**20)
+    values = {
+        "random": Framed(bytearray(random_bytes)),
+        "zeros": Framed(zeros, bytes(zeros)),
+        "view": memoryview(zeros),
+        "array": zeros,
+    }
+    with Cache(3, 2, "4MiB", gossip_interval=None, compression=compression) as cache:
+        cache.put_many(values, 1)
+        used = max(node.bytes_used for node in cache.nodes())
+        assert (used < 1_000_000) == (compression is not None)
+        cache.save(tmp_path / "saved")
+    with Cache.load(tmp_path / "saved") as cache:
+        for _ in range(2):
+            framed, twice, view, array = (cache.get(key)[0] for key in values)
+            assert bytes(framed.buffers[0]) == random_bytes
+            assert [bytes(one) for one in twice.buffers] == [bytes(zeros)] * 2
+            assert [memoryview(one).readonly for one in twice.buffers] == [False, True]
+            assert (view, view.readonly, array) == (zeros, False, zeros)
+            # What one get gave is not what the next one gives.
+            for one in (framed.buffers[0], twice.buffers[0], view, array):
+                memoryview(one)[0] = 9
+        assert cache.get("array")[0] == zeros
+
+
+class LooksAtReads:
+    """Says when it is read."""
+
+    read = 0
+
+    def __init__(self, size: int) -> None:
+        self.buffer = bytearray(size)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return read_a_look, (pickle.PickleBuffer(self.buffer),)
+
+
+def read_a_look(_: Any) -> int:
+    LooksAtReads.read += 1
+    return LooksAtReads.read
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_saving_and_loading_reads_no_pickle(size: int, tmp_path: Path) -> None:
+    with Cache(3, 2, gossip_interval=None) as cache:
+        cache.put("key", LooksAtReads(size), 1)
+        LooksAtReads.read = 0
+        cache.save(tmp_path / "saved")
+    with Cache.load(tmp_path / "saved") as cache:
+        cache.restore(tmp_path / "saved")
+        assert cache.sync().converged
+        assert LooksAtReads.read == 0
+        assert cache.get("key")[0] == 1
 
 
 def test_a_buffer_that_is_not_contiguous_is_refused_as_pickle_refuses_it(cache: Cache) -> None:

@@ -77,7 +77,7 @@ class Shelf:
 
 
 def new_shelf(capacity: str = "32KiB") -> Shelf:
-    return Shelf(Cache(1, node_capacity=capacity, gossip_interval=None))
+    return Shelf(Cache(1, node_capacity=capacity, gossip_interval=None, compression=None))
 
 
 def test_entries_leave_in_the_order_in_which_they_came() -> None:
@@ -109,7 +109,7 @@ def test_entries_leave_in_the_order_in_which_they_came() -> None:
     ],
 )
 def test_what_counts_as_a_use(use: str, counts: bool) -> None:
-    cache = Cache(1, node_capacity="16KiB", gossip_interval=None)
+    cache = Cache(1, node_capacity="16KiB", gossip_interval=None, compression=None)
     cache.put("old", b"x" * 100)
     cache.put("next", b"x" * 100)
     number = 0
@@ -215,7 +215,7 @@ def test_what_can_never_fit_pushes_nothing_out_and_is_no_use() -> None:
 
 
 def test_an_evicted_key_can_be_put_again() -> None:
-    cache = Cache(3, 2, node_capacity="16KiB", gossip_interval=None)
+    cache = Cache(3, 2, node_capacity="16KiB", gossip_interval=None, compression=None)
     cache.put("key", "value", 5)
     cache.put_many((f"other {number}", bytes(100)) for number in range(1000))
     assert cache.get("key") == (None, -1)
@@ -230,7 +230,7 @@ def test_an_evicted_key_can_be_put_again() -> None:
 
 def test_evicting_on_one_node_removes_nothing_from_another() -> None:
     # Each node has its own order of use: a get counts where it was answered.
-    cache = Cache(2, 2, node_capacity="64KiB", gossip_interval=None)
+    cache = Cache(2, 2, node_capacity="64KiB", gossip_interval=None, compression=None)
     keys = [f"key {number:03}" for number in range(100)]
     cache.put_many(dict.fromkeys(keys, b"x" * 100))
     answering, other = cache.owners(keys[0])
@@ -248,7 +248,7 @@ def test_evicting_on_one_node_removes_nothing_from_another() -> None:
 
 
 def test_a_sync_brings_back_nothing_that_was_evicted() -> None:
-    cache = Cache(3, 3, node_capacity="32KiB", gossip_interval=None)
+    cache = Cache(3, 3, node_capacity="32KiB", gossip_interval=None, compression=None)
     cache.put_many((f"key {number}", bytes(100)) for number in range(2000))
     held = {
         node: {key for key in map("key {}".format, range(2000)) if cache.node(node).get(key)[1] >= 0}

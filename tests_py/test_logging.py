@@ -1,7 +1,12 @@
 """What happens to the nodes is logged under `distributed_consistent_cache`; what happens to entries is not."""
 
 import logging
+import signal
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +147,49 @@ def test_a_handler_may_use_the_cache(run_threads: RunThreads) -> None:
     assert handler.texts[0] == "node 1 failed"
     assert len(handler.texts) == 8
     assert cache.get("logged")[0].startswith("sync finished")
+
+
+class Raising(logging.Handler):
+    """Raises what it is given, at every record."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self.error
+
+
+def raising_calls(tmp_path: Path, error: BaseException) -> None:
+    """Calls that log, while whatever is logged raises."""
+    cache = Cache(3, 2, gossip_interval=None)
+    handler = Raising(error)
+    logging.getLogger(NAME).addHandler(handler)
+    try:
+        for call in (cache.sync, lambda: cache.save(tmp_path / "file"), lambda: cache.fail_node(1), cache.add_node):
+            call()
+            # Ctrl-C is heard when the call is over.
+            time.sleep(0)
+    finally:
+        logging.getLogger(NAME).removeHandler(handler)
+
+
+def test_ctrl_c_while_something_is_logged_is_a_keyboard_interrupt(
+    log: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            raising_calls(tmp_path, KeyboardInterrupt())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_that_raises_does_not_fail_the_call(
+    log: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: unraisable.append(told.exc_value))
+    raising_calls(tmp_path, ZeroDivisionError("in a handler"))
+    assert len(unraisable) == 4
+    assert {str(error) for error in unraisable} == {"in a handler"}

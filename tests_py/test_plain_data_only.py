@@ -23,7 +23,7 @@ PLAIN: list[Any] = [
     [2**63, -(2**63) - 1, 2**2039, 2**2040, -(2**100_000)],
     {(1, (2, frozenset({3}))): {4}, "complex": complex(-0.0, 1)},
     datetime.datetime(2026, 2, 28, 23, 59, 59, 999_999, UTC),
-    [datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 1, 2, 3, 4, NEPAL, fold=1)],
+    [datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 1, 2, 3, 4, NEPAL, fold=1)],  # noqa: DTZ001
     {datetime.date(2024, 2, 29): datetime.time(1, 2, 3, 4, UTC, fold=1), "time": datetime.time(23, 59)},
     [datetime.timedelta(-1, 2, 3), datetime.timedelta.max, UTC, NEPAL],
     [decimal.Decimal("1.50"), decimal.Decimal("-Infinity"), decimal.Decimal("sNaN"), decimal.Decimal(10) ** 400],
@@ -70,7 +70,7 @@ def test_anything_else_is_refused_and_named(name: str, cache: Cache) -> None:
         lambda: cache.get_many(["the key"]),
         lambda: cache.node(cache.owners("the key")[0]).get("the key"),
     ):
-        with pytest.raises(SerializationError, match=f"'the key'.*would import {name}.*decode=\"plain\"") as raised:
+        with pytest.raises(SerializationError, match=f'"the key".*would import {name}.*decode="plain"') as raised:
             read()
         assert type(raised.value.__cause__) is ValueError
     assert "the key" in cache
@@ -88,6 +88,14 @@ def test_nothing_runs(cache: Cache) -> None:
     with pytest.raises(SerializationError, match=r"would import subprocess\.call"):
         cache.get("key")
     assert not Path("/tmp/this must not be there").exists()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_bare_buffers_are_plain_whatever_their_size(size: int, cache: Cache) -> None:
+    fixed, changing = bytes(size), bytearray(b"x" * size)
+    cache.put("key", [pickle.PickleBuffer(fixed), pickle.PickleBuffer(changing), [1], "tail"], 1)
+    assert cache.get("key") == ([fixed, changing, [1], "tail"], 1)
+    assert list(map(type, cache.get("key")[0][:2])) == [bytes, bytearray]
 
 
 def test_a_class_that_stands_in_for_a_plain_one_is_not_used(run_program: RunProgram) -> None:
@@ -133,6 +141,13 @@ HOSTILE = """
     assert time.process_time() - started < 20
 """
 
+
+def chain(first: int, end: int) -> bytes:
+    """Each frozenset has two tuples with the frozenset before it, which is memoized under these numbers."""
+    words = (b"\x94(h%cK\x01\x86h%cK\x02\x86\x91" % (number, number) for number in range(first, end))
+    return b"(K\x01\x91" + b"".join(words)
+
+
 LENGTHS = "b'\\xff' * 7 + b'\\x7f' + b'a.'"
 
 
@@ -150,10 +165,12 @@ LENGTHS = "b'\\xff' * 7 + b'\\x7f' + b'a.'"
         # Each twice what was before it, hashed.
         ("b'}' + b'K\\x01' + b'2\\x86' * 64 + b'Ns.'", "refused"),
         ("b'(K\\x01' + b'2\\x86' * 64 + b'\\x91.'", "refused"),
+        # Equal frozensets of tuples, each twice what was before it, compared item by item.
+        (f"b'(' + {chain(0, 40)!r} + {chain(40, 80)!r} + b'\\x91.'", "refused"),
         # The same, not hashed: references take no memory.
         ("b'K\\x01' + b'2\\x86' * 64 + b'.'", "read tuple"),
         # A long integer, hashed again and again.
-        ("b'\\x8f\\x8b' + (2**20).to_bytes(4, 'little') + b'\\x7f' * 2**20 + b'\\x94' + b'(' + b'h\\x00' * 200_000 + b'\\x90.'", "refused"),
+        ("b'\\x8f\\x8b\\0\\0\\x10\\0' + b'\\x7f' * 2**20 + b'\\x94(' + b'h\\0' * 200_000 + b'\\x90.'", "refused"),
         # Lengths and indexes that the bytes do not have.
         ("b'\\x8e' + " + LENGTHS, "refused"),
         ("b'\\x8d' + " + LENGTHS, "refused"),

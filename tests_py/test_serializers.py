@@ -3,7 +3,9 @@
 import json
 import marshal
 import pickle
+import random
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,7 +118,7 @@ def test_errors_of_a_serializer_are_serialization_errors() -> None:
 
     broken = Cache(serializer=types.SimpleNamespace(dumps=lambda value: b"x", loads=fail))
     broken.put("the key", 1)
-    with pytest.raises(SerializationError, match="'the key' cannot be read: .*not today") as raised:
+    with pytest.raises(SerializationError, match=r'"the key" cannot be read: .*not today') as raised:
         broken.get("the key")
     assert type(raised.value.__cause__) is LookupError
     assert "the key" in broken
@@ -130,17 +132,91 @@ def test_dumps_must_return_bytes_or_text(returned: Any) -> None:
     assert "key" not in cache
 
 
-def test_dumps_must_return_one_type() -> None:
+def test_dumps_may_return_another_type_for_each_value() -> None:
     cache = Cache(serializer=types.SimpleNamespace(dumps=lambda value: value, loads=lambda stored: stored))
-    cache.put("key", "text", 1)
-    with pytest.raises(SerializationError, match="dumps returned bytes now, and another type before"):
-        cache.put("key", b"bytes", 2)
-    assert cache.get("key") == ("text", 1)
+    for value in ("text", b"bytes", bytearray(b"array"), "", b"", bytearray()):
+        cache.put("key", value)
+        back, _ = cache.get("key")
+        assert (type(back), back) == (type(value), value)
+
+
+def test_subclasses_come_back_as_what_they_are_made_of() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    cache = Cache(serializer=types.SimpleNamespace(dumps=Text, loads=lambda stored: stored))
+    cache.put("key", "text")
+    assert type(cache.get("key")[0]) is str
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", None])
+def test_what_a_serializer_wrote_can_be_compressed_and_saved(compression: str | None, tmp_path: Path) -> None:
+    recording = Recording(lambda value: value)
+    values = [
+        "text " * 5_000,
+        b"bytes" * 5_000,
+        bytearray(b"array" * 5_000),
+        "short",
+        b"pickle",
+        pickle.dumps([1] * 9_000),
+    ]
+    with Cache(3, 2, "1MiB", serializer=recording, compression=compression) as cache:
+        cache.put_many({f"key {number}": value for number, value in enumerate(values)}, 1)
+        cache.save(tmp_path / "saved")
+    assert recording.loaded == []
+    # The kinds are in the file, not in the memory of who wrote it.
+    again = Recording(lambda value: value)
+    with Cache.load(tmp_path / "saved", serializer=again) as cache:
+        assert again.loaded == [], "a restore reads no value"
+        for number, value in enumerate(values):
+            back, timestamp = cache.get(f"key {number}")
+            assert (type(back), back, timestamp) == (type(value), value, 1)
+            assert type(again.loaded[-1]) is type(value)
+        assert set(cache.get_many(f"key {number}" for number in range(len(values)))) == set(cache)
+
+
+def test_values_of_another_format_are_refused_and_not_misread(tmp_path: Path) -> None:
+    with Cache(serializer=json) as cache:
+        cache.put_many({"short": 1, "long": "x" * 50_000, "random": random.Random(1).randbytes(20_000).hex()}, 1)
+        cache.save(tmp_path / "json")
+    for decode in ("pickle", "plain"):
+        with Cache.load(tmp_path / "json", decode=decode) as cache:
+            for key in cache:
+                with pytest.raises(SerializationError, match=f'"{key}" cannot be read: it was written by a serializer'):
+                    cache.get(key)
+                with pytest.raises(SerializationError, match="it was written by a serializer"):
+                    cache.get_many([key])
+    with Cache() as cache:
+        cache.put_many({"short": 1, "long": ["x" * 50_000], "buffers": memoryview(bytes(50_000))}, 1)
+        cache.save(tmp_path / "pickles")
+    with Cache.load(tmp_path / "pickles", serializer=json) as cache:
+        for key in cache:
+            with pytest.raises(SerializationError, match=f'"{key}" cannot be read: it was not written by a serializer'):
+                cache.get(key)
+
+
+def test_a_serializer_may_use_the_cache_that_calls_it() -> None:
+    def dumps(value: Any) -> str:
+        if value != "inner":
+            cache.put("other", "inner")
+            cache.fail_node(0, lose_memory=False)
+            cache.recover_node(0)
+        return json.dumps(value)
+
+    def loads(text: str) -> Any:
+        value = json.loads(text)
+        return value if value == "inner" else (value, cache.get("other")[0], len(cache.get_many(["other"])))
+
+    cache = Cache(1, serializer=types.SimpleNamespace(dumps=dumps, loads=loads))
+    cache.put("key", 1)
+    assert cache.get("key")[0] == (1, "inner", 1)
+    cache.put_many({"a": 1, "b": 2})
+    assert cache.get_many(["a", "b"])["b"][0] == (2, "inner", 1)
 
 
 @pytest.mark.parametrize("serializer", [1, types.SimpleNamespace(dumps=len), types.SimpleNamespace(dumps=len, loads=1)])
 def test_an_object_without_both_is_refused(serializer: Any) -> None:
-    with pytest.raises(TypeError, match="serializer must be .*dumps and loads"):
+    with pytest.raises(TypeError, match=r"serializer must be .*dumps and loads"):
         Cache(serializer=serializer)
 
 

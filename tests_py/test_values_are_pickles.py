@@ -87,7 +87,8 @@ VALUES = {
         rng = random.Random(3)
         for value in (
             [], {}, (1,), {"key": [1, 2.5, None, {"a"}]}, 2 ** 9000, {"text": "x" * 70000, "bytes": b"y" * 70000},
-            [rng.random() for _ in range(30000)], [bytes(70000), bytearray(70000)] * 3, {str(n): n for n in range(20000)},
+            [rng.random() for _ in range(30000)], [bytes(70000), bytearray(70000)] * 3,
+            {str(n): n for n in range(20000)},
         ):
             for _ in range(3):
                 check(value)
@@ -96,7 +97,8 @@ VALUES = {
         check([pickle.PickleBuffer(bytes(100)), array.array("d", [1.5]), pickle.PickleBuffer(bytearray(16 * 1024 - 1))])
     """,
     "many": """
-        for value in (bytes(188), b"z" * 300, bytes(70000), "t" * 188, "t" * 70000, bytearray(300), "text", b"bytes", 7, 1.5, None, True, "\\u00e9" * 70000, bytes(66000)):
+        for value in (bytes(188), b"z" * 300, bytes(70000), "t" * 188, "t" * 70000, bytearray(300),
+                      "text", b"bytes", 7, 1.5, None, True, "\\u00e9" * 70000, bytes(66000)):
             is_same_write.time += 1
             cache.put_many([("key", value)] * 3, is_same_write.time)
             assert cache.put("key", Pickled(value), is_same_write.time) is True

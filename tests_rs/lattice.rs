@@ -85,7 +85,7 @@ fn deliver(node: &mut Node, number: usize, &(peer, key, timestamp, value): &Upda
 
 fn state(node: &Node) -> Vec<(Vec<u8>, Known)> {
     let mut all = Vec::new();
-    node.keys(0, |key, known| all.push((key.to_vec(), known)));
+    node.keys(0, |key, known, _| all.push((key.to_vec(), known)));
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }

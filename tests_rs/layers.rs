@@ -5,16 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer and the folders it may use. Files at the root are nouns: everyone may use them, and they use no folder.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("root", &[]),
     ("ring", &[]),
     ("node", &[]),
     ("gossip", &[]),
+    ("values", &[]),
+    ("snapshot", &[]),
     ("runtime", &["node"]),
-    ("cluster", &["runtime", "node", "ring", "gossip"]),
-    ("api", &["cluster", "runtime"]),
+    ("cluster", &["runtime", "node", "ring", "gossip", "snapshot"]),
+    ("api", &["cluster", "runtime", "snapshot", "values"]),
     ("simulation", &["cluster", "runtime", "node"]),
-    ("py", &["cluster", "runtime", "simulation"]),
+    ("py", &["cluster", "runtime", "simulation", "snapshot", "values"]),
 ];
 
 /// What deciders and nouns of the protocol must not know: they are handed time and chance, and effects are not theirs.

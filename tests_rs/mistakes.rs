@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use distributed_consistent_cache::clock::{Dot, Incarnation};
-use distributed_consistent_cache::entry::{Held, Item, Key, Value};
+use distributed_consistent_cache::entry::{Held, Item, Items, Key, Value};
 use distributed_consistent_cache::message::{Address, Begun, Delta, Known, Reply, Request, Used, Write, Written};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::runtime::embedded::Embedded;
@@ -252,6 +252,53 @@ fn a_coordinator_that_forgot_learns_from_one_that_remembers() {
     update(&mut owner, forgets, newer);
     assert!(pull(&mut owner, &mut coordinator) && pull(&mut coordinator, &mut owner));
     assert!(is_live_at(&mut coordinator, "key", 9) && is_live_at(&mut owner, "key", 9));
+}
+
+#[test]
+fn who_lost_a_newer_marker_coordinates_only_if_nobody_else_can() {
+    let (mut forgetful, ..) = forgetful();
+    let mut ask = |timestamp, force| {
+        let write = put("key", b"value", timestamp);
+        forgetful.answer(&Request::Write { write, force }).expect("room")
+    };
+    assert!(matches!(ask(50, false), Reply::Written(Written::Unsynced)), "the marker that was lost may be newer");
+    assert!(matches!(ask(50, true), Reply::Written(Written::Accepted { .. })));
+    assert!(matches!(ask(51, false), Reply::Written(Written::Accepted { .. })));
+}
+
+#[test]
+fn a_late_fix_brings_no_value_to_a_marker_that_may_be_older_than_what_was_lost() {
+    let (mut forgetful, second, _) = forgetful();
+    // A marker of an older remove takes the place of the one that was lost.
+    let remove = Write::remove(key("gone"), at(24));
+    update(&mut forgetful, second, remove.item(Dot { incarnation: second.incarnation, counter: 1 }));
+    assert!(matches!(known(&mut forgetful, "gone"), Known::Marker(version) if version.timestamp == at(24)));
+    let mut fix = |timestamp| {
+        let mut items = Items::default();
+        items.push(put("gone", b"value", timestamp).item(Dot { incarnation: second.incarnation, counter: 2 }));
+        forgetful.answer(&Request::Fix { items: Cow::Owned(items) }).expect("answered");
+        is_live_at(&mut forgetful, "gone", timestamp)
+    };
+    assert!(!fix(26), "the lost marker is of time 50");
+    assert!(!fix(60), "and another of the same key may have been, of any time");
+}
+
+#[test]
+fn nodes_that_come_to_share_more_audit_that_too() {
+    let (first, second) = (life(1, 0), life(2, 1));
+    let mut lister = Node::new(first, SMALL, 2);
+    for partition in 0..2 {
+        lister.answer(&Request::Hold { partition, peers: &[second], doubt: false }).expect("held");
+    }
+    let name = (0..).map(|number| format!("key {number}")).find(|name| key(name).hash().partition(2) == 1);
+    write(&mut lister, put(&name.expect("one of many"), b"value", 1));
+    let mut list = |partitions: &[u16]| {
+        let list = Request::List { with: second.node, partitions: Cow::Borrowed(partitions) };
+        let listed = lister.answer(&list).expect("answered");
+        matches!(listed, Reply::Listed(Some(_)))
+    };
+    assert!(!list(&[0]), "there is nothing in it");
+    assert!(list(&[0, 1]), "there is something in the second");
 }
 
 #[test]

@@ -42,6 +42,7 @@ BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
 NODE: Final = "src/node/mod.rs"
 REPLICATE: Final = "src/node/replicate.rs"
 PARTITION: Final = "src/node/partition.rs"
+AUDIT: Final = "src/node/audit.rs"
 PUT: Final = "src/cluster/put.rs"
 GET: Final = "src/cluster/get.rs"
 EXCHANGE: Final = "src/cluster/exchange.rs"
@@ -265,11 +266,13 @@ MUTANTS: Final = (
             Edit(REPLICATE, "newer: self.known_items(item.key) }", "newer: None }"),
             Edit(REPLICATE, "                if is_forgotten {", "                if is_forgotten && at == u32::MAX {"),
         ),
+        unseen=("audits find what it leaves different, most of the time before anybody looks"),
     ),
     Mutant(
         "late-update-to-a-new-owner",
         "Rule 9: a write is taken that was accepted before this node came to hold the partition.",
         (Edit(REPLICATE, "if epoch < self.held[place].1.since() {", "if epoch < self.held[place].1.since().min(0) {"),),
+        unseen=("it takes an update that is late by more than two changes of owners"),
     ),
     Mutant(
         "name-given-twice",
@@ -419,6 +422,30 @@ MUTANTS: Final = (
     ),
     # ---- what was lost
     Mutant(
+        "fixed-on-a-vague-marker",
+        "Something newer than a marker counts as news although the marker may be older than what was forgotten.",
+        (Edit(REPLICATE, "&& (low || is_vague) {", "&& (low || (is_vague && low)) {"),),
+        unseen=("it takes an answer that is late by seconds, to a write that was superseded"),
+    ),
+    Mutant(
+        "audits-of-other-partitions-count",
+        "Rule 12: what was audited before two nodes came to share more counts as an audit of all they share.",
+        (
+            Edit(
+                AUDIT,
+                "if sweep.is_done && sweep.shared == shared && sweep.changes == changes {",
+                "if sweep.is_done && sweep.changes == changes {",
+            ),
+        ),
+        unseen=("it takes a late write below a marker that one owner has forgotten, and a change of owners"),
+    ),
+    Mutant(
+        "forgetful-coordinator",
+        "Rule 1: who lost markers accepts writes that may be older than those.",
+        (Edit(NODE, "if (!partition.synced || may_be_old) && !force {", "if !partition.synced && !force {"),),
+        unseen=("it takes a marker lost from the first part of an answer whose end is late"),
+    ),
+    Mutant(
         "loss-not-remembered",
         "Rule 6: an unstable marker is dropped for want of room, and nothing remembers that.",
         (
@@ -506,10 +533,11 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "if matches!(item.held, Held::Live(_)) && low {",
-                "if matches!(item.held, Held::Live(_)) && low && at == Some(u32::MAX) {",
+                "&& (low || is_vague) {",
+                "&& is_vague {",
             ),
         ),
+        unseen=("where markers were lost, a fix meets a marker that is in doubt, and comes as one for that"),
     ),
     Mutant(
         "sender-always-knows",
@@ -648,8 +676,8 @@ MUTANTS: Final = (
         (
             Edit(
                 NODE,
-                "if !partition.synced && !force {",
-                "if !partition.synced && !force && write.key.bytes().is_empty() {",
+                "if (!partition.synced || may_be_old) && !force {",
+                "if may_be_old && !force {",
             ),
         ),
     ),

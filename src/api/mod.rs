@@ -7,6 +7,7 @@
 mod depth;
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,15 +15,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
-use crate::cluster::get::Answer;
+use crate::cluster::restore;
 use crate::config::Config;
 use crate::entry::{Key, NodeId, Value};
 use crate::error::Error;
 use crate::hybrid_clock;
-use crate::message::{Lent, Write};
+use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::stats::RestoreReport;
+use crate::values;
 use crate::version::Timestamp;
 
 /// What a read gives: bytes and timestamp, nothing for a miss, or why it failed.
@@ -57,6 +60,34 @@ impl Cache {
         Self { cluster }
     }
 
+    /// A cache as it was saved by [`save`](Cluster::save): made with the same configuration, and filled. For another
+    /// configuration, make a cache with it and let it [`restore`](Cluster::restore).
+    ///
+    /// ```
+    /// # use distributed_consistent_cache::{Cache, Config};
+    /// # let folder = std::env::temp_dir().join(format!("snapshot-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// let path = folder.join("cache.snapshot");
+    /// let cache = Cache::new(Config::new(5, Some(3))?);
+    /// cache.put("user:1", b"Ada", 1)?;
+    /// cache.save(&path)?;
+    ///
+    /// let (again, report) = Cache::load(&path)?;
+    /// assert_eq!(again.get("user:1")?, Some((b"Ada".to_vec(), 1)));
+    /// assert_eq!((report.applied, report.superseded), (1, 0));
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Snapshot`].
+    pub fn load(path: impl AsRef<Path>) -> Result<(Self, RestoreReport), Error> {
+        let path = path.as_ref();
+        let cache = Self::new(restore::info(path)?.header.config);
+        let report = cache.restore(path)?;
+        Ok((cache, report))
+    }
+
     /// Writes bytes under a key, unless something newer is known. `timestamp` is 0 to 2^63 - 1, higher is newer.
     ///
     /// True if this is now the newest write known (also if the very same was in place), false if a newer one is known, and
@@ -66,7 +97,9 @@ impl Cache {
     /// [`Error::KeyTooLarge`], [`Error::ValueTooLarge`], [`Error::NoLiveNode`], [`Error::Invalid`] for the timestamp and
     /// [`Error::Closed`]: nothing was written. [`Error::Quorum`]: fewer owners have it than asked for, and it spreads.
     pub fn put(&self, key: &str, value: &[u8], timestamp: u64) -> Result<bool, Error> {
-        let write = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
+        let mut buffer = Vec::new();
+        let value = values::pack(Value::new(value)?, self.cluster.config().packs(), &mut buffer);
+        let write = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, value);
         Ok(self.cluster.write(write, None, None)?.newest)
     }
 
@@ -74,16 +107,15 @@ impl Cache {
     /// recently used.
     ///
     /// # Errors
-    /// [`Error::KeyTooLarge`], [`Error::Quorum`] and [`Error::Closed`]. The cache stays as it was.
+    /// [`Error::KeyTooLarge`], [`Error::Quorum`], [`Error::Closed`], and [`Error::Serialization`] for a value that is corrupt.
+    /// The cache stays as it was.
     pub fn get(&self, key: &str) -> Found {
-        let mut bytes = Vec::new();
-        let answer = self.read(key, &mut |lent| {
-            bytes = match lent {
-                Lent::Now(value) => value.whole().into_owned(),
-                Lent::Share(share) => share.value().whole().into_owned(),
-            };
-        })?;
-        Ok(answer.found()?.map(|timestamp| (bytes, timestamp.get())))
+        let mut taken = None;
+        let take = &mut |read: Read, lent: Lent<'_>| taken = Some((lent.keep(), read.known.digest()));
+        let answer = self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, take);
+        let (Some(timestamp), Some((kept, digest))) = (answer.found()?, taken) else { return Ok(None) };
+        let bytes = values::unpack(kept.value(), digest).map_err(|corrupt| corrupt.of(key))?;
+        Ok(Some((bytes, timestamp.get())))
     }
 
     /// Removes a key if its timestamp is not newer than this one, and remembers it. True if it removed a value.
@@ -152,10 +184,6 @@ impl Cache {
     /// A timestamp from the cache's own clock: microseconds since 1970, never twice the same in this process.
     pub fn now() -> u64 {
         hybrid_clock::now().get()
-    }
-
-    fn read(&self, key: &str, take: &mut dyn FnMut(Lent<'_>)) -> Result<Answer, Error> {
-        Ok(self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, &mut |_, lent| take(lent)))
     }
 }
 

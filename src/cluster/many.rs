@@ -33,7 +33,7 @@ impl<R: Runtime> Cluster<R> {
         keys: &[Key<'_>],
         quorum: Option<Quorum>,
         wait: Wait,
-        take: &mut dyn FnMut(usize, Lent<'_>),
+        take: &mut dyn FnMut(usize, Read, Lent<'_>),
     ) -> Vec<Answer> {
         if self.is_closed() {
             return vec![Answer::Closed; keys.len()];
@@ -46,7 +46,7 @@ impl<R: Runtime> Cluster<R> {
         for chain in chains {
             let visited = self.runtime().visit(chain.owner, wait, &mut |node| {
                 for at in links(chain.head, &next) {
-                    match node.get(keys[at], true, &mut |_, lent| take(at, lent)) {
+                    match node.get(keys[at], true, &mut |read, lent| take(at, read, lent)) {
                         Read { known: Known::Live(version), synced: true } if quorum == Quorum::One => {
                             answers[at] = Answer::Hit(version.timestamp);
                         }
@@ -66,7 +66,7 @@ impl<R: Runtime> Cluster<R> {
                 get.went_on_to(1);
                 get.hear(read);
             }
-            answers[at] = self.read_on(get, keys[at], true, wait, &mut |_, lent| take(at, lent));
+            answers[at] = self.read_on(get, keys[at], true, wait, &mut |read, lent| take(at, read, lent));
         }
         answers
     }

@@ -20,8 +20,10 @@ pub mod get;
 mod many;
 mod membership;
 pub mod put;
+pub mod restore;
 mod rounds;
 pub mod routes;
+pub mod save;
 pub mod view;
 
 use std::ops::Deref;
@@ -437,7 +439,7 @@ impl<R: Runtime> Cluster<R> {
         for &owner in view.owners(id) {
             // An owner that went down this moment adds nothing.
             let _ = self.runtime.look(view.address(owner), &mut |node| {
-                node.keys(id, |key, known| {
+                node.keys(id, |key, known, _| {
                     let hash = KeyHash::of(key).0;
                     match all.get_mut(&hash) {
                         Some((newest, _)) if newest.rank() < known.rank() => *newest = known,

@@ -1,6 +1,6 @@
 //! ```text
-//!   start --Write--> coordinator: the first synced live owner
-//!            | Accepted (the write has a dot)      | Superseded: done, False     | Unsynced, Down: the next owner
+//!   start --Write--> coordinator: the first live owner that can tell what is newest
+//!            | Accepted (the write has a dot)      | Superseded: done, False     | cannot tell, Down: the next owner
 //!            v
 //!         --Update--> each other owner that it can reach, until the quorum is met
 //!            | Seen

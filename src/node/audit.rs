@@ -11,7 +11,7 @@
 use super::Node;
 use crate::clock::Clock;
 use crate::entry::{NodeId, PartitionId};
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, point};
 use crate::message::{Listing, Slice};
 
 /// A listing has about so many keys: 12 KiB, and a few microseconds to make.
@@ -21,8 +21,11 @@ const KEYS_MAX: usize = 512;
 const NEVER: u64 = u64::MAX;
 
 /// How far an audit with one partner has come.
+#[derive(Clone, Copy)]
 pub(super) struct Sweep {
     with: NodeId,
+    /// Which partitions both hold, in one number: when these are others, it begins anew.
+    shared: u64,
     /// The next partition, and the next slice of it.
     at: (PartitionId, u32),
     /// Changes to this node's memory before it began.
@@ -34,21 +37,23 @@ impl Node {
     /// The next part of what this node holds, for an audit with a partner, or nothing when all was audited and is as it was.
     pub(super) fn list(&mut self, with: NodeId, partitions: &[PartitionId]) -> Option<Box<Listing>> {
         let changes = self.memory.changes();
+        let shared = point(&partitions.iter().map(|&id| u64::from(id)).collect::<Vec<_>>());
+        let fresh = Sweep { with, shared, at: (0, 0), changes, is_done: false };
         let known = self.sweeps.iter().position(|sweep| sweep.with == with);
         let number = known.unwrap_or_else(|| {
             let before = self.remembered_bytes();
             self.sweeps.reserve_exact(1);
-            self.sweeps.push(Sweep { with, at: (0, 0), changes, is_done: false });
+            self.sweeps.push(fresh);
             self.memory.account(before, self.remembered_bytes());
             self.keep_bound();
             self.sweeps.len() - 1
         });
         let sweep = &mut self.sweeps[number];
-        if sweep.is_done {
-            if sweep.changes == changes {
-                return None;
-            }
-            *sweep = Sweep { with, at: (0, 0), changes, is_done: false };
+        if sweep.is_done && sweep.shared == shared && sweep.changes == changes {
+            return None;
+        }
+        if sweep.is_done || sweep.shared != shared {
+            *sweep = fresh;
         }
         let from = sweep.at;
         let mut at = from;

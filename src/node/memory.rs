@@ -18,7 +18,7 @@
 use hashbrown::HashTable;
 
 use super::payload::Payload;
-use crate::entry::{Held, Key, PartitionId, Value};
+use crate::entry::{Form, Held, Key, PartitionId, Value};
 use crate::hash::KeyHash;
 use crate::version::{Kind, Timestamp, Version};
 
@@ -341,7 +341,7 @@ impl Memory {
     pub(super) fn held(&self, at: At) -> Held<'_> {
         let slot = self.slot(at);
         match slot.state() {
-            State::Live => Held::Live(slot.payload.value_as(slot.unframed())),
+            State::Live => Held::Live(slot.payload.value_as(slot.form())),
             State::Removed => Held::Removed,
             State::Evicted => Held::Evicted,
         }
@@ -492,19 +492,19 @@ impl Slot {
     }
 
     #[inline]
-    pub(super) fn unframed(&self) -> bool {
-        self.payload.label() >> (PARTITION_BITS + 2) & 1 == 1
+    pub(super) fn form(&self) -> Form {
+        Form::of(self.payload.label() >> (PARTITION_BITS + 2) & 3)
     }
 }
 
-/// A label: 11 bits of partition, 2 of state, 1 that says whether the envelope was taken off.
+/// A label: 11 bits of partition, 2 of state, 2 of the value's form.
 const PARTITION_BITS: u32 = 11;
 const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
 
 #[inline]
 fn label(partition: PartitionId, state: State, value: Option<Value<'_>>) -> u16 {
-    let unframed = value.is_some_and(Value::is_unframed);
-    partition | (state as u16) << PARTITION_BITS | u16::from(unframed) << (PARTITION_BITS + 2)
+    let form = value.map_or(Form::Raw, Value::form);
+    partition | (state as u16) << PARTITION_BITS | (form as u16) << (PARTITION_BITS + 2)
 }
 
 #[inline]

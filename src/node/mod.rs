@@ -15,6 +15,7 @@
 //! falling off the shelf is forgetting, not deleting.
 
 mod audit;
+pub mod inventory;
 mod memory;
 mod partition;
 mod payload;
@@ -205,10 +206,10 @@ impl Node {
         }
         self.stats.hits += u64::from(touch);
         let read = Read { known: Known::Live(version), synced };
-        let (payload, unframed) = (slot.payload(), slot.unframed());
-        match payload.share(unframed) {
+        let (payload, form) = (slot.payload(), slot.form());
+        match payload.share(form) {
             Some(share) => take(read, Lent::Share(share)),
-            None => take(read, Lent::Now(payload.value_as(unframed))),
+            None => take(read, Lent::Now(payload.value_as(form))),
         }
         read
     }
@@ -218,7 +219,9 @@ impl Node {
         let partition_id = self.partition_of(write.key);
         let place = usize::from(self.places[usize::from(partition_id)]);
         let Some((_, partition)) = self.held.get(place) else { return Ok(Written::NotHeld) };
-        if !partition.synced && !force {
+        // What was lost here may have been newer: somebody else may know.
+        let may_be_old = partition.floor().is_some_and(|floor| write.version.timestamp <= floor);
+        if (!partition.synced || may_be_old) && !force {
             return Ok(Written::Unsynced);
         }
         let at = self.memory.find(&partition.table, write.key);
@@ -501,10 +504,11 @@ impl Node {
     }
 
     /// Every key of a partition with what is known of it, in no order.
-    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known)) {
+    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known, Dot)) {
         let Some(place) = self.place(partition) else { return };
-        for &at in &self.held[place].1.table {
-            each(self.memory.key(at), self.known(at));
+        let partition = &self.held[place].1;
+        for &at in &partition.table {
+            each(self.memory.key(at), self.known(at), partition.lengthen(self.memory.dot(at)));
         }
     }
 

@@ -11,7 +11,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::entry::{KEY_BYTES_MAX, Value};
+use crate::entry::{Form, KEY_BYTES_MAX, Value};
 use crate::message::Share;
 
 /// From this many bytes on, key and value together, a reader takes a share instead of copying while the node is held.
@@ -82,7 +82,7 @@ impl Payload {
 
     /// A share of a large value's memory; a small one is to be copied at once.
     #[inline]
-    pub(super) fn share(&self, unframed: bool) -> Option<Share> {
+    pub(super) fn share(&self, form: Form) -> Option<Share> {
         if (self.len as usize) < SHARED_FROM_BYTES {
             return None;
         }
@@ -92,7 +92,7 @@ impl Payload {
             Arc::increment_strong_count(self.slice_pointer().cast_const());
             Arc::from_raw(self.slice_pointer().cast_const())
         };
-        Some(Share::new(bytes, self.key_len(), unframed))
+        Some(Share::new(bytes, self.key_len(), form))
     }
 
     #[inline]
@@ -161,8 +161,8 @@ impl Drop for Payload {
 impl Payload {
     /// The value as it came.
     #[inline]
-    pub(super) fn value_as(&self, unframed: bool) -> Value<'_> {
-        Value::stored(self.value(), unframed)
+    pub(super) fn value_as(&self, form: Form) -> Value<'_> {
+        Value::stored(self.value(), form)
     }
 }
 
@@ -185,9 +185,9 @@ mod tests {
     #[test]
     fn a_share_outlives_the_entry() {
         let payload = Payload::new(b"key", &vec![9; 1 << 20], 0);
-        let share = payload.share(false).expect("large");
+        let share = payload.share(Form::Raw).expect("large");
         drop(payload);
         assert_eq!(share.value().bytes(), vec![9; 1 << 20]);
-        assert!(Payload::new(b"key", b"small", 0).share(false).is_none());
+        assert!(Payload::new(b"key", b"small", 0).share(Form::Raw).is_none());
     }
 }

@@ -385,16 +385,17 @@ impl Node {
         for item in items.iter() {
             let Some(place) = self.place(self.partition_of(item.key)) else { continue };
             let at = self.memory.find(&self.held[place].1.table, item.key);
-            if at.is_none_or(|at| self.memory.version(at) >= item.version) {
-                continue;
-            }
+            let Some(at) = at.filter(|&at| self.memory.version(at) < item.version) else { continue };
             let (id, partition) = &mut self.held[place];
+            // A marker that may be older than what it took the place of does not tell whether this is news.
+            let dot = partition.lengthen(self.memory.dot(at));
+            let is_vague = self.memory.state(at) != State::Live && (partition.is_doubted() || partition.is_stable(dot));
             let low = partition.floor().is_some_and(|floor| item.version.timestamp <= floor);
             // It gets a name of this life: the one it came under may be of a life that is over and was counted as whole.
             let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
             partition.clock.see(dot);
             let item = Item { dot, ..item };
-            let held = if matches!(item.held, Held::Live(_)) && low { Held::Evicted } else { item.held };
+            let held = if matches!(item.held, Held::Live(_)) && (low || is_vague) { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }

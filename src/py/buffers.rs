@@ -20,7 +20,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 use super::codec::{LARGE_BYTES, bytes_object, call};
 use super::plain;
 
-/// The first byte of what is not a pickle.
+/// The first byte of a pickle with buffers beside it: no pickle begins with it.
 const TAG: u8 = 0;
 const READ_ONLY: u64 = 1 << 63;
 
@@ -247,13 +247,13 @@ impl<'a> Parts<'a> {
 pub(super) fn read<'py>(
     py: Python<'py>,
     stored: &[u8],
-    load: impl FnOnce(&[u8], Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>>,
+    load: impl FnOnce(&[u8], Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let broken = || PyValueError::new_err("its bytes are broken");
     let parts = Parts::of(stored).ok_or_else(broken)?;
     let mut objects = parts.objects(py)?;
     if parts.kind == Kind::Value {
-        return load(parts.pickle, PyList::new(py, objects)?);
+        return load(parts.pickle, objects);
     }
     let about = plain::decode(py, parts.pickle).and_then(|about| about.cast_into_exact::<PyTuple>().ok());
     let view = PyMemoryView::from(&objects.pop().ok_or_else(broken)?)?;
@@ -307,7 +307,11 @@ static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 ///
 /// # Errors
 /// What pickle raises.
-pub(super) fn loads<'py>(py: Python<'py>, pickle: &[u8], buffers: Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn loads<'py>(
+    py: Python<'py>,
+    pickle: &[u8],
+    buffers: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
     let loads = LOADS.get_or_try_init(py, || py.import("pickle")?.getattr("loads").map(Bound::unbind))?.bind(py);
     let options = PyDict::new(py);
     options.set_item("buffers", buffers)?;

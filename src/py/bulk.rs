@@ -22,10 +22,11 @@ use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
 use crate::hash::KeyHash;
-use crate::message::Write;
+use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::values;
 use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
@@ -59,6 +60,34 @@ struct Put<'a> {
     value: Result<Value<'a>, Later<'a>>,
 }
 
+impl<'a> Put<'a> {
+    /// The value as nodes take it, if need be put together in a buffer.
+    fn value<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Value<'b>, Error>
+    where
+        'a: 'b,
+    {
+        match &self.value {
+            Ok(value) => Ok(*value),
+            Err(later) => later.value(buffer),
+        }
+    }
+
+    /// How long that will be, or a little more.
+    const fn value_bytes(&self) -> usize {
+        match &self.value {
+            Ok(value) => value.bytes().len(),
+            Err(later) => later.len(),
+        }
+    }
+}
+
+/// Memory that one core uses again and again.
+#[derive(Default)]
+struct Buffers {
+    encoded: Vec<u8>,
+    packed: Vec<u8>,
+}
+
 pub(super) fn put_many<'py>(
     py: Python<'py>,
     cluster: &Cluster<Embedded>,
@@ -75,18 +104,15 @@ pub(super) fn put_many<'py>(
         Ok(mapping) => mapping.items()?.into_any(),
         Err(_) => items.clone(),
     };
-    let mut rows = rows.try_iter()?;
+    let (mut rows, compression) = (rows.try_iter()?, cluster.config().packs());
     let mut written = 0;
     loop {
         let (batch, ending) = collect(py, cluster, format, &mut rows, timestamp, written);
         let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
         let outcomes = py.detach(|| {
             let hash = |put: &Put<'_>| put.key.hash();
-            each(&puts, hash, |put, buffer| {
-                let value = match &put.value {
-                    Ok(value) => *value,
-                    Err(later) => later.value(buffer)?,
-                };
+            each(&puts, hash, |put, buffers| {
+                let value = values::pack(put.value(&mut buffers.encoded)?, compression, &mut buffers.packed);
                 cluster.write(Write::put(put.key, put.timestamp, value), quorum, None)
             })
         });
@@ -104,6 +130,16 @@ pub(super) fn put_many<'py>(
             Ending::More => py.check_signals()?,
         }
     }
+}
+
+/// Whether a put fits, if need be packed; bytes that it takes.
+fn check_fits(cluster: &Cluster<Embedded>, put: &Put<'_>) -> Result<u64, Error> {
+    let key_bytes = put.key.bytes().len();
+    cluster.check_sizes(key_bytes, put.value_bytes()).or_else(|_| {
+        let mut buffers = Buffers::default();
+        let value = values::pack(put.value(&mut buffers.encoded)?, cluster.config().packs(), &mut buffers.packed);
+        cluster.check_sizes(key_bytes, value.bytes().len())
+    })
 }
 
 /// Why a batch ended.
@@ -133,7 +169,7 @@ fn collect<'py>(
             None => return (batch, Ending::Last),
         };
         let item = item(format, &row, timestamp).and_then(|item| {
-            let fits = cluster.check_sizes(item.key.to_str()?.len(), item.value_bytes()?).map_err(raise);
+            let fits = check_fits(cluster, &item.put()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -170,14 +206,14 @@ pub(super) fn get_many<'py>(
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
         let mut taken: Vec<Taken> = Vec::new();
         taken.resize_with(hashed.len(), || Taken::Nothing);
-        let mut answers =
-            cluster.read_many(&hashed, quorum, Wait::Never, &mut |at, lent| taken[at] = format.take(py, lent));
+        let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, read, lent);
+        let mut answers = cluster.read_many(&hashed, quorum, Wait::Never, &mut take);
         if answers.contains(&Answer::Busy) {
             py.detach(|| read_busy(cluster, &hashed, quorum, &mut answers, &mut taken));
         }
-        for ((key, answer), taken) in batch.iter().zip(answers).zip(taken) {
+        for (((key, hashed), answer), taken) in batch.iter().zip(&hashed).zip(answers).zip(taken) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, hit(py, format.decode(py, taken, key)?, timestamp)?)?;
+                found.set_item(key, hit(py, format.decode(py, taken, *hashed)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -202,7 +238,8 @@ fn read_busy(
 ) {
     let busy: Vec<_> = (0..keys.len()).filter(|&at| answers[at] == Answer::Busy).collect();
     let of_busy: Vec<_> = busy.iter().map(|&at| keys[at]).collect();
-    let again = cluster.read_many(&of_busy, quorum, Wait::ForTurn, &mut |at, lent| taken[busy[at]] = Taken::copy(lent));
+    let mut keep = |at: usize, read, lent: Lent<'_>| taken[busy[at]] = Taken::keep(read, lent);
+    let again = cluster.read_many(&of_busy, quorum, Wait::ForTurn, &mut keep);
     busy.iter().zip(again).for_each(|(&at, answer)| answers[at] = answer);
 }
 
@@ -256,22 +293,22 @@ fn write_each(
 }
 
 /// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
-/// writes: one core has all of it. Each core has a buffer of its own.
+/// writes: one core has all of it. Each core has buffers of its own.
 fn each<T: Sync>(
     of: &[T],
     hash: impl Fn(&T) -> KeyHash + Sync,
-    run: impl Fn(&T, &mut Vec<u8>) -> Result<Outcome, Error> + Sync,
+    run: impl Fn(&T, &mut Buffers) -> Result<Outcome, Error> + Sync,
 ) -> Vec<Result<Outcome, Error>> {
     if of.len() < PARALLEL_FROM {
-        let mut buffer = Vec::new();
-        return of.iter().map(|one| run(one, &mut buffer)).collect();
+        let mut buffers = Buffers::default();
+        return of.iter().map(|one| run(one, &mut buffers)).collect();
     }
     let shares = workers::divide(|| {
         let count = rayon::current_num_threads() as u64;
         let share = |share: u64| {
-            let mut buffer = Vec::new();
+            let mut buffers = Buffers::default();
             let own = of.iter().enumerate().filter(|(_, one)| hash(one).0 % count == share);
-            own.map(|(at, one)| (at, run(one, &mut buffer))).collect::<Vec<_>>()
+            own.map(|(at, one)| (at, run(one, &mut buffers))).collect::<Vec<_>>()
         };
         (0..count).into_par_iter().map(share).collect::<Vec<_>>()
     });
@@ -288,13 +325,6 @@ impl Item<'_> {
             None => Err(Later::of(&self.value).ok_or_else(|| PyTypeError::new_err("no long string"))?),
         };
         Ok(Put { key: convert::key(self.key.as_any())?, timestamp: self.timestamp, value })
-    }
-
-    fn value_bytes(&self) -> PyResult<usize> {
-        match &self.encoded {
-            Some(encoded) => Ok(encoded.value()?.bytes().len()),
-            None => Ok(Later::of(&self.value).map_or(0, |later| later.len())),
-        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 
 use super::codec::{LARGE_BYTES, Taken, hit};
 use super::convert::{self, Given};
@@ -12,28 +13,31 @@ use super::errors::{forked, raise};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
 use super::serializer::Format;
+use super::snapshot::{RestoreReport, SaveReport};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::entry::NodeId;
-use crate::message::Write;
+use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
+use crate::values;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-/// serializer="pickle", decode="pickle")
+///       serializer="pickle", decode="pickle", compression="lz4")
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
-/// None for none but those asked for by `gossip` and `sync`.
+/// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
+/// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed.
 ///
-/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str, always the same of them) and `loads`,
-/// such as the module `json`. decode: "pickle", or "plain" for a cache whose `get` runs no pickles but reads plain data
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the
+/// module `json`. decode: "pickle", or "plain" for a cache whose `get` runs no pickles but reads plain data
 /// only: None, bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time,
 /// datetime, timedelta, timezone, Decimal; of these types exactly. Anything else is a SerializationError of `get`.
 ///
@@ -50,6 +54,7 @@ pub(super) struct Cache {
     format: Arc<Format>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
+    restored: Mutex<Option<RestoreReport>>,
     generation: u32,
 }
 
@@ -80,10 +85,11 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None)))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\")"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\")"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
         py: Python<'_>,
         nodes: Option<&Bound<'_, PyAny>>,
@@ -94,6 +100,7 @@ impl Cache {
         gossip_interval: Given<'_>,
         serializer: Option<&Bound<'_, PyAny>>,
         decode: Option<&Bound<'_, PyAny>>,
+        compression: Given<'_>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -113,11 +120,15 @@ impl Cache {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
         let format = Arc::new(Format::new(serializer, decode)?);
+        if let Given(Some(compression)) = compression {
+            config = config.compression(convert::compression(&compression)?);
+        }
         let miss = miss(py, py.None().bind(py))?.unbind();
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), format, miss, generation: process::generation() })
+        let restored = Mutex::new(None);
+        Ok(Self { cluster: Some(cluster), format, miss, restored, generation: process::generation() })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -167,16 +178,17 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        let (cluster, name, key) = (self.cluster()?, key, convert::key(key)?);
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
-        let mut answer =
-            cluster.read(key, true, quorum, Wait::Never, &mut |_, lent| taken = self.format.take(py, lent));
+        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, read, lent);
+        let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
-            answer =
-                py.detach(|| cluster.read(key, true, quorum, Wait::ForTurn, &mut |_, lent| taken = Taken::copy(lent)));
+            answer = py.detach(|| {
+                cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent))
+            });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, name)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -308,6 +320,64 @@ impl Cache {
     /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
+    }
+
+    /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
+    /// newest version, removed keys too, in the order of their use. The file is there as a whole or not at all, also when
+    /// the process is killed; other threads go on.
+    ///
+    /// path: a str, bytes or os.PathLike; a file there is replaced, and keeps its permissions. Only its owner may read a new
+    /// one. It holds pickles: load only files that you trust.
+    ///
+    /// Returns a SaveReport. Raises OSError (FileNotFoundError, PermissionError, ..), ClosedError, TypeError or ValueError
+    /// for a bad path: no file was written, and one that was there is as it was.
+    ///
+    /// >>> import os, tempfile
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "cache.snapshot")
+    /// >>> cache.save(path).entries
+    /// 1
+    /// >>> with Cache.load(path, nodes=7) as another:
+    /// ...     another.get("user:1")
+    /// ({'name': 'Ada'}, 1)
+    fn save(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<SaveReport> {
+        super::snapshot::save(py, self.cluster()?, path)
+    }
+
+    /// Writes everything in a snapshot into this cache, each entry and remove with the timestamp it had: what is newer here
+    /// stays. Like any other write it evicts what was used least recently when a node is full; what is restored counts as
+    /// used more recently than what was here.
+    ///
+    /// path: a str, bytes or os.PathLike, of a file that `save` wrote and that you trust: it holds pickles.
+    ///
+    /// Returns a RestoreReport. Raises SnapshotError for a file that is none, is damaged, cut short or of another format,
+    /// OSError, ClosedError, TypeError or ValueError: nothing was written. The whole file is verified before the first
+    /// entry is written; what ends it after that (Ctrl-C, close) says in its message or in a note how much was.
+    fn restore(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
+        let report = super::snapshot::restore(py, self.cluster()?, path)?;
+        *self.restored.lock() = Some(report.clone());
+        Ok(report)
+    }
+
+    /// What the last restore into this cache did, or None: also that of `Cache.load`.
+    #[getter]
+    fn restored(&self) -> Option<RestoreReport> {
+        self.restored.lock().clone()
+    }
+
+    /// A cache as it was saved: made with the arguments of the saved one, and restored.
+    ///
+    /// path: as for `restore`. overrides: arguments of Cache, by keyword, that take the place of the saved ones. With fewer
+    /// nodes than the saved replicas, or fewer replicas than a saved quorum, these become as many as there are.
+    ///
+    /// Returns the cache; its `restored` says what was applied. Raises as Cache and `restore` do.
+    #[classmethod]
+    #[pyo3(signature = (path, **overrides))]
+    fn load<'py>(
+        class: &Bound<'py, PyType>,
+        path: &Bound<'py, PyAny>,
+        overrides: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        super::snapshot::load(class, path, overrides)
     }
 
     /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise
@@ -479,12 +549,13 @@ impl NodeHandle {
         key: &Bound<'py, PyAny>,
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let (cluster, name, key) = (self.cluster()?, key, convert::key(key)?);
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
-        let found =
-            py.detach(|| cluster.read_at(self.id, key, &mut |_, lent| taken = Taken::copy(lent))).map_err(raise)?;
+        let found = py
+            .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
+            .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, self.format.decode(py, taken, name)?, timestamp),
+            Some(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -519,6 +590,7 @@ impl KeyIterator {
 
 /// Encodes a value and writes it.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
 fn put(
     py: Python<'_>,
     cluster: &Cluster<Embedded>,
@@ -532,11 +604,16 @@ fn put(
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
     let encoded = format.encode(value)?;
-    let value = encoded.value()?;
-    if value.bytes().len() >= LARGE_BYTES {
-        let outcome = py.detach(|| cluster.write(Write::put(key, timestamp, value), quorum, via));
+    let (value, compression) = (encoded.value()?, cluster.config().packs());
+    let mut buffer = Vec::new();
+    if value.bytes().len() >= LARGE_BYTES || values::takes_long(value, compression) {
+        let outcome = py.detach(|| {
+            let value = values::pack(value, compression, &mut buffer);
+            cluster.write(Write::put(key, timestamp, value), quorum, via)
+        });
         return outcome.map(|outcome| outcome.newest).map_err(raise);
     }
+    let value = values::pack(value, compression, &mut buffer);
     write(py, cluster, Write::put(key, timestamp, value), quorum, via).map(|outcome| outcome.newest)
 }
 

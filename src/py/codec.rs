@@ -12,14 +12,15 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::buffers::{self, Pickled};
-use super::errors::serialization;
+use super::errors::{raise, serialization};
 use super::plain;
-use crate::entry::Value;
+use crate::entry::{Form, Key, Value};
 use crate::error::Error;
-use crate::message::{Lent, Share};
+use crate::message::{Kept, Lent, Read};
+use crate::values::{Corrupt, Packed};
 use crate::version::Timestamp;
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
@@ -27,6 +28,10 @@ pub(super) const LARGE_BYTES: usize = 16 * 1024;
 
 /// From this length on pickle writes a string outside of its frames.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// What is stored and is no pickle begins with a tag: 0 for buffers beside a pickle, the others for what a serializer wrote.
+/// No pickle begins with so small a byte.
+pub(super) const TAG_MAX: u8 = 3;
 
 const PROTO_5: [u8; 2] = [0x80, 5];
 const STOP: u8 = b'.';
@@ -52,6 +57,18 @@ pub(super) enum Encoded<'py> {
 }
 
 impl Encoded<'_> {
+    /// What a serializer wrote.
+    pub(super) fn tagged(tag: u8, written: &[u8]) -> Self {
+        let len = 1 + written.len();
+        if len > SHORT_BYTES {
+            return Self::Long { bytes: [&[tag], written].concat(), framed: false };
+        }
+        let mut bytes = [0; SHORT_BYTES];
+        bytes[0] = tag;
+        bytes[1..len].copy_from_slice(written);
+        Self::Short { bytes, len: len as u8, framed: false }
+    }
+
     /// The value as nodes take it.
     ///
     /// # Errors
@@ -103,13 +120,13 @@ pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
 
 /// `bytearray`: copied with the GIL held, since it may be changed by whoever has it.
 fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> Encoded<'py> {
-    let mut bytes = array.to_vec();
-    let framed = bytes.len() < FRAME_BYTES_MAX;
-    let head = [&[BYTEARRAY8][..], &(bytes.len() as u64).to_le_bytes()].concat();
+    // Safety: the GIL is held and no Python code runs while the slice is there.
+    #[expect(unsafe_code, reason = "a large array is copied once")]
+    let array = unsafe { array.as_bytes() };
+    let framed = array.len() < FRAME_BYTES_MAX;
     let proto = if framed { &[][..] } else { &PROTO_5 };
-    bytes.splice(..0, proto.iter().chain(&head).copied());
-    bytes.extend_from_slice(&[MEMOIZE, STOP]);
-    Encoded::Long { bytes, framed }
+    let length = (array.len() as u64).to_le_bytes();
+    Encoded::Long { bytes: [proto, &[BYTEARRAY8], &length, array, &[MEMOIZE, STOP]].concat(), framed }
 }
 
 /// `str` and `bytes`. `None` above 4 GiB.
@@ -246,28 +263,20 @@ pub(super) enum Taken {
     Nothing,
     /// It was plain, and is a Python object already.
     Object(Py<PyAny>),
-    /// The bytes of a pickle, as a Python object.
-    Pickle(Py<PyBytes>),
-    /// Not yet a Python object.
-    Raw(Box<Raw>),
-}
-
-/// A value's bytes outside of Python.
-pub(super) enum Raw {
-    /// Bytes as stored, and whether the envelope was taken off.
-    Copy(Vec<u8>, bool),
-    /// A large value's memory.
-    Share(Share),
+    /// The bytes of a pickle, or what else was stored, as a Python object.
+    Bytes(Py<PyBytes>),
+    /// Not yet a Python object, and the digest of its version.
+    Kept(Box<(Kept, u64)>),
 }
 
 impl Taken {
     /// Takes what a node lends, while it lends it, with the GIL: makes only objects that the garbage collector does not
     /// track, so that no Python code can run meanwhile.
     #[inline]
-    pub(super) fn take(py: Python<'_>, lent: Lent<'_>) -> Self {
+    pub(super) fn take(py: Python<'_>, read: Read, lent: Lent<'_>) -> Self {
         let value = match lent {
-            Lent::Now(value) => value,
-            Lent::Share(_) => return Self::copy(lent),
+            Lent::Now(value) if value.form() != Form::Packed => value,
+            lent => return Self::keep(read, lent),
         };
         if let Some(object) = decode_plain(py, value.bytes()) {
             return Self::Object(object.unbind());
@@ -275,20 +284,31 @@ impl Taken {
         // The node is held: the GIL is not let go of here. A failure to make bytes means that memory is exhausted; the
         // next attempt, with no node held, will say so.
         match whole(py, value, Copying::Attached) {
-            Ok(bytes) => Self::Pickle(bytes.unbind()),
-            Err(_) => Self::copy(Lent::Now(value)),
+            Ok(bytes) => Self::Bytes(bytes.unbind()),
+            Err(_) => Self::keep(read, Lent::Now(value)),
         }
     }
 
     /// Takes what a node lends without the GIL.
-    pub(super) fn copy(lent: Lent<'_>) -> Self {
-        Self::Raw(Box::new(match lent {
-            Lent::Share(share) => Raw::Share(share),
-            Lent::Now(value) => Raw::Copy(value.bytes().to_vec(), value.is_unframed()),
-        }))
+    pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
+        Self::Kept(Box::new((lent.keep(), read.known.digest())))
     }
 
-    /// The Python object, with no node held.
+    /// Unpacked, if it was packed.
+    ///
+    /// # Errors
+    /// `SerializationError` when the stored bytes are corrupt; `MemoryError`.
+    #[inline]
+    pub(super) fn unpacked(self, py: Python<'_>, key: Key<'_>) -> PyResult<Self> {
+        match self {
+            Self::Kept(kept) if kept.0.value().form() == Form::Packed => {
+                unpack(py, key, kept.0.value(), kept.1).map(|bytes| Self::Bytes(bytes.unbind()))
+            }
+            taken => Ok(taken),
+        }
+    }
+
+    /// The Python object, with no node held, of what is not packed.
     ///
     /// # Errors
     /// What pickle raised; with `plain_only`, a `ValueError` for what is not plain data.
@@ -296,7 +316,7 @@ impl Taken {
     pub(super) fn into_object(self, py: Python<'_>, plain_only: bool) -> PyResult<Bound<'_, PyAny>> {
         match self {
             Self::Object(object) => Ok(object.into_bound(py)),
-            Self::Pickle(bytes) => {
+            Self::Bytes(bytes) => {
                 let bytes = bytes.bind(py);
                 match decode(py, bytes.as_bytes(), plain_only) {
                     Some(value) => value,
@@ -304,8 +324,8 @@ impl Taken {
                 }
             }
             Self::Nothing => Ok(py.None().into_bound(py)),
-            Self::Raw(raw) => {
-                let value = raw.value();
+            Self::Kept(kept) => {
+                let value = kept.0.value();
                 if let Some(object) = decode_plain(py, value.bytes()) {
                     return Ok(object);
                 }
@@ -316,42 +336,15 @@ impl Taken {
             }
         }
     }
-
-    /// The bytes as they were given to the cache.
-    ///
-    /// # Errors
-    /// `MemoryError`.
-    pub(super) fn as_stored(self, py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
-        match self {
-            Self::Raw(raw) => {
-                let value = raw.value();
-                let envelope = value.envelope();
-                let envelope = envelope.as_ref().map_or(&[][..], |envelope| envelope);
-                bytes_of(py, &[envelope, value.bytes()], Copying::Detached)
-            }
-            Self::Pickle(bytes) => Ok(bytes.into_bound(py)),
-            Self::Nothing | Self::Object(_) => Ok(PyBytes::new(py, b"")),
-        }
-    }
-}
-
-impl Raw {
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::Copy(bytes, unframed) => Value::stored(bytes, *unframed),
-            Self::Share(share) => share.value(),
-        }
-    }
 }
 
 /// Reads what needs no unpickler: nothing when it is for one.
 #[inline]
 fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResult<Bound<'py, PyAny>>> {
-    if buffers::is_tagged(bytes) {
-        let load = |pickle: &[u8], beside: Bound<'py, PyList>| {
-            if plain_only { Err(not_plain(py, pickle)) } else { buffers::loads(py, pickle, beside) }
-        };
-        return Some(buffers::read(py, bytes, load));
+    if let Some(&tag) = bytes.first()
+        && tag <= TAG_MAX
+    {
+        return Some(decode_tagged(py, bytes, plain_only));
     }
     match plain::decode(py, bytes) {
         Some(value) => Some(Ok(value)),
@@ -361,8 +354,36 @@ fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResu
 }
 
 #[cold]
+fn decode_tagged<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> PyResult<Bound<'py, PyAny>> {
+    if !buffers::is_tagged(bytes) {
+        return Err(PyValueError::new_err("it was written by a serializer, and this cache has none"));
+    }
+    buffers::read(py, bytes, |pickle, beside| {
+        if plain_only {
+            plain::decode_beside(py, pickle, &beside).ok_or_else(|| not_plain(py, pickle))
+        } else {
+            buffers::loads(py, pickle, beside)
+        }
+    })
+}
+
+#[cold]
 fn not_plain(py: Python<'_>, pickle: &[u8]) -> PyErr {
     PyValueError::new_err(format!("{}, and this cache has decode=\"plain\"", plain::refusal(py, pickle)))
+}
+
+/// A packed value as Python bytes: a pickle without its frame, or what else was stored.
+fn unpack<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyBytes>> {
+    let wrong = |corrupt: Corrupt| raise(corrupt.of(&String::from_utf8_lossy(key.bytes())));
+    let packed = Packed::open(value.bytes()).map_err(wrong)?;
+    let start = if packed.form() == Form::Unframed { PROTO_5.len() } else { 0 };
+    PyBytes::new_with(py, start + packed.len(), |bytes| {
+        let (proto, body) = bytes.split_at_mut(start);
+        proto.copy_from_slice(&PROTO_5[..start]);
+        let unpacked =
+            if packed.takes_long() { py.detach(|| packed.unpack(digest, body)) } else { packed.unpack(digest, body) };
+        unpacked.map_err(wrong)
+    })
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.

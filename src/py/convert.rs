@@ -1,18 +1,20 @@
 //! Arguments as Python gives them, turned into what the core takes. What is wrong is said by name, with its value and what
 //! it must be, and nothing was done.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyString};
 
 use super::codec::type_name;
 use super::errors::raise;
 use crate::cluster::Cluster;
-use crate::config::{NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
+use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
 use crate::entry::{KEY_BYTES_MAX, Key};
 use crate::error::Error;
 use crate::hybrid_clock;
@@ -61,6 +63,22 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
     number.ok_or_else(|| {
         PyOverflowError::new_err(format!("timestamp is {given}, but must be from 0 to 2**63-1; nothing was done"))
     })
+}
+
+/// A path: `str`, `bytes` or `os.PathLike`.
+pub(super) fn path(given: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    let os = given.py().import("os")?;
+    let is_path = given.is_instance_of::<PyString>() || given.is_instance_of::<PyBytes>();
+    if !is_path && !given.hasattr("__fspath__")? {
+        return Err(wrong_type("path", "str, bytes or os.PathLike", given));
+    }
+    // As the system's file names are decoded: any bytes come through.
+    let text = os.call_method1("fsdecode", (given,))?;
+    let path: PathBuf = text.extract::<OsString>()?.into();
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(out_of_range("path", given, "without null characters"));
+    }
+    Ok(path)
 }
 
 /// A size: bytes, or text such as `"1MiB"`.
@@ -160,6 +178,21 @@ pub(super) fn interval(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>>
     let interval = seconds.extract::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let wrong = || out_of_range("gossip_interval", seconds, "from 0.001 to 3600 seconds, or None");
     interval.map(Some).ok_or_else(wrong)
+}
+
+/// How values are made smaller: a name, or `None`.
+pub(super) fn compression(name: &Bound<'_, PyAny>) -> PyResult<Compression> {
+    if name.is_none() {
+        return Ok(Compression::None);
+    }
+    let Ok(text) = name.cast::<PyString>() else {
+        return Err(wrong_type("compression", "a str or None", name));
+    };
+    match text.to_str()? {
+        "lz4" => Ok(Compression::Lz4),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(out_of_range("compression", name, "\"lz4\", \"zstd\" or None")),
+    }
 }
 
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.

@@ -3,14 +3,16 @@
 //!    +- ValueTooLargeError, KeyTooLargeError   also ValueError
 //!    +- NoLiveNodeError, NodeDownError, QuorumError
 //!    +- SerializationError                     raised from the original error
+//!    +- SnapshotError
 //!    +- ClosedError
 //! ```
 //! The one table from what can go wrong to what Python raises.
 
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use std::path::Path;
 
 use crate::error::Error;
 
@@ -46,11 +48,25 @@ static SERIALIZATION: Kind = kind(
     "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.",
     false,
 );
+static SNAPSHOT: Kind = kind(
+    "SnapshotError",
+    "A file is no snapshot of a cache, or is damaged, cut short or of another format; the message says at which byte.",
+    false,
+);
 static CLOSED: Kind =
     kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
 
-static KINDS: [&Kind; 8] =
-    [&CACHE_ERROR, &VALUE_TOO_LARGE, &KEY_TOO_LARGE, &NO_LIVE_NODE, &NODE_DOWN, &QUORUM, &SERIALIZATION, &CLOSED];
+static KINDS: [&Kind; 9] = [
+    &CACHE_ERROR,
+    &VALUE_TOO_LARGE,
+    &KEY_TOO_LARGE,
+    &NO_LIVE_NODE,
+    &NODE_DOWN,
+    &QUORUM,
+    &SERIALIZATION,
+    &SNAPSHOT,
+    &CLOSED,
+];
 
 impl Kind {
     /// The exception's class, made at its first use.
@@ -90,17 +106,48 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// What Python raises for an error of the core.
 #[cold]
 pub(super) fn raise(error: Error) -> PyErr {
-    let kind = match &error {
-        Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(error.to_string()),
+    let message = error.to_string();
+    let mut cause = &error;
+    if let Error::BrokenOff { cause: inner, .. } = &error {
+        cause = inner;
+    }
+    let kind = match cause {
+        Error::File { path, os_error, why } => return os_error_of(path, *os_error, why, &error),
+        Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
         Error::ValueTooLarge { .. } => &VALUE_TOO_LARGE,
         Error::NoLiveNode => &NO_LIVE_NODE,
         Error::NodeDown { .. } => &NODE_DOWN,
         Error::Quorum { .. } => &QUORUM,
         Error::Serialization(_) => &SERIALIZATION,
+        Error::Snapshot { .. } => &SNAPSHOT,
+        // A restore is not within another.
+        Error::BrokenOff { .. } => &CACHE_ERROR,
         Error::Closed => &CLOSED,
     };
-    Python::attach(|py| kind.error(py, error.to_string()))
+    Python::attach(|py| kind.error(py, message))
+}
+
+/// What the operating system says of a file, as the class that Python has for it; a note says what became of the cache.
+fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> PyErr {
+    Python::attach(|py| {
+        let path = path.as_os_str();
+        let note = match error {
+            Error::BrokenOff { .. } => error.to_string(),
+            _ => "nothing was changed".to_owned(),
+        };
+        let raised = match os_error {
+            Some(number) => {
+                let said = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
+                let said = said.and_then(|said| said.extract::<String>()).unwrap_or_else(|_| why.to_owned());
+                PyOSError::new_err((number, said, path.to_owned()))
+            }
+            None => PyOSError::new_err(error.to_string()),
+        };
+        // Without its note the error is still the error.
+        let _ = raised.value(py).call_method1("add_note", (note,));
+        raised
+    })
 }
 
 /// A `SerializationError` raised from what pickle raised. What is no `Exception`, as Ctrl-C, goes through as it is.

@@ -21,7 +21,9 @@ mod report;
 mod scenario;
 mod serializer;
 mod simulate;
+mod snapshot;
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 /// The native module. Everything public is re-exported by `distributed_consistent_cache`.
@@ -38,6 +40,8 @@ mod _core {
     use super::scenario::{ScenarioReport, run_scenario};
     #[pymodule_export]
     use super::simulate::{SimulationReport, Violation, shrink, simulate};
+    #[pymodule_export]
+    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]
@@ -66,6 +70,18 @@ fn start_logging(py: Python<'_>) {
     }
 }
 
+/// What was raised while something was logged is nobody's who called: a handler of Ctrl-C may have run there. Ctrl-C is
+/// pressed once more, for Python to hear when the call is over; anything else is told as what cannot be raised.
+fn pass_on(py: Python<'_>) {
+    let Some(raised) = PyErr::take(py) else { return };
+    if raised.is_instance_of::<PyKeyboardInterrupt>(py)
+        && py.import("_thread").and_then(|thread| thread.call_method0("interrupt_main")).is_ok()
+    {
+        return;
+    }
+    raised.write_unraisable(py, None);
+}
+
 /// Python's logging, for all but simulated clusters: what happens to their nodes is nobody's news, and there is much.
 struct Logging(pyo3_log::Logger);
 
@@ -77,6 +93,7 @@ impl log::Log for Logging {
     fn log(&self, record: &log::Record<'_>) {
         if !simulate::is_simulating() {
             self.0.log(record);
+            Python::attach(pass_on);
         }
     }
 

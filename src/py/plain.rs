@@ -8,11 +8,11 @@
 //!
 //! Promise: what it returns is what `pickle.loads` returns. It imports nothing that the bytes name, calls nothing but the
 //! classes in `plain_types`, does not recurse, allocates nothing for a length or an index that the bytes do not have, and
-//! takes time in proportion to them.
+//! takes time in proportion to them; keys chosen to have one hash make a dict slow here as they do anywhere.
 
 use parking_lot::MutexGuard;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 use smallvec::SmallVec;
 
 use super::buffers;
@@ -23,11 +23,11 @@ use super::plain_types;
 /// Objects for which the stack has room at first: those of a dict of ten.
 const STACK: usize = 24;
 
-/// Hashing a tuple visits what is in it, and that again for each time it is hashed: a few bytes can say "twice what I said
-/// before" again and again. For each byte so many visits are granted, which is far more than data asks for.
+/// Hashing a tuple visits what is in it, and that again for each time it is hashed, as comparing frozensets does: a few bytes
+/// can say "twice what I said before" again and again. For each byte so many visits are granted, which is far more than data asks for.
 const VISITS_PER_BYTE: usize = 64;
 
-/// Tuples in tuples are hashed by recursion. Pickle's writer gives up before this depth.
+/// Tuples in tuples are hashed and compared by recursion. Pickle's writer gives up before this depth.
 const HASHED_DEPTH_MAX: usize = 1000;
 
 /// Why a value was not read.
@@ -41,16 +41,25 @@ enum Stop {
 /// Reads a plain value: `None` when it is not one, which is no error.
 pub(super) fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> Option<Bound<'py, PyAny>> {
     // Remembering each string and container costs more than reading twice the few values that share.
-    match Reader::new(py, pickle, false).read() {
+    match Reader::new(py, pickle, &[], false).read() {
         Ok(value) => Some(value),
-        Err(Stop::Shares) => Reader::new(py, pickle, true).read().ok(),
+        Err(Stop::Shares) => decode_beside(py, pickle, &[]),
         Err(Stop::NotPlain) => None,
     }
 }
 
+/// The same of a pickle with these buffers beside it: `bytearray`s, and `bytes` for those that may not be written to.
+pub(super) fn decode_beside<'py>(
+    py: Python<'py>,
+    pickle: &[u8],
+    buffers: &[Bound<'py, PyAny>],
+) -> Option<Bound<'py, PyAny>> {
+    Reader::new(py, pickle, buffers, true).read().ok()
+}
+
 /// Why these bytes are not plain data: what they would import, if that is why.
 pub(super) fn refusal(py: Python<'_>, pickle: &[u8]) -> String {
-    let mut reader = Reader::new(py, pickle, true);
+    let mut reader = Reader::new(py, pickle, &[], true);
     let _ = reader.run();
     match reader.foreign {
         Some(name) => format!("it would import {name}"),
@@ -76,6 +85,8 @@ struct Reader<'py, 'b> {
     marks: SmallVec<[Mark; 8]>,
     /// What was memoized, when it is remembered.
     memo: Option<Vec<Bound<'py, PyAny>>>,
+    /// Buffers that were not met yet.
+    beside: &'b [Bound<'py, PyAny>],
     keys: Option<MutexGuard<'static, KeyStrings>>,
     /// Visits that are left for hashing.
     visits: usize,
@@ -86,13 +97,14 @@ struct Reader<'py, 'b> {
 }
 
 impl<'py, 'b> Reader<'py, 'b> {
-    fn new(py: Python<'py>, pickle: &'b [u8], remember: bool) -> Self {
+    fn new(py: Python<'py>, pickle: &'b [u8], beside: &'b [Bound<'py, PyAny>], remember: bool) -> Self {
         Self {
             py,
             rest: pickle,
             stack: SmallVec::new(),
             marks: SmallVec::new(),
             memo: remember.then(Vec::new),
+            beside,
             keys: key_strings::table(),
             visits: pickle.len().saturating_mul(VISITS_PER_BYTE),
             long_bytes: 0,
@@ -339,6 +351,13 @@ impl<'py, 'b> Reader<'py, 'b> {
                 self.stack.truncate(start);
                 self.stack.push(object);
             }
+            // NEXT_BUFFER, READONLY_BUFFER
+            0x97 => {
+                let (buffer, others) = self.beside.split_first().ok_or(Stop::NotPlain)?;
+                self.beside = others;
+                self.stack.push(buffer.clone());
+            }
+            0x98 if self.stack[self.above(1)?].is_exact_instance_of::<PyBytes>() => {}
             // PROTO, FRAME
             0x80 if self.byte()? <= 5 => {}
             0x95 if self.number(8)? <= self.rest.len() => {}
@@ -392,9 +411,9 @@ impl<'py, 'b> Reader<'py, 'b> {
     fn check_hashes(&mut self, start: usize, step: usize) -> Result<(), Stop> {
         let mut left = self.visits;
         let within = self.stack[start..].iter().step_by(step).all(|key| {
-            // Of an integer and of what is in a tuple no hash is kept.
-            (self.long_bytes <= 64 && !key.is_exact_instance_of::<PyTuple>())
-                || visit(key, 1 + self.long_bytes / 64, &mut left)
+            // Of an integer and of what is in a tuple no hash is kept, and equal frozensets are compared item by item.
+            let is_nested = key.is_exact_instance_of::<PyTuple>() || key.is_exact_instance_of::<PyFrozenSet>();
+            (self.long_bytes <= 64 && !is_nested) || visit(key, 1 + self.long_bytes / 64, &mut left)
         });
         self.visits = left;
         if within { Ok(()) } else { Err(Stop::NotPlain) }
@@ -516,10 +535,10 @@ fn are_flat(mut rest: &[u8]) -> bool {
     rest.first() == Some(&b'u')
 }
 
-/// Takes from `left` what hashing an object visits: everything in tuples, as often as it is there. False when it is too
-/// much, or too deep.
+/// Takes from `left` what hashing an object, or comparing it with an equal one, visits: everything in tuples and frozensets, as
+/// often as it is there. False when it is too much, or too deep.
 fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
-    // What is yet to be visited of each tuple on the way down.
+    // What is yet to be visited of each on the way down.
     let mut way = Vec::new();
     let mut next = Some(object.clone());
     loop {
@@ -527,18 +546,20 @@ fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
             Some(object) => {
                 let Some(rest) = left.checked_sub(cost) else { return false };
                 *left = rest;
-                if let Ok(tuple) = object.cast_into_exact::<PyTuple>() {
+                let is_set = object.is_exact_instance_of::<PyFrozenSet>();
+                if is_set || object.is_exact_instance_of::<PyTuple>() {
                     if way.len() == HASHED_DEPTH_MAX {
                         return false;
                     }
-                    way.push(tuple.into_iter());
+                    let Ok(within) = object.try_iter() else { return false };
+                    way.push(within);
                 }
             }
             None if way.is_empty() => return true,
             None => {}
         }
-        while let Some(tuple) = way.last_mut() {
-            next = tuple.next();
+        while let Some(within) = way.last_mut() {
+            next = within.next().and_then(Result::ok);
             if next.is_some() {
                 break;
             }
@@ -560,7 +581,7 @@ fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny
 /// Text with lone surrogates, as pickle writes it.
 #[cold]
 fn surrogates<'py>(py: Python<'py>, text: &[u8]) -> Result<Bound<'py, PyAny>, Stop> {
-    let decoded = pyo3::types::PyBytes::new(py, text).call_method1("decode", ("utf-8", "surrogatepass"));
+    let decoded = PyBytes::new(py, text).call_method1("decode", ("utf-8", "surrogatepass"));
     decoded.map_err(drop_error)
 }
 

@@ -1,23 +1,22 @@
 //! ```text
-//!   put  value -> dumps -> bytes, bytearray or str -> a node's bytes
-//!   get  a node's bytes -> the same kind again     -> loads -> value
+//!   put  value -> dumps -> bytes, bytearray or str  -> [ which of them | its bytes ]
+//!   get  [ which of them | its bytes ] -> the same again -> loads -> value
 //! ```
 //! What a cache turns values into: pickles, pickles of plain data only, or what a serializer of the user's own makes, as
 //! the modules `json` and `msgpack` are.
 //!
 //! Promise: `loads` is given what `dumps` returned, byte for byte and of the same kind.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 use super::buffers;
-use super::codec::{self, Encoded, Taken, type_name};
+use super::codec::{self, Encoded, TAG_MAX, Taken, bytes_object, type_name};
 use super::convert;
 use super::errors::serialization;
-use crate::message::Lent;
+use crate::entry::{Form, Key};
+use crate::message::{Lent, Read};
 
 /// How a cache's values become bytes and values again.
 pub(super) enum Format {
@@ -32,15 +31,13 @@ pub(super) enum Format {
 pub(super) struct Own {
     dumps: Py<PyAny>,
     loads: Py<PyAny>,
-    /// What `dumps` returns: one of the kinds below.
-    kind: AtomicU8,
 }
 
-/// Nothing was returned yet: `loads` gets bytes.
-const UNKNOWN: u8 = 0;
+/// What `dumps` returned: the first byte of what is stored.
 const BYTES: u8 = 1;
 const BYTE_ARRAY: u8 = 2;
 const TEXT: u8 = 3;
+const _: () = assert!(TEXT == TAG_MAX);
 
 impl Format {
     /// From the arguments of `Cache`.
@@ -48,14 +45,16 @@ impl Format {
     /// # Errors
     /// `ValueError` or `TypeError` that says what would do.
     pub(super) fn new(serializer: Option<&Bound<'_, PyAny>>, decode: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let plain = match decode.map(|decode| (decode, decode.cast::<PyString>().and_then(|text| Ok(text.to_cow())))) {
+        let plain = match decode {
             None => false,
-            Some((decode, Err(_))) => return Err(convert::wrong_type("decode", "str", decode)),
-            Some((decode, Ok(text))) => match text?.as_ref() {
-                "pickle" => false,
-                "plain" => true,
-                _ => return Err(convert::out_of_range("decode", decode, "\"pickle\" or \"plain\"")),
-            },
+            Some(decode) => {
+                let text = decode.cast::<PyString>().map_err(|_| convert::wrong_type("decode", "str", decode))?;
+                match text.to_cow()?.as_ref() {
+                    "pickle" => false,
+                    "plain" => true,
+                    _ => return Err(convert::out_of_range("decode", decode, "\"pickle\" or \"plain\"")),
+                }
+            }
         };
         let by_pickle = if plain { Self::Plain } else { Self::Pickle };
         let expected = "\"pickle\", or an object with dumps and loads, such as the module json";
@@ -77,7 +76,7 @@ impl Format {
                            nothing was done";
             return Err(PyValueError::new_err(message));
         }
-        Ok(Self::Own(Own { dumps: dumps.unbind(), loads: loads.unbind(), kind: AtomicU8::new(UNKNOWN) }))
+        Ok(Self::Own(Own { dumps: dumps.unbind(), loads: loads.unbind() }))
     }
 
     /// True when a serializer of the user's own does it.
@@ -99,10 +98,10 @@ impl Format {
 
     /// Takes what a node lends, while it lends it, with the GIL: see `Taken::take`.
     #[inline]
-    pub(super) fn take(&self, py: Python<'_>, lent: Lent<'_>) -> Taken {
+    pub(super) fn take(&self, py: Python<'_>, read: Read, lent: Lent<'_>) -> Taken {
         match self {
-            Self::Own(_) => Taken::copy(lent),
-            Self::Pickle | Self::Plain => Taken::take(py, lent),
+            Self::Own(_) => Own::take(py, read, lent),
+            Self::Pickle | Self::Plain => Taken::take(py, read, lent),
         }
     }
 
@@ -111,14 +110,10 @@ impl Format {
     /// # Errors
     /// `SerializationError` from the original one.
     #[inline]
-    pub(super) fn decode<'py>(
-        &self,
-        py: Python<'py>,
-        taken: Taken,
-        key: &Bound<'_, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn decode<'py>(&self, py: Python<'py>, taken: Taken, key: Key<'_>) -> PyResult<Bound<'py, PyAny>> {
+        let taken = taken.unpacked(py, key)?;
         let value = match self {
-            Self::Own(own) => taken.as_stored(py).and_then(|bytes| own.decode(bytes)),
+            Self::Own(own) => own.decode(py, taken),
             Self::Pickle => taken.into_object(py, false),
             Self::Plain => taken.into_object(py, true),
         };
@@ -127,46 +122,59 @@ impl Format {
 }
 
 #[cold]
-fn unreadable(py: Python<'_>, key: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
-    let key = key.repr().map_or_else(|_| "?".to_owned(), |key| key.to_string());
-    serialization(py, &format!("the value stored under {key} cannot be read"), error)
+fn unreadable(py: Python<'_>, key: Key<'_>, error: PyErr) -> PyErr {
+    let key = String::from_utf8_lossy(key.bytes());
+    serialization(py, &format!("the value stored under {key:?} cannot be read"), error)
 }
 
 impl Own {
     fn encode<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
-        let py = value.py();
         let failed = |error| {
             let what = format!("a value of type {} cannot be written by the serializer", type_name(value));
-            serialization(py, &what, error)
+            serialization(value.py(), &what, error)
         };
-        let dumped = self.dumps.bind(py).call1((value,)).map_err(failed)?;
-        let (encoded, kind) = if let Ok(bytes) = dumped.cast::<PyBytes>() {
-            (Encoded::Pickle(bytes.clone()), BYTES)
-        } else if let Ok(bytes) = dumped.cast::<PyByteArray>() {
-            (Encoded::Long { bytes: bytes.to_vec(), framed: false }, BYTE_ARRAY)
-        } else if let Ok(text) = dumped.cast::<PyString>() {
-            (Encoded::Long { bytes: text.to_str().map_err(failed)?.as_bytes().to_vec(), framed: false }, TEXT)
-        } else {
-            let message = format!("dumps must return bytes, bytearray or str, not {}", type_name(&dumped));
-            return Err(failed(PyTypeError::new_err(message)));
-        };
-        match self.kind.compare_exchange(UNKNOWN, kind, Ordering::Relaxed, Ordering::Relaxed) {
-            Err(before) if before != kind => {
-                // What is stored does not say of which kind it was.
-                let message = format!("dumps returned {} now, and another type before", type_name(&dumped));
-                Err(failed(PyTypeError::new_err(message)))
-            }
-            _ => Ok(encoded),
+        let dumped = self.dumps.bind(value.py()).call1((value,)).map_err(failed)?;
+        if let Ok(bytes) = dumped.cast::<PyBytes>() {
+            return Ok(Encoded::tagged(BYTES, bytes.as_bytes()));
+        }
+        if let Ok(text) = dumped.cast::<PyString>() {
+            return Ok(Encoded::tagged(TEXT, text.to_str().map_err(failed)?.as_bytes()));
+        }
+        if let Ok(bytes) = dumped.cast::<PyByteArray>() {
+            return Ok(Encoded::tagged(BYTE_ARRAY, &bytes.to_vec()));
+        }
+        let message = format!("dumps must return bytes, bytearray or str, not {}", type_name(&dumped));
+        Err(failed(PyTypeError::new_err(message)))
+    }
+
+    /// What `loads` is to be given: none of it is tracked by the garbage collector, so that no Python code can run.
+    fn take(py: Python<'_>, read: Read, lent: Lent<'_>) -> Taken {
+        match lent {
+            Lent::Now(value) if value.form() == Form::Raw => match written(py, value.bytes()) {
+                Ok(written) => Taken::Object(written.unbind()),
+                Err(_) => Taken::keep(read, Lent::Now(value)),
+            },
+            lent => Taken::keep(read, lent),
         }
     }
 
-    fn decode<'py>(&self, stored: Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
-        let py = stored.py();
-        let given = match self.kind.load(Ordering::Relaxed) {
-            BYTE_ARRAY => buffers::byte_array(py, stored.as_bytes())?,
-            TEXT => PyString::from_bytes(py, stored.as_bytes())?.into_any(),
-            _ => stored.into_any(),
+    fn decode<'py>(&self, py: Python<'py>, taken: Taken) -> PyResult<Bound<'py, PyAny>> {
+        let written = match &taken {
+            Taken::Object(written) => written.bind(py).clone(),
+            Taken::Bytes(bytes) => written(py, bytes.bind(py).as_bytes())?,
+            Taken::Kept(kept) => written(py, kept.0.value().bytes())?,
+            Taken::Nothing => written(py, &[])?,
         };
-        self.loads.bind(py).call1((given,))
+        self.loads.bind(py).call1((written,))
+    }
+}
+
+/// What `dumps` returned, as it was stored.
+fn written<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match stored {
+        [BYTES, bytes @ ..] => bytes_object(py, bytes).ok_or_else(|| PyMemoryError::new_err(())),
+        [BYTE_ARRAY, bytes @ ..] => buffers::byte_array(py, bytes),
+        [TEXT, text @ ..] => PyString::from_bytes(py, text).map(Bound::into_any),
+        _ => Err(PyValueError::new_err("it was not written by a serializer")),
     }
 }

@@ -43,6 +43,8 @@ struct Life {
     ever: Vec<Vec<Version>>,
     live: Vec<Option<Version>>,
     marked: Vec<Option<Version>>,
+    /// The name under which it last held each key.
+    dots: Vec<Option<Dot>>,
     /// The highest floor that each partition ever had.
     floors: Vec<Option<Timestamp>>,
     evictions: u64,
@@ -166,9 +168,13 @@ impl Oracle {
         self.issued[key].push((version, Some(dot)));
     }
 
-    /// A coordinator had this write already, under this dot: another than it was accepted under if a repair named it anew.
-    pub fn same(&mut self, key: KeyNumber, version: Version, dot: Dot) {
-        if !self.issued[key].contains(&(version, Some(dot))) {
+    /// A node holds a version under this dot: another than it was accepted under if it was named anew.
+    fn named(&mut self, life: &mut Life, key: KeyNumber, known: Known, dot: Dot) {
+        let (Known::Live(version) | Known::Marker(version)) = known else { return };
+        if key >= life.dots.len() {
+            life.dots.resize(key + 1, None);
+        }
+        if life.dots[key].replace(dot) != Some(dot) && !self.issued[key].contains(&(version, Some(dot))) {
             self.issued[key].push((version, Some(dot)));
         }
     }
@@ -226,6 +232,7 @@ impl Oracle {
             ever: Vec::new(),
             live: Vec::new(),
             marked: Vec::new(),
+            dots: Vec::new(),
             floors: Vec::new(),
             evictions: 0,
             is_over: false,
@@ -280,7 +287,9 @@ impl Oracle {
         for partition in node.partitions() {
             let floor = &mut life.floors[usize::from(partition)];
             *floor = (*floor).max(node.floor(partition));
-            node.keys(partition, |key, known| {
+            node.keys(partition, |key, known, dot| {
+                let number = self.number(key);
+                self.named(&mut life, number, known, dot);
                 self.look(address, &mut life, (&was_live, &was_marked), (node, partition), key, known)
             });
         }

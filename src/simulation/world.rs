@@ -603,11 +603,6 @@ impl<'w> World<'w> {
             }
             Carried::Request(request) => {
                 let reply = self.cluster.runtime().carry(to, request, Wait::ForTurn);
-                if let (Request::Write { write, .. }, Ok(Reply::Written(Written::Same { dot, .. }))) = (request, &reply)
-                {
-                    let key = self.oracle.number(write.key.bytes());
-                    self.oracle.same(key, write.version, *dot);
-                }
                 let is_write = matches!(request, Request::Write { .. } | Request::Update { .. });
                 if let (Request::Write { write, force }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
                     (request, &reply)

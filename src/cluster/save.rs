@@ -1,0 +1,316 @@
+//! ```text
+//!   walk     each node, coldest to hottest        where each slot stands
+//!   survey   each partition, all who hold it      every key, once, with its stand
+//!   sort     the coldest first
+//!   write    some keys at a time, all who hold them: the newest of each  ->  blocks  ->  file
+//!   finish   to the disk, and in the place of the old one
+//! ```
+//! Writes down what the live nodes know: the newest version of each key. Done in steps, so that whoever drives it can stop
+//! in between; all cores work on a step, and a node is held for a look at some keys, never while anything is written.
+//!
+//! Promise: what was live when it began, at the newest version, and is neither written nor evicted until it ends, is in the
+//! file. What is written meanwhile is there as it was before or after. Nothing else is.
+//!
+//! Beside the blocks under way it takes 16 bytes for each key and 4 for each copy.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::Cluster;
+use super::view::View;
+use crate::entry::{NodeId, PartitionId};
+use crate::error::Error;
+use crate::hash::KeyHash;
+use crate::hybrid_clock;
+use crate::message::{Known, Lent, Share};
+use crate::node::inventory::Walk;
+use crate::node_set::NodeSet;
+use crate::runtime::{Runtime, workers};
+use crate::snapshot::block::{BLOCK_BYTES, Builder, Sealed};
+use crate::snapshot::file::NewFile;
+use crate::snapshot::writer::Writer;
+use crate::snapshot::{Header, record};
+use crate::stats::SaveReport;
+use crate::version::{Kind, Version};
+
+/// A node is held for so many steps of a walk: a link each, some tens of microseconds.
+const WALK_STEPS: usize = 1024;
+/// Looks of a walk at each node in one step of a save.
+const WALK_LOOKS: usize = 64;
+/// A node is held for so many keys that are copied: some tens of microseconds.
+const KEYS_A_LOOK: usize = 256;
+/// Bytes that are gathered in one step, for all cores together: some milliseconds.
+const STEP_BYTES: usize = 16 * BLOCK_BYTES;
+/// Bytes that a record takes beside its value, about.
+const RECORD_BYTES: usize = 48;
+/// Nodes come and go: so often a partition is surveyed, or a key is looked for, again.
+const RESTARTS_MAX: u32 = 40;
+
+/// A key that will be written. 16 bytes: there may be many.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    /// How recently it was used.
+    stand: u32,
+    value_bytes: u32,
+    hash: KeyHash,
+}
+
+enum Stage {
+    Walk,
+    Survey(PartitionId),
+    Write(usize),
+}
+
+/// A save that is under way. Dropping it leaves no file, and the old one as it was.
+pub struct Saving<'c, R> {
+    cluster: &'c Cluster<R>,
+    path: PathBuf,
+    started: Instant,
+    /// Nothing once it is finished.
+    writer: Option<Writer<NewFile>>,
+    walks: Vec<(NodeId, Walk)>,
+    rows: Vec<Row>,
+    stage: Stage,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Writes what the live nodes know to a file, which is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Closed`]: no file was written, and one that was there is as it was.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<SaveReport, Error> {
+        let mut saving = self.begin_save(path)?;
+        loop {
+            if let Some(report) = saving.step()? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Begins a save, to be driven by [`Saving::step`].
+    ///
+    /// # Errors
+    /// Those of [`Cluster::save`].
+    pub fn begin_save(&self, path: impl AsRef<Path>) -> Result<Saving<'_, R>, Error> {
+        self.check_open()?;
+        let (path, started) = (path.as_ref().to_owned(), Instant::now());
+        let header = Header { config: self.config().clone(), saved_at_us: hybrid_clock::now().get() };
+        let file = NewFile::create(&path).map_err(|error| crate::snapshot::Fault::from(error).of(&path))?;
+        let writer = Writer::new(file, &header).map_err(|fault| fault.of(&path))?;
+        let walks = self.view().live().iter().map(|node| (node, Walk::default())).collect();
+        Ok(Saving { cluster: self, path, started, writer: Some(writer), walks, rows: Vec::new(), stage: Stage::Walk })
+    }
+}
+
+impl<R: Runtime> Saving<'_, R> {
+    /// Goes on for some milliseconds. A report when it is done.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::save`]; it is to be dropped then.
+    pub fn step(&mut self) -> Result<Option<SaveReport>, Error> {
+        self.cluster.check_open()?;
+        match self.stage {
+            Stage::Walk => self.walk(),
+            Stage::Survey(from) => self.survey(from),
+            Stage::Write(from) if from < self.rows.len() => self.write(from)?,
+            Stage::Write(_) => return self.finish().map(Some),
+        }
+        Ok(None)
+    }
+
+    fn walk(&mut self) {
+        let (cluster, view) = (self.cluster, self.cluster.view());
+        let view: &View = &view;
+        let go_on = |(node, walk): &mut (NodeId, Walk)| {
+            for _ in 0..WALK_LOOKS {
+                // A node that went down this moment is walked no further.
+                let looked = cluster.runtime.look(view.address(*node), &mut |node| node.walk_by_use(walk, WALK_STEPS));
+                if walk.is_over() || looked.is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        let over = workers::divide(|| self.walks.par_iter_mut().map(go_on).reduce(|| true, |one, other| one && other));
+        if over {
+            self.stage = Stage::Survey(0);
+        }
+    }
+
+    fn survey(&mut self, from: PartitionId) {
+        let partitions = self.cluster.view().partitions();
+        // As many at a time as there are cores to look at them, and a few.
+        let to = from.saturating_add(8).min(partitions);
+        let of_partition = |id| self.cluster.survey(id, &self.walks);
+        let found: Vec<Row> = workers::divide(|| (from..to).into_par_iter().flat_map_iter(of_partition).collect());
+        self.rows.extend(found);
+        self.stage = Stage::Survey(to);
+        if to == partitions {
+            self.walks = Vec::new();
+            workers::divide(|| self.rows.par_sort_unstable());
+            self.stage = Stage::Write(0);
+        }
+    }
+
+    fn write(&mut self, from: usize) -> Result<(), Error> {
+        let (mut parts, mut start, mut at, mut bytes) = (Vec::new(), from, from, 0);
+        while at < self.rows.len() && bytes < STEP_BYTES {
+            let (mut of_part, first) = (0, at);
+            while at < self.rows.len() && (at == first || of_part + self.rows[at].bytes() <= BLOCK_BYTES) {
+                of_part += self.rows[at].bytes();
+                at += 1;
+            }
+            bytes += of_part;
+            parts.push(start..at);
+            start = at;
+        }
+        let seal = |part: &std::ops::Range<usize>| self.cluster.gather(&self.rows[part.clone()]);
+        let blocks: Vec<Vec<Sealed>> = workers::divide(|| parts.par_iter().with_max_len(1).map(seal).collect());
+        if let Some(writer) = &mut self.writer {
+            for block in blocks.iter().flatten() {
+                writer.write(block).map_err(|fault| fault.of(&self.path))?;
+            }
+        }
+        self.stage = Stage::Write(at);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<SaveReport, Error> {
+        let mut report = SaveReport::default();
+        if let Some(writer) = self.writer.take() {
+            let (file, totals, bytes) = writer.finish().map_err(|fault| fault.of(&self.path))?;
+            file.finish().map_err(|error| crate::snapshot::Fault::from(error).of(&self.path))?;
+            (report.entries, report.removes, report.bytes) = (totals.entries, totals.removes, bytes);
+        }
+        report.seconds = self.started.elapsed().as_secs_f64();
+        log::info!("saved {} entries and {} removes, {} bytes", report.entries, report.removes, report.bytes);
+        Ok(report)
+    }
+}
+
+impl Row {
+    const fn bytes(self) -> usize {
+        self.value_bytes as usize + RECORD_BYTES
+    }
+}
+
+/// The newest that was found of a key so far.
+#[derive(Default)]
+struct Found {
+    rank: (Option<Version>, bool),
+    /// Where its record is in the spool; of a large value, where its key is.
+    spooled: std::ops::Range<usize>,
+    large: Option<Share>,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Every key of a partition that is live or removed on a node that holds it, once, at its most recent use.
+    fn survey(&self, id: PartitionId, walks: &[(NodeId, Walk)]) -> Vec<Row> {
+        let fresh = Walk::default();
+        let mut rows = Vec::new();
+        for _ in 0..RESTARTS_MAX {
+            let view = self.view();
+            for node in view.all_holders(id).iter() {
+                let walk = walks.iter().find(|(walked, _)| *walked == node).map_or(&fresh, |(_, walk)| walk);
+                // A node that is down adds nothing.
+                let _ = self.runtime.look(view.address(node), &mut |node| {
+                    node.survey(id, walk, |key| {
+                        let value_bytes = u32::try_from(key.value_bytes).unwrap_or(u32::MAX);
+                        rows.push(Row { stand: key.stand, value_bytes, hash: key.hash });
+                    });
+                });
+            }
+            if self.view().epoch() == view.epoch() {
+                break;
+            }
+        }
+        rows.sort_unstable_by_key(|row| row.hash);
+        rows.dedup_by(|next, kept| {
+            let is_same = next.hash == kept.hash;
+            if is_same {
+                kept.stand = kept.stand.max(next.stand);
+                kept.value_bytes = kept.value_bytes.max(next.value_bytes);
+            }
+            is_same
+        });
+        rows
+    }
+
+    /// The newest of each of these keys, in their order, in blocks.
+    fn gather(&self, rows: &[Row]) -> Vec<Sealed> {
+        let mut found: Vec<Found> = rows.iter().map(|_| Found::default()).collect();
+        let mut spool = Vec::with_capacity(rows.iter().map(|row| row.bytes()).sum::<usize>().min(BLOCK_BYTES));
+        for _ in 0..RESTARTS_MAX {
+            let view = self.view();
+            self.find(&view, rows, &mut found, &mut spool);
+            // What changed hands meanwhile may have been here and there while it was looked for there and here.
+            if self.view().epoch() == view.epoch() {
+                break;
+            }
+        }
+        let (mut blocks, mut builder) = (Vec::new(), Builder::default());
+        for found in &found {
+            let Some(version) = found.rank.0 else { continue };
+            let bytes = found.spooled.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
+            if builder.is_full_for(bytes) {
+                blocks.push(std::mem::take(&mut builder).seal());
+            }
+            match &found.large {
+                Some(share) => builder.push(&spool[found.spooled.clone()], version, Some(share.value())),
+                None if found.rank.1 || version.kind == Kind::Remove => {
+                    builder.push_encoded(&spool[found.spooled.clone()], !found.rank.1);
+                }
+                // The newest was evicted, and what is older counts no more.
+                None => {}
+            }
+        }
+        if !builder.is_empty() {
+            blocks.push(builder.seal());
+        }
+        blocks
+    }
+
+    /// Asks every node that holds one of these keys for what it knows, and keeps what is newer than what was found.
+    fn find(&self, view: &View, rows: &[Row], found: &mut [Found], spool: &mut Vec<u8>) {
+        let holders: Vec<NodeSet> =
+            rows.iter().map(|row| view.all_holders(row.hash.partition(view.partitions()))).collect();
+        let mut nodes = NodeSet::new();
+        holders.iter().for_each(|&holders| nodes = nodes.union(holders));
+        for node in nodes.iter() {
+            for from in (0..rows.len()).step_by(KEYS_A_LOOK) {
+                let to = rows.len().min(from + KEYS_A_LOOK);
+                let held: Vec<usize> = (from..to).filter(|&at| holders[at].contains(node)).collect();
+                // A node that went down this moment knows nothing.
+                let _ = self.runtime.look(view.address(node), &mut |node| {
+                    for &at in &held {
+                        let Some(stored) = node.stored(rows[at].hash) else { continue };
+                        let known = stored.known();
+                        if known.rank() > found[at].rank {
+                            found[at] = take(known, stored.key(), stored.value(), spool);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Copies a record to the spool; of a large value, the key, and a share of the value.
+fn take(known: Known, key: &[u8], value: Option<Lent<'_>>, spool: &mut Vec<u8>) -> Found {
+    let start = spool.len();
+    let mut large = None;
+    if let (Some(version), _) = known.rank() {
+        match value {
+            Some(Lent::Share(share)) => {
+                spool.extend_from_slice(key);
+                large = Some(share);
+            }
+            Some(Lent::Now(value)) => record::encode(spool, key, version, Some(value)),
+            None if version.kind == Kind::Remove => record::encode(spool, key, version, None),
+            None => {}
+        }
+    }
+    Found { rank: known.rank(), spooled: start..spool.len(), large }
+}

@@ -1,0 +1,165 @@
+//! ```text
+//!   walk_by_use   coldest -> .. -> hottest     some slots at a time: where each stands
+//!   survey        a partition's keys           and where each stood in the walk
+//!   stored        one key                      to be copied, or lent
+//! ```
+//! What a node tells whoever writes down what it holds. None of it is a use, and none of it changes anything.
+//!
+//! Promise: a survey misses nothing, whatever happens to the node between two questions. A walk may: then what it missed
+//! counts as used most recently. The order is worth a little, a key is worth all.
+
+use super::Node;
+use super::memory::{At, State};
+use crate::entry::PartitionId;
+use crate::hash::KeyHash;
+use crate::message::{Known, Lent};
+
+/// Keys that are fetched from memory at a time.
+const AT_A_TIME: usize = 16;
+
+/// A walk over a node's entries and removed keys, from those that were used least recently on.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// For each slot its place in the walk, from 1 on; 0 when it was not met.
+    places: Vec<u32>,
+    /// So many removed keys, and so many entries, were met.
+    met: [u32; 2],
+    /// Where to go on: a key, by its hash.
+    next: Option<KeyHash>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Removed,
+    Live,
+    Over,
+}
+
+impl Walk {
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// How recently a slot was used, as a part of `u32::MAX`; removed keys come before entries.
+    fn stand(&self, at: At, is_live: bool) -> u32 {
+        const HALF: u64 = 1 << 31;
+        let place = self.places.get(at as usize).copied().unwrap_or(0);
+        let met = u64::from(self.met[usize::from(is_live)].max(1));
+        // What was not met was used or written since the walk went by.
+        let part = if place == 0 { HALF - 1 } else { (u64::from(place - 1) * (HALF - 1) / met).min(HALF - 1) };
+        (part + if is_live { HALF } else { 0 }) as u32
+    }
+}
+
+/// A key that a survey found.
+#[derive(Clone, Copy, Debug)]
+pub struct Surveyed {
+    /// Which key.
+    pub hash: KeyHash,
+    /// How recently it was used, as a part of `u32::MAX`.
+    pub stand: u32,
+    /// Bytes of its value.
+    pub value_bytes: usize,
+}
+
+/// What a node holds, or knows, of one key.
+pub struct Stored<'a> {
+    node: &'a Node,
+    at: At,
+}
+
+impl Stored<'_> {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.node.memory.key(self.at)
+    }
+
+    /// What is known of it.
+    pub fn known(&self) -> Known {
+        self.node.known(self.at)
+    }
+
+    /// Its value, if it is here.
+    pub fn value(&self) -> Option<Lent<'_>> {
+        let slot = self.node.memory.slot(self.at);
+        let (payload, form) = (slot.payload(), slot.form());
+        let lend = || payload.share(form).map_or_else(|| Lent::Now(payload.value_as(form)), Lent::Share);
+        (slot.state() == State::Live).then(lend)
+    }
+}
+
+impl Node {
+    /// Goes on with a walk, by so many slots at most.
+    pub fn walk_by_use(&self, walk: &mut Walk, steps: usize) {
+        if walk.places.is_empty() {
+            let states = [State::Live, State::Removed, State::Evicted];
+            walk.places = vec![0; states.map(|state| self.memory.count(state)).iter().sum()];
+        }
+        let mut left = steps;
+        while left > 0 {
+            let state = match walk.stage {
+                Stage::Removed => State::Removed,
+                Stage::Live => State::Live,
+                Stage::Over => return,
+            };
+            let met = &mut walk.met[usize::from(state == State::Live)];
+            let mut next = match walk.next.take() {
+                // Where it went on may have been used since, or be gone.
+                Some(hash) => self.find_by_hash(hash).filter(|&at| self.memory.state(at) == state),
+                None => self.memory.oldest(state),
+            };
+            // What is used while the walk is under way moves ahead of it: it does not follow without end.
+            while let Some(at) = next.filter(|_| (*met as usize) < 2 * self.memory.count(state)) {
+                if left == 0 {
+                    walk.next = Some(KeyHash::of(self.memory.key(at)));
+                    return;
+                }
+                left -= 1;
+                *met += 1;
+                if walk.places.len() <= at as usize {
+                    walk.places.resize(at as usize + 1, 0);
+                }
+                walk.places[at as usize] = *met;
+                next = self.memory.next_newer(at);
+            }
+            walk.stage = if walk.stage == Stage::Removed { Stage::Live } else { Stage::Over };
+        }
+    }
+
+    /// Every entry and every removed key of a partition, in no order.
+    pub fn survey(&self, partition: PartitionId, walk: &Walk, mut each: impl FnMut(Surveyed)) {
+        let Some(place) = self.place(partition) else { return };
+        let mut slots = self.held[place].1.table.iter().copied().filter(|&at| self.memory.state(at) != State::Evicted);
+        loop {
+            // Keys lie all over the memory: they are fetched some at a time, and not each waited for.
+            let mut some = [(0, 0_u8); AT_A_TIME];
+            let mut count = 0;
+            for (place, at) in some.iter_mut().zip(slots.by_ref()) {
+                *place = (at, self.memory.key(at).first().copied().unwrap_or_default());
+                count += 1;
+            }
+            for &(at, first) in &some[..count] {
+                std::hint::black_box(first);
+                let (key, is_live) = (self.memory.key(at), self.memory.state(at) == State::Live);
+                let value_bytes = self.memory.slot(at).payload().value().len();
+                each(Surveyed { hash: KeyHash::of(key), stand: walk.stand(at, is_live), value_bytes });
+            }
+            if count < AT_A_TIME {
+                return;
+            }
+        }
+    }
+
+    /// What is held, or known, of the key of this hash.
+    pub fn stored(&self, hash: KeyHash) -> Option<Stored<'_>> {
+        self.find_by_hash(hash).map(|at| Stored { node: self, at })
+    }
+
+    fn find_by_hash(&self, hash: KeyHash) -> Option<At> {
+        let place = self.place(hash.partition(self.partitions_in_all()))?;
+        self.memory.find_hash(&self.held[place].1.table, hash)
+    }
+}
