@@ -83,6 +83,64 @@ VALUES = {
         for length in [*range(300), *range(65500, 65560), 16 * 1024, 131072, 2 ** 20]:
             check(bytearray(random.Random(length).randbytes(length)))
     """,
+    "small records": """
+        class Text(str):
+            pass
+
+        class Dict(dict):
+            pass
+
+        shared, row, box, book = "shared", ("row", 1), [], {}
+        box.append(box)
+        book["self"] = book
+        inner = []
+        ring = (inner,)
+        inner.append(ring)
+        deep = []
+        for _ in range(9):
+            deep = [deep]
+            check(deep)
+        for value in (
+            [], {}, (), [[]], [()], ((),), [None], (None,), {1: 2}, {"a": shared, "b": shared, shared: b""},
+            [row, row, (row, row)],
+            box, book, ring, inner, [inner, ring], [box, book, box], {None: True, 1.5: -1, (): ((),), b"b": chr(0xd800)},
+            [Text("text")], {"a": Dict()}, Dict(a=1), [{1}], [True, 2 ** 70], ["x" * 1024] * 2, ["x" * 1025],
+            [b"y" * 300, "é" * 300],
+            [str(n) + "z" * 1000 for n in range(60)], {"n": (1, 2, 3), "m": (1, 2, 3, 4), "k": (1,), "j": (1, 2)},
+        ):
+            check(value)
+        for length in range(70):
+            check([1] * length)
+            check((1,) * length)
+            check([str(n) for n in range(length)])
+            check({n: n for n in range(length)})
+            check([[] for n in range(length)])
+        rng = random.Random(4)
+
+        def made(depth, met):
+            kind = rng.randrange(12)
+            if kind < 3 and met:
+                return rng.choice(met)
+            if kind < 8 or depth == 0:
+                length = rng.randrange(300)
+                atom = rng.choice((None, True, 7, -70000, 2.5, "text", "t" * length, b"b" * length, 2 ** 40))
+            elif kind < 9:
+                atom = tuple(made(depth - 1, met) for _ in range(rng.randrange(6)))
+            elif kind < 10:
+                atom = []
+                met.append(atom)
+                atom.extend(made(depth - 1, met) for _ in range(rng.randrange(6)))
+            else:
+                atom = {}
+                met.append(atom)
+                for n in range(rng.randrange(6)):
+                    atom[rng.choice(("name", "key", n))] = made(depth - 1, met)
+            met.append(atom)
+            return atom
+
+        for _ in range(3000):
+            check([made(4, [])])
+    """,
     "what pickle writes": """
         rng = random.Random(3)
         for value in (

@@ -44,7 +44,7 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
 const PARALLEL_FROM: usize = 64;
 
-/// One item, encoded; a long string is encoded by who writes it.
+/// One item, encoded; a string is encoded by who writes it.
 struct Item<'py> {
     key: Bound<'py, PyString>,
     timestamp: Timestamp,
@@ -322,7 +322,7 @@ impl Item<'_> {
     fn put(&self) -> PyResult<Put<'_>> {
         let value = match &self.encoded {
             Some(encoded) => Ok(encoded.value()?),
-            None => Err(Later::of(&self.value).ok_or_else(|| PyTypeError::new_err("no long string"))?),
+            None => Err(Later::of(&self.value).ok_or_else(|| PyTypeError::new_err("no string"))?),
         };
         Ok(Put { key: convert::key(self.key.as_any())?, timestamp: self.timestamp, value })
     }

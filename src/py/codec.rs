@@ -4,7 +4,7 @@
 //! ```
 //! Values to bytes and back. Plain values of exactly these types are written and read here, without a call into Python,
 //! byte for byte as pickle would; subclasses, integers beyond 64 bits and strings that are no UTF-8 are left to pickle.
-//! Containers of plain values are written by pickle and read in `plain`.
+//! Containers of plain values are written in `small` or by pickle, and read in `plain`.
 //!
 //! Promise: what is stored is always a plain protocol 5 pickle.
 
@@ -17,6 +17,7 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTupl
 use super::buffers::{self, Pickled};
 use super::errors::{raise, serialization};
 use super::plain;
+use super::small;
 use crate::entry::{Form, Key, Value};
 use crate::error::Error;
 use crate::message::{Kept, Lent, Read};
@@ -34,8 +35,8 @@ const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub(super) const TAG_MAX: u8 = 3;
 
 const PROTO_5: [u8; 2] = [0x80, 5];
-const STOP: u8 = b'.';
-const MEMOIZE: u8 = 0x94;
+pub(super) const STOP: u8 = b'.';
+pub(super) const MEMOIZE: u8 = 0x94;
 const SHORT_BINUNICODE: u8 = 0x8c;
 const BINUNICODE: u8 = b'X';
 const SHORT_BINBYTES: u8 = b'C';
@@ -52,6 +53,8 @@ pub(super) enum Encoded<'py> {
     Short { bytes: [u8; SHORT_BYTES], len: u8, framed: bool },
     /// The same, longer.
     Long { bytes: Vec<u8>, framed: bool },
+    /// The body of a one-frame pickle of a small record.
+    Small(small::Body),
     /// What pickle gave.
     Pickle(Bound<'py, PyBytes>),
 }
@@ -86,6 +89,7 @@ impl Encoded<'_> {
             Self::Short { bytes, len, framed: false } => Value::new(&bytes[..usize::from(*len)]),
             Self::Long { bytes, framed: true } => Value::unframed(bytes),
             Self::Long { bytes, framed: false } => Value::new(bytes),
+            Self::Small(body) => Value::unframed(body),
             Self::Pickle(bytes) => Value::new(bytes.as_bytes()),
         }
     }
@@ -109,12 +113,15 @@ pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
         }
         return pickle(value);
     }
-    match encode_number(value) {
-        Some((bytes, len, framed)) => Ok(Encoded::Short { bytes, len, framed }),
-        None => match value.cast_exact::<PyByteArray>() {
-            Ok(array) => Ok(encode_byte_array(array)),
-            Err(_) => pickle(value),
-        },
+    if let Some((bytes, len, framed)) = encode_number(value) {
+        return Ok(Encoded::Short { bytes, len, framed });
+    }
+    if let Some(body) = small::encode(value) {
+        return Ok(Encoded::Small(body));
+    }
+    match value.cast_exact::<PyByteArray>() {
+        Ok(array) => Ok(encode_byte_array(array)),
+        Err(_) => pickle(value),
     }
 }
 
@@ -150,7 +157,13 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
     Some(Encoded::Long { bytes, framed })
 }
 
-/// What comes before a string of so many bytes. `None` above 4 GiB.
+/// What comes before a `str` or `bytes` of so many bytes. `None` above 4 GiB.
+#[inline]
+pub(super) fn text_head_of(len: usize, is_bytes: bool) -> Option<([u8; 5], usize)> {
+    if is_bytes { text_head(len, SHORT_BINBYTES, BINBYTES) } else { text_head(len, SHORT_BINUNICODE, BINUNICODE) }
+}
+
+#[inline]
 fn text_head(len: usize, short: u8, long: u8) -> Option<([u8; 5], usize)> {
     let len = u32::try_from(len).ok()?;
     Some(match u8::try_from(len) {
@@ -162,7 +175,7 @@ fn text_head(len: usize, short: u8, long: u8) -> Option<([u8; 5], usize)> {
     })
 }
 
-/// A long string that is encoded later, by a thread that need not hold the GIL: strings never change.
+/// A string that is encoded later, by a thread that need not hold the GIL: strings never change.
 pub(super) struct Later<'a> {
     head: ([u8; 5], usize),
     text: &'a [u8],
@@ -177,9 +190,6 @@ impl<'a> Later<'a> {
         } else {
             (value.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes(), SHORT_BINUNICODE, BINUNICODE)
         };
-        if text.len() < SHORT_BYTES {
-            return None;
-        }
         Some(Self { head: text_head(text.len(), short, long)?, text })
     }
 
@@ -210,6 +220,20 @@ fn long_text(head: &[u8], text: &[u8]) -> (Vec<u8>, bool) {
 /// `None`, `bool`, `int` of 64 bits and `float`: the bytes, their number, and whether pickle frames them.
 #[inline]
 fn encode_number(value: &Bound<'_, PyAny>) -> Option<([u8; SHORT_BYTES], u8, bool)> {
+    let (mut body, len) = number_opcodes(value)?;
+    body[len] = STOP;
+    // Pickle frames what has at least four bytes.
+    let framed = len + 1 >= 4;
+    let start = if framed { 0 } else { PROTO_5.len() };
+    let mut bytes = [0; SHORT_BYTES];
+    bytes[..start].copy_from_slice(&PROTO_5[..start]);
+    bytes[start..start + 12].copy_from_slice(&body);
+    Some((bytes, (start + len + 1) as u8, framed))
+}
+
+/// Their opcodes, and how many bytes that is.
+#[inline]
+pub(super) fn number_opcodes(value: &Bound<'_, PyAny>) -> Option<([u8; 12], usize)> {
     let mut body = [0; 12];
     let len = if let Ok(int) = value.cast_exact::<PyInt>() {
         encode_int(int.extract().ok()?, &mut body)
@@ -226,14 +250,7 @@ fn encode_number(value: &Bound<'_, PyAny>) -> Option<([u8; SHORT_BYTES], u8, boo
     } else {
         return None;
     };
-    body[len] = STOP;
-    // Pickle frames what has at least four bytes.
-    let framed = len + 1 >= 4;
-    let start = if framed { 0 } else { PROTO_5.len() };
-    let mut bytes = [0; SHORT_BYTES];
-    bytes[..start].copy_from_slice(&PROTO_5[..start]);
-    bytes[start..start + 12].copy_from_slice(&body);
-    Some((bytes, (start + len + 1) as u8, framed))
+    Some((body, len))
 }
 
 /// The shortest of pickle's forms; returns its length.

@@ -21,6 +21,7 @@ mod report;
 mod scenario;
 mod serializer;
 mod simulate;
+mod small;
 mod snapshot;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
