@@ -1,6 +1,6 @@
 //! ```text
-//!   items -> a batch: encoded with the GIL -> written by all cores without it -> the next batch
-//!   keys  -> a batch: hashed with the GIL  -> read by all cores without it    -> decoded with it
+//!   items -> a batch: pickled with the GIL -> packed and written by all cores without it -> the next batch
+//!   keys  -> a batch: one visit a node     -> unpacked by all cores without the GIL      -> decoded with it
 //! ```
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
@@ -35,13 +35,18 @@ const BATCH: usize = 256;
 /// Writes of a batch. Waking the workers takes as long as tens of writes.
 const WRITES: usize = 2048;
 
-/// A read of many keys holds the GIL for so long before others have their turn: as long as they may wait unnoticed.
+/// The GIL is held for so long before others have their turn: as long as they may wait unnoticed.
 const TURN: Duration = Duration::from_millis(1);
 
 /// A batch of large values ends earlier, after so many bytes: they are held twice until they are written.
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
+/// So many bytes are unpacked by all cores: fewer take no longer than waking them.
+const UNPACKED_BYTES_MIN: usize = 32 * 1024;
+/// Values are unpacked before they are decoded, but not more than this at a time: a core's cache has room for it.
+const UNPACKED_BYTES_MAX: usize = 256 * 1024;
+
+/// Fewer writes than this are done by the calling thread: handing out work costs more than they do.
 const PARALLEL_FROM: usize = 64;
 
 /// One item, encoded; a string is encoded by who writes it.
@@ -161,8 +166,12 @@ fn collect<'py>(
     timestamp: Option<&Bound<'py, PyAny>>,
     written: usize,
 ) -> (Vec<Item<'py>>, Ending) {
-    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
+    let (mut batch, mut bytes, turn) = (Vec::with_capacity(BATCH), 0, Instant::now());
     while batch.len() < WRITES && bytes < BATCH_BYTES {
+        // A look at the clock takes as long as a part of an item.
+        if batch.len() % PARALLEL_FROM == PARALLEL_FROM - 1 && turn.elapsed() > TURN {
+            break;
+        }
         let row = match rows.next() {
             Some(Ok(row)) => row,
             Some(Err(error)) => return (batch, Ending::Failed(error)),
@@ -211,8 +220,13 @@ pub(super) fn get_many<'py>(
         if answers.contains(&Answer::Busy) {
             py.detach(|| read_busy(cluster, &hashed, quorum, &mut answers, &mut taken));
         }
-        for (((key, hashed), answer), taken) in batch.iter().zip(&hashed).zip(answers).zip(taken) {
+        let mut unpacked = 0;
+        for (at, ((key, hashed), answer)) in batch.iter().zip(&hashed).zip(answers).enumerate() {
+            if at == unpacked {
+                unpacked += unpack_some(py, &mut taken[at..]);
+            }
             if let Some(timestamp) = answer.found().map_err(raise)? {
+                let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
                 found.set_item(key, hit(py, format.decode(py, taken, *hashed)?, timestamp)?)?;
             }
         }
@@ -226,6 +240,19 @@ pub(super) fn get_many<'py>(
             turn = Instant::now();
         }
     }
+}
+
+/// Unpacks the first few, if there is much to unpack; returns how many.
+fn unpack_some(py: Python<'_>, taken: &mut [Taken]) -> usize {
+    let (mut count, mut bytes) = (0, 0);
+    while count < taken.len() && bytes < UNPACKED_BYTES_MAX {
+        bytes += taken[count].unpacked_bytes();
+        count += 1;
+    }
+    if bytes >= UNPACKED_BYTES_MIN {
+        Taken::unpack_all(py, &mut taken[..count]);
+    }
+    count
 }
 
 /// Reads what was not read because its node was busy.

@@ -14,6 +14,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
+use rayon::prelude::*;
+
 use super::buffers::{self, Pickled};
 use super::errors::{raise, serialization};
 use super::plain;
@@ -21,6 +23,7 @@ use super::small;
 use crate::entry::{Form, Key, Value};
 use crate::error::Error;
 use crate::message::{Kept, Lent, Read};
+use crate::runtime::workers;
 use crate::values::{Corrupt, Packed};
 use crate::version::Timestamp;
 
@@ -34,7 +37,7 @@ const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// No pickle begins with so small a byte.
 pub(super) const TAG_MAX: u8 = 3;
 
-const PROTO_5: [u8; 2] = [0x80, 5];
+pub(super) const PROTO_5: [u8; 2] = [0x80, 5];
 pub(super) const STOP: u8 = b'.';
 pub(super) const MEMOIZE: u8 = 0x94;
 const SHORT_BINUNICODE: u8 = 0x8c;
@@ -311,6 +314,32 @@ impl Taken {
         Self::Kept(Box::new((lent.keep(), read.known.digest())))
     }
 
+    /// What it is packed as, if it is, and the digest of its version.
+    #[inline]
+    fn packed(&self) -> Option<(Packed<'_>, u64)> {
+        match self {
+            Self::Kept(kept) if kept.0.value().form() == Form::Packed => {
+                Packed::open(kept.0.value().bytes()).ok().map(|packed| (packed, kept.1))
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes that it takes unpacked, if it is packed.
+    #[inline]
+    pub(super) fn unpacked_bytes(&self) -> usize {
+        self.packed().map_or(0, |(packed, _)| packed.len())
+    }
+
+    /// Unpacks many, by all cores and without the GIL. What is corrupt stays as it is: who reads it raises the error.
+    pub(super) fn unpack_all(py: Python<'_>, all: &mut [Self]) {
+        let rooms = all.iter().enumerate().filter_map(|(at, taken)| taken.packed().map(|packed| (at, packed)));
+        let mut rooms: Vec<_> = rooms.filter_map(|(at, packed)| Some((at, Room::new(py, packed)?))).collect();
+        py.detach(|| workers::divide(|| rooms.par_iter_mut().with_min_len(4).for_each(|(_, room)| room.fill())));
+        let full: Vec<_> = rooms.into_iter().filter_map(|(at, room)| Some((at, room.full()?))).collect();
+        full.into_iter().for_each(|(at, bytes)| all[at] = Self::Bytes(bytes));
+    }
+
     /// Unpacked, if it was packed.
     ///
     /// # Errors
@@ -363,11 +392,10 @@ fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResu
     {
         return Some(decode_tagged(py, bytes, plain_only));
     }
-    match plain::decode(py, bytes) {
-        Some(value) => Some(Ok(value)),
-        None if plain_only => Some(Err(not_plain(py, bytes))),
-        None => None,
+    if plain_only {
+        return Some(plain::decode(py, bytes).ok_or_else(|| not_plain(py, bytes)));
     }
+    if plain::is_quicker(bytes) { plain::decode(py, bytes).map(Ok) } else { decode_plain(py, bytes).map(Ok) }
 }
 
 #[cold]
@@ -387,6 +415,46 @@ fn decode_tagged<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> PyResu
 #[cold]
 fn not_plain(py: Python<'_>, pickle: &[u8]) -> PyErr {
     PyValueError::new_err(format!("{}, and this cache has decode=\"plain\"", plain::refusal(py, pickle)))
+}
+
+/// A packed value, and Python bytes for it, which nobody else has.
+struct Room<'a> {
+    packed: Packed<'a>,
+    digest: u64,
+    bytes: Py<PyBytes>,
+    /// Where they are, and how many.
+    start: usize,
+    len: usize,
+    is_full: bool,
+}
+
+impl<'a> Room<'a> {
+    fn new(py: Python<'_>, (packed, digest): (Packed<'a>, u64)) -> Option<Self> {
+        let proto = if packed.form() == Form::Unframed { &PROTO_5[..] } else { &[] };
+        let len = proto.len() + packed.len();
+        let bytes = PyBytes::new_with(py, len, |bytes| {
+            bytes[..proto.len()].copy_from_slice(proto);
+            Ok(())
+        });
+        let bytes = bytes.ok()?;
+        // Safety: they are Python bytes, and are kept.
+        #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
+        let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) } as usize;
+        Some(Self { packed, digest, bytes: bytes.unbind(), start, len, is_full: false })
+    }
+
+    fn fill(&mut self) {
+        // Safety: the object is fresh, of this length, initialized, alive, and nobody else knows it, so that it may be
+        // written to, with or without the GIL.
+        #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start as *mut u8, self.len) };
+        let body = &mut bytes[self.len - self.packed.len()..];
+        self.is_full = self.packed.unpack(self.digest, body).is_ok();
+    }
+
+    fn full(self) -> Option<Py<PyBytes>> {
+        self.is_full.then_some(self.bytes)
+    }
 }
 
 /// A packed value as Python bytes: a pickle without its frame, or what else was stored.

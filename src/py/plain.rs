@@ -11,12 +11,13 @@
 //! takes time in proportion to them; keys chosen to have one hash make a dict slow here as they do anywhere.
 
 use parking_lot::MutexGuard;
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyList, PySet, PyString, PyTuple};
 use smallvec::SmallVec;
 
 use super::buffers;
-use super::codec::{bytes_object, int_object, long, small_int, text_object};
+use super::codec::{PROTO_5, bytes_object, int_object, long, small_int, text_object};
 use super::key_strings::{self, KeyStrings};
 use super::plain_types;
 
@@ -36,6 +37,20 @@ enum Stop {
     Shares,
     /// It is not plain, or broken: pickle will tell.
     NotPlain,
+}
+
+/// Values are read faster here than by pickle up to this length of their pickle, and dicts of any.
+const QUICKER_BYTES_MAX: usize = 1024;
+
+/// Whether this is likely to be plain, and read faster than by pickle.
+#[inline]
+pub(super) fn is_quicker(pickle: &[u8]) -> bool {
+    match pickle.strip_prefix(&PROTO_5).unwrap_or(pickle) {
+        [b'}', ..] => true,
+        // Most often the name of a class.
+        [0x8c, ..] => false,
+        _ => pickle.len() <= QUICKER_BYTES_MAX,
+    }
 }
 
 /// Reads a plain value: `None` when it is not one, which is no error.
@@ -197,22 +212,21 @@ impl<'py, 'b> Reader<'py, 'b> {
         Ok(())
     }
 
-    /// The fields of a dict, if all are short texts that lead to atoms: they need no place in the stack. False when they are
-    /// not, and nothing was read.
+    /// The fields of a dict, as long as they are short texts that lead to atoms: they need no place in the stack. True when
+    /// these were all.
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>) -> Result<bool, Stop> {
-        if !are_flat(self.rest) {
-            return Ok(false);
-        }
         while let [0x8c, length, rest @ ..] = self.rest
             && let Some((text, [0x94, opcode, rest @ ..])) = rest.split_at_checked(usize::from(*length))
+            && let Some(bytes) = atom_bytes(*opcode, rest)
         {
             let key = match &mut self.keys {
                 Some(keys) => keys.get(self.py, text),
                 None => text_object(self.py, text),
             };
             let key = key.map_or_else(|| surrogates(self.py, text), Ok)?;
-            let (value, rest) = self.atom(*opcode, rest)?;
+            let (atom, rest) = rest.split_at(bytes);
+            let value = self.atom(*opcode, atom)?;
             dict.set_item(&key, &value).map_err(drop_error)?;
             self.rest = rest;
             if let Some(memo) = &mut self.memo {
@@ -222,20 +236,17 @@ impl<'py, 'b> Reader<'py, 'b> {
                 }
             }
         }
-        // The opcode that ends them.
-        self.take(1)?;
-        Ok(true)
+        // SETITEMS
+        let are_all = self.rest.first() == Some(&b'u');
+        self.rest = &self.rest[usize::from(are_all)..];
+        Ok(are_all)
     }
 
-    /// An atom of `are_flat`, and what comes after it and its `MEMOIZE`.
+    /// An atom of these bytes.
     #[inline]
-    fn atom(&self, opcode: u8, rest: &'b [u8]) -> Result<(Bound<'py, PyAny>, &'b [u8]), Stop> {
+    fn atom(&self, opcode: u8, bytes: &'b [u8]) -> Result<Bound<'py, PyAny>, Stop> {
         let py = self.py;
-        let (head, tail) = match atom_bytes(opcode, rest) {
-            Some(bytes) => rest.split_at_checked(bytes).ok_or(Stop::NotPlain)?,
-            None => return Err(Stop::NotPlain),
-        };
-        let atom = match (opcode, head) {
+        Ok(match (opcode, bytes) {
             (0x8c, [_, text @ .., _]) => text_object(py, text).map_or_else(|| surrogates(py, text), Ok)?,
             (b'C', [_, text @ .., _]) => bytes_object(py, text).ok_or(Stop::NotPlain)?,
             (b'G', bits) => {
@@ -245,8 +256,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             (b'N', _) => py.None().into_bound(py),
             (0x88 | 0x89, _) => PyBool::new(py, opcode == 0x88).to_owned().into_any(),
             (_, int) => int_object(py, small_int(opcode, int).ok_or(Stop::NotPlain)?),
-        };
-        Ok((atom, tail))
+        })
     }
 
     fn step_seldom(&mut self, opcode: u8) -> Result<(), Stop> {
@@ -524,17 +534,6 @@ fn atom_bytes(opcode: u8, rest: &[u8]) -> Option<usize> {
     (bytes <= rest.len()).then_some(bytes)
 }
 
-/// Whether there is nothing but short texts that lead to atoms, up to `SETITEMS`.
-#[inline]
-fn are_flat(mut rest: &[u8]) -> bool {
-    while let [0x8c, length, after @ ..] = rest {
-        let Some((_, [0x94, opcode, after @ ..])) = after.split_at_checked(usize::from(*length)) else { return false };
-        let Some(bytes) = atom_bytes(*opcode, after) else { return false };
-        rest = &after[bytes..];
-    }
-    rest.first() == Some(&b'u')
-}
-
 /// Takes from `left` what hashing an object, or comparing it with an equal one, visits: everything in tuples and frozensets, as
 /// often as it is there. False when it is too much, or too deep.
 fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
@@ -568,14 +567,30 @@ fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
     }
 }
 
-/// An integer of any length.
+/// An integer of any length, from its two's complement: by its digits to the base 16, which takes time in proportion to them.
 fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    if little.is_empty() {
-        return Ok(int_object(py, 0));
+    let is_negative = little.last().is_some_and(|&byte| byte >= 0x80);
+    let mut digits = Vec::with_capacity(2 * little.len() + 3);
+    digits.extend_from_slice(if is_negative { b"-0" } else { b"0" });
+    let start = digits.len();
+    let mut carry = is_negative;
+    for byte in little {
+        // Of a negative number, what it lacks to zero.
+        let (byte, more) = if is_negative { (!byte).overflowing_add(u8::from(carry)) } else { (*byte, false) };
+        carry = more;
+        digits.extend([byte & 15, byte >> 4].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
-    let signed = PyDict::new(py);
-    signed.set_item("signed", true)?;
-    py.get_type::<PyInt>().call_method("from_bytes", (little, "little"), Some(&signed))
+    if carry {
+        digits.push(b'1');
+    }
+    digits[start..].reverse();
+    digits.push(0);
+    // Safety: the text ends with a null byte, and the answer is a new reference or null with an exception set.
+    #[expect(unsafe_code, reason = "`int.from_bytes` takes four times as long")]
+    unsafe {
+        let int = ffi::PyLong_FromString(digits.as_ptr().cast(), std::ptr::null_mut(), 16);
+        Bound::from_owned_ptr_or_err(py, int)
+    }
 }
 
 /// Text with lone surrogates, as pickle writes it.
