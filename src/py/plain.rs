@@ -212,10 +212,13 @@ impl<'py, 'b> Reader<'py, 'b> {
         Ok(())
     }
 
-    /// The fields of a dict, as long as they are short texts that lead to atoms: they need no place in the stack. True when
-    /// these were all.
+    /// The fields of a dict, if all are short texts that lead to atoms: they need no place in the stack. False when they are
+    /// not, and nothing was read.
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>) -> Result<bool, Stop> {
+        if !are_flat(self.rest) {
+            return Ok(false);
+        }
         while let [0x8c, length, rest @ ..] = self.rest
             && let Some((text, [0x94, opcode, rest @ ..])) = rest.split_at_checked(usize::from(*length))
             && let Some(bytes) = atom_bytes(*opcode, rest)
@@ -236,13 +239,12 @@ impl<'py, 'b> Reader<'py, 'b> {
                 }
             }
         }
-        // SETITEMS
-        let are_all = self.rest.first() == Some(&b'u');
-        self.rest = &self.rest[usize::from(are_all)..];
-        Ok(are_all)
+        // The opcode that ends them.
+        self.take(1)?;
+        Ok(true)
     }
 
-    /// An atom of these bytes.
+    /// An atom of `are_flat`.
     #[inline]
     fn atom(&self, opcode: u8, bytes: &'b [u8]) -> Result<Bound<'py, PyAny>, Stop> {
         let py = self.py;
@@ -532,6 +534,18 @@ fn atom_bytes(opcode: u8, rest: &[u8]) -> Option<usize> {
         _ => return None,
     };
     (bytes <= rest.len()).then_some(bytes)
+}
+
+/// Whether there is nothing but short texts that lead to atoms, up to `SETITEMS`. Fields before something else cannot be told
+/// from the items of a tuple.
+#[inline]
+fn are_flat(mut rest: &[u8]) -> bool {
+    while let [0x8c, length, after @ ..] = rest {
+        let Some((_, [0x94, opcode, after @ ..])) = after.split_at_checked(usize::from(*length)) else { return false };
+        let Some(bytes) = atom_bytes(*opcode, after) else { return false };
+        rest = &after[bytes..];
+    }
+    rest.first() == Some(&b'u')
 }
 
 /// Takes from `left` what hashing an object, or comparing it with an equal one, visits: everything in tuples and frozensets, as
