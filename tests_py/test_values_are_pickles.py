@@ -103,7 +103,8 @@ VALUES = {
         for value in (
             [], {}, (), [[]], [()], ((),), [None], (None,), {1: 2}, {"a": shared, "b": shared, shared: b""},
             [row, row, (row, row)],
-            box, book, ring, inner, [inner, ring], [box, book, box], {None: True, 1.5: -1, (): ((),), b"b": chr(0xd800)},
+            box, book, ring, inner, [inner, ring], [box, book, box],
+            {None: True, 1.5: -1, (): ((),), b"b": chr(0xd800)},
             [Text("text")], {"a": Dict()}, Dict(a=1), [{1}], [True, 2 ** 70], ["x" * 1024] * 2, ["x" * 1025],
             [b"y" * 300, "é" * 300],
             [str(n) + "z" * 1000 for n in range(60)], {"n": (1, 2, 3), "m": (1, 2, 3, 4), "k": (1,), "j": (1, 2)},

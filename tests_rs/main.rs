@@ -2,6 +2,7 @@
 
 mod allocator;
 mod convergence;
+mod expiry;
 mod gauges;
 mod lattice;
 mod layers;

@@ -47,7 +47,9 @@ impl<R: Runtime> Cluster<R> {
             let visited = self.runtime().visit(chain.owner, wait, &mut |node| {
                 for at in links(chain.head, &next) {
                     match node.get(keys[at], true, &mut |read, lent| take(at, read, lent)) {
-                        Read { known: Known::Live(version), synced: true } if quorum == Quorum::One => {
+                        Read { known: Known::Live(version), synced: true }
+                            if quorum == Quorum::One && !version.lifetime.ends() =>
+                        {
                             answers[at] = Answer::Hit(version.timestamp);
                         }
                         read => unsettled.push((at, Some(read))),
@@ -64,9 +66,9 @@ impl<R: Runtime> Cluster<R> {
             let mut get = Get::new(keys[at].hash().partition(self.routes().partitions()), quorum, epoch);
             if let Some(read) = first {
                 get.went_on_to(1);
-                get.hear(read);
+                self.hear(&mut get, read);
             }
-            answers[at] = self.read_on(get, keys[at], true, wait, &mut |read, lent| take(at, read, lent));
+            answers[at] = self.read_on(&mut get, keys[at], true, wait, &mut |read, lent| take(at, read, lent));
         }
         answers
     }

@@ -22,6 +22,7 @@ use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
 use crate::hash::KeyHash;
+use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -99,6 +100,7 @@ pub(super) fn put_many<'py>(
     format: &Format,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
+    ttl: Ttl,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyList>> {
     cluster.check_open().map_err(raise)?;
@@ -113,12 +115,13 @@ pub(super) fn put_many<'py>(
     let mut written = 0;
     loop {
         let (batch, ending) = collect(py, cluster, format, &mut rows, timestamp, written);
+        let lifetime = cluster.lifetime(ttl);
         let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
         let outcomes = py.detach(|| {
             let hash = |put: &Put<'_>| put.key.hash();
             each(&puts, hash, |put, buffers| {
                 let value = values::pack(put.value(&mut buffers.encoded)?, compression, &mut buffers.packed);
-                cluster.write(Write::put(put.key, put.timestamp, value), quorum, None)
+                cluster.write(Write::put_living(put.key, put.timestamp, value, lifetime), quorum, None)
             })
         });
         for (item, outcome) in batch.iter().zip(outcomes) {

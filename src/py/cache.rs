@@ -19,6 +19,7 @@ use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::entry::NodeId;
+use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -27,14 +28,15 @@ use crate::values;
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       serializer="pickle", decode="pickle", compression="lz4")
+///       serializer="pickle", decode="pickle", compression="lz4", default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
 /// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
-/// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed.
+/// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed. default_ttl: seconds that
+/// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
 ///
 /// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the
 /// module `json`. decode: "pickle", or "plain" for a cache whose `get` runs no pickles but reads plain data
@@ -85,11 +87,11 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None)))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), default_ttl=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\")"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", default_ttl=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
         py: Python<'_>,
         nodes: Option<&Bound<'_, PyAny>>,
@@ -101,6 +103,7 @@ impl Cache {
         serializer: Option<&Bound<'_, PyAny>>,
         decode: Option<&Bound<'_, PyAny>>,
         compression: Given<'_>,
+        default_ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -123,6 +126,11 @@ impl Cache {
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
+        if let Some(ttl) = default_ttl
+            && let Ttl::For(ttl) = convert::given_ttl("default_ttl", ttl)?
+        {
+            config = config.default_ttl(Some(ttl)).map_err(raise)?;
+        }
         let miss = miss(py, py.None().bind(py))?.unbind();
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
@@ -134,27 +142,69 @@ impl Cache {
     /// Writes a value under a key, unless something newer is known.
     ///
     /// key: a str, at most 64 KiB in UTF-8. value: any picklable object. timestamp: 0 to 2**63-1, higher is newer, in any
-    /// unit; None takes the cache's own clock, microseconds since 1970. write_quorum: see the class; None for its own.
+    /// unit; None takes the cache's own clock, microseconds since 1970. ttl: seconds that the value lives, above 0 and at most
+    /// 3153600000 (100 years), rounded up to milliseconds, or math.inf for ever; None for the cache's default_ttl. From its
+    /// end on it is a miss on every node. write_quorum: see the class; None for its own.
     ///
     /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
-    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere.
+    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere; the
+    /// very same value put again has its new ttl, or none.
     ///
     /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, ValueError, TypeError or
     /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.
     ///
     /// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
     /// True
-    #[pyo3(signature = (key, value, timestamp=None, *, write_quorum=None))]
+    #[pyo3(signature = (key, value, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        put(py, self.cluster()?, &self.format, None, key, value, timestamp, quorum)
+        put(py, self.cluster()?, &self.format, None, (key, value), timestamp, ttl, quorum)
+    }
+
+    /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
+    ///
+    /// ttl: seconds, as in `put`; math.inf for ever; None for the cache's default_ttl, or for ever if it has none.
+    ///
+    /// Returns True if the key was found and has this ttl now, shorter or longer than before, and False for a miss: what
+    /// has expired does not come back. It counts as a use.
+    ///
+    /// Raises as `get` and `put` do, ValueError or TypeError for a bad ttl, and then nothing changed.
+    ///
+    /// >>> cache.put("session:1", "Ada", timestamp=1, ttl=60)
+    /// True
+    /// >>> cache.touch("session:1", 3600)
+    /// True
+    /// >>> cache.touch("nobody", 3600)
+    /// False
+    #[pyo3(signature = (key, ttl))]
+    fn touch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (key, ttl) = (convert::key(key)?, convert::ttl(ttl)?);
+        self.detached(py, |cluster| cluster.touch(key, ttl))?.map_err(raise)
+    }
+
+    /// How many seconds the value of a key goes on living: a float, None if it does for ever, or -1.0 for a miss, which what
+    /// has expired is. It does not count as a use.
+    ///
+    /// Raises as `get` does. The cache stays as it was.
+    ///
+    /// >>> cache.put("session:2", "Ada", timestamp=1, ttl=60)
+    /// True
+    /// >>> 0 < cache.ttl("session:2") <= 60
+    /// True
+    /// >>> cache.ttl("nobody")
+    /// -1.0
+    fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+        let key = convert::key(key)?;
+        let left = self.detached(py, |cluster| cluster.time_left(key))?.map_err(raise)?;
+        Ok(left.map_or(Some(-1.0), |left| left.map(|left| left.as_secs_f64())))
     }
 
     /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
@@ -441,20 +491,21 @@ impl Cache {
     }
 
     /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
-    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each.
+    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
     ///
     /// Returns the keys that were refused because something newer is known: an empty list when all are the newest. An
     /// error names the item it stopped at in a note; those before it are written.
-    #[pyo3(signature = (items, timestamp=None, *, write_quorum=None))]
+    #[pyo3(signature = (items, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put_many<'py>(
         &self,
         py: Python<'py>,
         items: &Bound<'py, PyAny>,
         timestamp: Option<&Bound<'py, PyAny>>,
+        ttl: Option<&Bound<'py, PyAny>>,
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let quorum = self.quorum("write_quorum", write_quorum)?;
-        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, quorum)
+        let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
+        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, ttl, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -529,15 +580,16 @@ impl NodeHandle {
 
     /// Writes through this node: it coordinates if it owns the key, and passes the write on to the owners it can reach.
     /// Returns and raises as `Cache.put`, and NodeDownError.
-    #[pyo3(signature = (key, value, timestamp=None))]
+    #[pyo3(signature = (key, value, timestamp=None, *, ttl=None))]
     fn put(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, &self.format, Some(self.id), key, value, timestamp, None)
+        put(py, self.cluster()?, &self.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -596,25 +648,28 @@ fn put(
     cluster: &Cluster<Embedded>,
     format: &Format,
     via: Option<NodeId>,
-    key: &Bound<'_, PyAny>,
-    value: &Bound<'_, PyAny>,
+    (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
     timestamp: Option<&Bound<'_, PyAny>>,
+    ttl: Option<&Bound<'_, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<bool> {
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
+    let ttl = convert::ttl(ttl)?;
     let encoded = format.encode(value)?;
     let (value, compression) = (encoded.value()?, cluster.config().packs());
+    // It lives from when it is written, not from before it was encoded.
+    let lifetime = cluster.lifetime(ttl);
     let mut buffer = Vec::new();
     if value.bytes().len() >= LARGE_BYTES || values::takes_long(value, compression) {
         let outcome = py.detach(|| {
             let value = values::pack(value, compression, &mut buffer);
-            cluster.write(Write::put(key, timestamp, value), quorum, via)
+            cluster.write(Write::put_living(key, timestamp, value, lifetime), quorum, via)
         });
         return outcome.map(|outcome| outcome.newest).map_err(raise);
     }
     let value = values::pack(value, compression, &mut buffer);
-    write(py, cluster, Write::put(key, timestamp, value), quorum, via).map(|outcome| outcome.newest)
+    write(py, cluster, Write::put_living(key, timestamp, value, lifetime), quorum, via).map(|outcome| outcome.newest)
 }
 
 fn remove(
@@ -639,7 +694,10 @@ fn write(
     quorum: Option<Quorum>,
     via: Option<NodeId>,
 ) -> PyResult<Outcome> {
-    let mut writing = cluster.begin(write, quorum, via).map_err(raise)?;
+    let mut writing = match cluster.begin(write, quorum, via) {
+        Ok(writing) => writing,
+        Err(error) => return Err(raise(error)),
+    };
     let mut wait = Wait::Never;
     loop {
         let progress = match wait {

@@ -18,6 +18,7 @@ use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_b
 use crate::entry::{KEY_BYTES_MAX, Key};
 use crate::error::Error;
 use crate::hybrid_clock;
+use crate::lifetime::{Ttl, check_ttl};
 use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
 
@@ -193,6 +194,32 @@ pub(super) fn compression(name: &Bound<'_, PyAny>) -> PyResult<Compression> {
         "zstd" => Ok(Compression::Zstd),
         _ => Err(out_of_range("compression", name, "\"lz4\", \"zstd\" or None")),
     }
+}
+
+/// What a time to live must be.
+const TTL_EXPECTED: &str = "above 0 and at most 3153600000 seconds (100 years), or math.inf for ever";
+
+/// A time to live in seconds: a number that is no `bool`, infinity for ever, or `None` for the cache's own.
+#[inline]
+pub(super) fn ttl(seconds: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
+    seconds.map_or(Ok(Ttl::OfCache), |seconds| given_ttl("ttl", seconds))
+}
+
+/// A time to live that is not `None`.
+pub(super) fn given_ttl(argument: &'static str, seconds: &Bound<'_, PyAny>) -> PyResult<Ttl> {
+    if !is_number(seconds) {
+        return Err(wrong_type(argument, "float, int or None", seconds));
+    }
+    let wrong = || out_of_range(argument, seconds, TTL_EXPECTED);
+    // An int beyond every float is beyond the range as well.
+    let number = seconds.extract::<f64>().map_err(|_| wrong())?;
+    if number == f64::INFINITY {
+        return Ok(Ttl::Forever);
+    }
+    // Less than a nanosecond is more than nothing.
+    let ttl = Duration::try_from_secs_f64(number).ok().filter(|_| number > 0.0);
+    let ttl = ttl.map(|ttl| ttl.max(Duration::from_nanos(1))).filter(|&ttl| check_ttl(argument, ttl).is_ok());
+    ttl.map(Ttl::For).ok_or_else(wrong)
 }
 
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.

@@ -83,6 +83,13 @@ pub trait Runtime: Send + Sync {
     /// Starts a life of a node with empty memory; what the node had before is gone.
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation;
 
+    /// The time, in milliseconds since 1970: never backwards, and never 0.
+    fn now_ms(&self) -> u64;
+
+    /// Nodes are to know that it is so late: they are told with the next message that comes to them. While nobody says so,
+    /// nobody looks at a clock.
+    fn tell_time(&self, now_ms: u64);
+
     /// Ends a node's life; its memory is gone.
     fn stop(&self, node: NodeId);
 }
