@@ -38,10 +38,10 @@ use crate::values;
 /// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed. default_ttl: seconds that
 /// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
 ///
-/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the
-/// module `json`. decode: "pickle", or "plain" for a cache whose `get` runs no pickles but reads plain data
-/// only: None, bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time,
-/// datetime, timedelta, timezone, Decimal; of these types exactly. Anything else is a SerializationError of `get`.
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
+/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
+/// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
+/// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///

@@ -6,7 +6,7 @@
 //! byte for byte as pickle would; subclasses, integers beyond 64 bits and strings that are no UTF-8 are left to pickle.
 //! Containers of plain values are written in `small` or by pickle, and read in `plain`.
 //!
-//! Promise: what is stored is always a plain protocol 5 pickle.
+//! Promise: what is stored is always a plain protocol 5 pickle, unless its first byte is a tag that says what else it is.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
