@@ -102,7 +102,7 @@ impl Encoded<'_> {
 ///
 /// # Errors
 /// `SerializationError` from the error that pickle raised.
-#[inline]
+#[inline(always)]
 pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     if let Ok(bytes) = value.cast_exact::<PyBytes>() {
         return Ok(encode_text(value.py(), bytes.as_bytes(), SHORT_BINBYTES, BINBYTES)
@@ -119,6 +119,12 @@ pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     if let Some((bytes, len, framed)) = encode_number(value) {
         return Ok(Encoded::Short { bytes, len, framed });
     }
+    encode_object(value)
+}
+
+// Not inlined: what is written without it is faster so.
+#[inline(never)]
+fn encode_object<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     if let Some(body) = small::encode(value) {
         return Ok(Encoded::Small(body));
     }
@@ -235,7 +241,7 @@ fn encode_number(value: &Bound<'_, PyAny>) -> Option<([u8; SHORT_BYTES], u8, boo
 }
 
 /// Their opcodes, and how many bytes that is.
-#[inline]
+#[inline(always)]
 pub(super) fn number_opcodes(value: &Bound<'_, PyAny>) -> Option<([u8; 12], usize)> {
     let mut body = [0; 12];
     let len = if let Ok(int) = value.cast_exact::<PyInt>() {
