@@ -46,7 +46,8 @@ const QUICKER_BYTES_MAX: usize = 1024;
 #[inline]
 pub(super) fn is_quicker(pickle: &[u8]) -> bool {
     match pickle.strip_prefix(&PROTO_5).unwrap_or(pickle) {
-        [b'}', ..] => true,
+        // A dict; a bytearray, which pickle would copy from a copy.
+        [b'}' | 0x96, ..] => true,
         // Most often the name of a class.
         [0x8c, ..] => false,
         _ => pickle.len() <= QUICKER_BYTES_MAX,
