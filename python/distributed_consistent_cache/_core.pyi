@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar, final
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, final
 
 __all__ = [
     "Advice",
@@ -50,6 +50,14 @@ __version__: str
 _Quorum: TypeAlias = int | Literal["one", "majority", "all"]
 _Callback = TypeVar("_Callback", bound=Callable[[Event], object])
 
+# What turns values into bytes, as the modules `json` and `msgpack` do: `dumps` returns bytes, bytearray or str, and
+# `loads` is given what it returned.
+class _Serializer(Protocol):
+    @property
+    def dumps(self) -> Callable[[Any], Any]: ...
+    @property
+    def loads(self) -> Callable[[Any], Any]: ...
+
 # What names a file.
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
@@ -77,6 +85,8 @@ class Cache:
         write_quorum: _Quorum = "all",
         read_quorum: _Quorum = "one",
         gossip_interval: float | None = 0.1,
+        serializer: Literal["pickle"] | _Serializer = "pickle",
+        decode: Literal["pickle", "plain"] = "pickle",
         compression: str | None = "lz4",
         default_ttl: float | None = None,
     ) -> Self: ...
@@ -397,9 +407,7 @@ class Advice:
     @property
     def gets(self) -> int: ...
     @property
-    def sampled_gets(self) -> int: ...
-    @property
-    def sampled_keys(self) -> int: ...
+    def watched(self) -> int: ...
     def as_dict(self) -> dict[str, Any]: ...
 
 # Something that happened.

@@ -8,8 +8,9 @@
 use super::Cluster;
 use crate::error::Error;
 use crate::message::Write;
-use crate::miss_ratio::{Curve, Use};
+use crate::miss_ratio::Use;
 use crate::node::entry_bytes;
+use crate::ring::partition_count;
 use crate::runtime::Runtime;
 
 /// The sizes that are looked at, in parts of the present one.
@@ -35,10 +36,13 @@ pub struct Advice {
     pub hit_rate: f64,
     /// Reads since the cache was made.
     pub gets: u64,
-    /// Reads that were in the sample.
-    pub sampled_gets: u64,
-    /// Keys that are in the sample.
-    pub sampled_keys: usize,
+    /// Reads and writes that were watched: what is said rests on them.
+    pub watched: u64,
+}
+
+/// The odds of a chance: infinite for 1.
+fn odds(chance: f64) -> f64 {
+    chance / (1.0 - chance)
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -50,7 +54,7 @@ impl<R: Runtime> Cluster<R> {
         let (gauges, report) = (self.gauges()?, self.statistics());
         let (done, holds) = (report.total, report.holds);
         let gets = done.hits + done.misses_in_all();
-        let curve: Curve = self.sample.curve(gets);
+        let curve = self.sample.curve(done.hits + done.puts, gets);
         // Distinct entries, each counted once, that would fill the nodes as far as they are filled with copies when full.
         let of_one = if holds.entries == 0 {
             0.0
@@ -59,27 +63,34 @@ impl<R: Runtime> Cluster<R> {
             entry_bytes(0, kept.round() as usize) as f64
         };
         let room = gauges.keys as f64 * of_one * holds.bytes_max as f64 / (holds.bytes_used.max(1)) as f64;
+        // Smaller nodes have fewer partitions, but their clocks take a larger part of them.
+        let partitions = |times: f64| {
+            let node_bytes = (self.config.bytes_of_a_node() as f64 * times) as u64;
+            f64::from(partition_count(self.config.nodes(), self.config.replicas(), node_bytes))
+        };
+        let clocks = |times: f64| holds.clock_bytes as f64 * partitions(times) / partitions(1.0);
+        let for_entries = |times: f64| (holds.bytes_max as f64 * times - clocks(times)).max(0.0);
+        let said = |times: f64| curve.hit_rate((room * for_entries(times) / for_entries(1.0).max(1.0)) as u64);
+        // At the present size it is known: a sample with too many popular keys has too many for all sizes.
+        let off = odds(said(1.0)) / odds(done.hit_rate());
+        let off = if off.is_finite() && off > 0.0 { off } else { 1.0 };
         let size = |times: f64| Size {
             times,
             bytes: (holds.bytes_max as f64 * times) as u64,
-            hit_rate: curve.hit_rate((room * times) as u64),
+            hit_rate: 1.0 - 1.0 / (1.0 + odds(said(times)) / off),
         };
-        Ok(Advice {
-            sizes: SIZES.map(size).to_vec(),
-            hit_rate: done.hit_rate(),
-            gets,
-            sampled_gets: curve.sampled_gets(),
-            sampled_keys: curve.keys(),
-        })
+        Ok(Advice { sizes: SIZES.map(size).to_vec(), hit_rate: done.hit_rate(), gets, watched: curve.watched() })
     }
 
     /// Tells the sample of a write that is the newest.
     #[inline]
     pub(super) fn sample_write(&self, write: &Write<'_>) {
-        if self.sample.wants(write.key.hash()) {
-            let bytes = || entry_bytes(write.key.bytes().len(), write.value_bytes());
-            let happened = write.value.map_or(Use::Remove, |_| Use::Put(u32::try_from(bytes()).unwrap_or(u32::MAX)));
-            self.sample.tell(write.key.hash(), happened);
+        let (key, sample) = (write.key.hash(), &self.sample);
+        let bytes = || entry_bytes(write.key.bytes().len(), write.value_bytes());
+        match write.value {
+            Some(_) if sample.uses(key) => sample.tell(key, Use::Put, bytes),
+            None if sample.watches(key) => sample.tell(key, Use::Gone, bytes),
+            _ => {}
         }
     }
 }

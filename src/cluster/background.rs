@@ -59,7 +59,6 @@ fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>) -> bool {
     if cluster.pulling.load(Ordering::Relaxed) == 0 {
         cluster.round();
     }
-    cluster.sample.catch_up();
     !cluster.is_closed()
 }
 

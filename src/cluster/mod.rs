@@ -20,6 +20,7 @@ mod expiry;
 pub mod explain;
 mod gauges;
 pub mod get;
+mod many;
 mod membership;
 pub mod put;
 pub mod restore;
@@ -240,7 +241,10 @@ impl<R: Runtime> Cluster<R> {
         via: Option<NodeId>,
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
-        self.check_fits(&write)?;
+        if let Err(error) = self.check_fits(&write) {
+            self.tell_refused(write.key, &error);
+            return Err(error);
+        }
         self.tell_time_of(&write);
         let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
         if let Some(node) = via {
@@ -256,16 +260,27 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        let bytes = entry_bytes(write.key.bytes().len(), write.value_bytes());
-        let bytes_max = self.routes.entry_bytes_max();
-        if bytes <= bytes_max { Ok(bytes) } else { Err(self.too_large(write, bytes, bytes_max)) }
+        self.check_sizes(write.key.bytes().len(), write.value_bytes())
     }
 
+    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key_bytes, value_bytes);
+        let bytes_max = self.routes.entry_bytes_max();
+        if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
+    }
+
+    /// Tells whoever listens that a write was refused, if it is too large.
     #[cold]
-    fn too_large(&self, write: &Write<'_>, bytes: u64, bytes_max: u64) -> Error {
-        let key = || String::from_utf8_lossy(write.key.bytes()).into_owned();
-        self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
-        Error::ValueTooLarge { bytes, bytes_max }
+    pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
+        if let &Error::ValueTooLarge { bytes, bytes_max } = error {
+            let key = || String::from_utf8_lossy(key.bytes()).into_owned();
+            self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
+        }
     }
 
     /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.
@@ -363,8 +378,8 @@ impl<R: Runtime> Cluster<R> {
                 Ok(Read { known: Known::Live(version), synced: true })
                     if quorum == Quorum::One && !version.lifetime.ends() =>
                 {
-                    if self.sample.wants(key.hash()) {
-                        self.sample_hit(key, touch);
+                    if touch && self.sample.uses(key.hash()) {
+                        self.sample_hit(key);
                     }
                     return Answer::Hit(version.timestamp);
                 }
@@ -392,8 +407,8 @@ impl<R: Runtime> Cluster<R> {
                 && get.wants_one()
                 && !self.has_ended(version.lifetime)
             {
-                if self.sample.wants(key.hash()) {
-                    self.sample_hit(key, touch);
+                if touch && self.sample.uses(key.hash()) {
+                    self.sample_hit(key);
                 }
                 return Answer::Hit(version.timestamp);
             }
@@ -415,16 +430,14 @@ impl<R: Runtime> Cluster<R> {
         match answer {
             Answer::Hit(_) => {
                 self.counters.hit(get.holder());
-                if self.sample.wants(key.hash()) {
-                    self.sample_hit(key, true);
-                }
+                self.sample_if_hit(key);
             }
             Answer::Miss if counters::ON => {
                 let why = self.why_missed(get, key, partition);
                 self.counters.miss(asked_first(), why);
-                if self.sample.wants(key.hash()) {
+                if self.sample.watches(key.hash()) {
                     let of_size = matches!(why, Miss::NeverSeen | Miss::Evicted | Miss::Superseded);
-                    self.sample.tell(key.hash(), if of_size { Use::Get } else { Use::GetInVain });
+                    self.sample.tell(key.hash(), if of_size { Use::Miss } else { Use::Gone }, || 0);
                 }
             }
             Answer::TooFew { .. } => self.counters.unanswered(asked_first()),
@@ -432,11 +445,27 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    #[cold]
-    fn sample_hit(&self, key: Key<'_>, touch: bool) {
-        if touch {
-            self.sample.tell(key.hash(), Use::Get);
+    #[inline]
+    fn sample_if_hit(&self, key: Key<'_>) {
+        if self.sample.uses(key.hash()) {
+            self.sample_hit(key);
         }
+    }
+
+    /// Tells the sample of a hit. What the entry takes is asked for once more, if it has to be known.
+    #[cold]
+    fn sample_hit(&self, key: Key<'_>) {
+        let bytes = || {
+            let mut bytes = 0;
+            for owner in self.routes.owners(key.hash().partition(self.routes.partitions())) {
+                let take = &mut |_: Read, lent: Lent<'_>| bytes = lent.bytes();
+                if matches!(self.runtime.read(owner, key, false, Wait::Never, take), Ok(read) if read.known.is_live()) {
+                    break;
+                }
+            }
+            entry_bytes(key.bytes().len(), bytes)
+        };
+        self.sample.tell(key.hash(), Use::Hit, bytes);
     }
 
     /// Why a read found nothing.
@@ -466,7 +495,7 @@ impl<R: Runtime> Cluster<R> {
                 }
             }
             // A node found it too large, beside what it has to remember.
-            &Err(Error::ValueTooLarge { bytes, bytes_max }) => drop(self.too_large(put.write(), bytes, bytes_max)),
+            Err(error @ Error::ValueTooLarge { .. }) => self.tell_refused(put.write().key, error),
             Err(_) => self.counters.unanswered(first),
         }
     }

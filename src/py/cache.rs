@@ -8,12 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::codec::{LARGE_BYTES, Taken, encode, hit};
+use super::codec::{LARGE_BYTES, Taken, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::events::Listeners;
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
+use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use super::statistics::{Advice, Explanation, Stats};
 use crate::cluster::get::Answer;
@@ -31,7 +32,7 @@ use crate::values;
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       compression="lz4", default_ttl=None)
+///       serializer="pickle", decode="pickle", compression="lz4", default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
@@ -40,6 +41,11 @@ use crate::values;
 /// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
 /// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed. default_ttl: seconds that
 /// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
+///
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
+/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
+/// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
+/// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -51,6 +57,7 @@ use crate::values;
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
+    format: Arc<Format>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
     restored: Mutex<Option<RestoreReport>>,
@@ -92,7 +99,7 @@ impl Cache {
         quorum: Option<Quorum>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, read, lent);
+        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, read, lent);
         let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
             answer = py.detach(|| {
@@ -100,7 +107,7 @@ impl Cache {
             });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -110,9 +117,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), compression=Given(None), default_ttl=None))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), default_ttl=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, compression=\"lz4\", default_ttl=None)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", default_ttl=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
@@ -123,6 +130,8 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
         read_quorum: Option<&Bound<'_, PyAny>>,
         gossip_interval: Given<'_>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        decode: Option<&Bound<'_, PyAny>>,
         compression: Given<'_>,
         default_ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -143,6 +152,7 @@ impl Cache {
         if let Given(Some(interval)) = gossip_interval {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
+        let format = Arc::new(Format::new(serializer, decode)?);
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
@@ -155,13 +165,9 @@ impl Cache {
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self {
-            cluster: Some(cluster),
-            miss,
-            restored: Mutex::new(None),
-            generation: process::generation(),
-            listeners: Arc::default(),
-        })
+        let restored = Mutex::new(None);
+        let (generation, listeners) = (process::generation(), Arc::default());
+        Ok(Self { cluster: Some(cluster), format, miss, restored, generation, listeners })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -193,10 +199,10 @@ impl Cache {
         let quorum = self.quorum("write_quorum", write_quorum)?;
         let cluster = self.cluster()?;
         if cluster.counters().is_timed(Call::Put) {
-            let run = || put(py, cluster, None, (key, value), timestamp, ttl, quorum);
+            let run = || put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum);
             return cluster.counters().timed(Call::Put, run);
         }
-        put(py, cluster, None, (key, value), timestamp, ttl, quorum)
+        put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum)
     }
 
     /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
@@ -375,7 +381,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
+        let format = Arc::clone(&self.format);
+        Ok(NodeHandle { cluster: Arc::clone(cluster), format, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -424,7 +431,7 @@ impl Cache {
     }
 
     /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present capacity, from a bounded sample of the reads and writes
-    /// since the cache was made (SHARDS, 2015). Print it to see a table. It looks at every key of every node, with the GIL
+    /// since the cache was made. Print it to see a table. It looks at every key of every node, with the GIL
     /// released: not for the hot path.
     ///
     /// >>> [size.times for size in cache.advise().sizes]
@@ -606,7 +613,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
-        super::bulk::put_many(py, self.cluster()?, items, timestamp, ttl, quorum)
+        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, ttl, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -618,7 +625,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self.cluster()?, keys, quorum)
+        super::bulk::get_many(py, self.cluster()?, &self.format, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -660,6 +667,7 @@ impl Drop for Cache {
 #[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
+    format: Arc<Format>,
     id: NodeId,
     generation: u32,
 }
@@ -689,7 +697,7 @@ impl NodeHandle {
         timestamp: Option<&Bound<'_, PyAny>>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, Some(self.id), (key, value), timestamp, ttl, None)
+        put(py, self.cluster()?, &self.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -701,14 +709,13 @@ impl NodeHandle {
         key: &Bound<'py, PyAny>,
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let cluster = self.cluster()?;
-        let key = convert::key(key)?;
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
         let found = py
             .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
             .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Some(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -743,9 +750,11 @@ impl KeyIterator {
 
 /// Encodes a value and writes it.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
 fn put(
     py: Python<'_>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     via: Option<NodeId>,
     (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
     timestamp: Option<&Bound<'_, PyAny>>,
@@ -755,7 +764,7 @@ fn put(
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
     let ttl = convert::ttl(ttl)?;
-    let encoded = encode(value)?;
+    let encoded = format.encode(value)?;
     let (value, compression) = (encoded.value()?, cluster.config().packs());
     // It lives from when it is written, not from before it was encoded.
     let lifetime = cluster.lifetime(ttl);

@@ -519,20 +519,18 @@ pub(super) struct Advice {
     hit_rate: f64,
     /// Reads since the cache was made.
     gets: u64,
-    /// Reads that were in the sample.
-    sampled_gets: u64,
-    /// Keys that are in the sample: with fewer than about 1,000 the rates may be off by more than two points.
-    sampled_keys: usize,
+    /// Reads and writes that were watched: with fewer than about 2,000 the rates may be off by more than two points.
+    watched: u64,
 }
 
 impl Advice {
     pub(super) fn new(py: Python<'_>, advice: advise::Advice) -> PyResult<Self> {
-        let advise::Advice { sizes, hit_rate, gets, sampled_gets, sampled_keys } = advice;
+        let advise::Advice { sizes, hit_rate, gets, watched } = advice;
         let size = |size: advise::Size| {
             Py::new(py, SizeAdvice { times: size.times, bytes: size.bytes, hit_rate: size.hit_rate })
         };
         let sizes = sizes.into_iter().map(size).collect::<PyResult<_>>()?;
-        Ok(Self { sizes, hit_rate, gets, sampled_gets, sampled_keys })
+        Ok(Self { sizes, hit_rate, gets, watched })
     }
 }
 
@@ -540,12 +538,12 @@ impl Advice {
 impl Advice {
     /// The same as a dict of plain types.
     fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
-        to_dict(slf.as_any(), &["sizes", "hit_rate", "gets", "sampled_gets", "sampled_keys"])
+        to_dict(slf.as_any(), &["sizes", "hit_rate", "gets", "watched"])
     }
 
     fn __repr__(&self) -> String {
-        let Self { hit_rate, gets, sampled_keys, .. } = self;
-        format!("Advice(hit_rate={hit_rate:.4}, gets={gets}, sampled_keys={sampled_keys})")
+        let Self { hit_rate, gets, watched, .. } = self;
+        format!("Advice(hit_rate={hit_rate:.4}, gets={gets}, watched={watched})")
     }
 
     fn __str__(&self) -> String {
@@ -556,14 +554,14 @@ impl Advice {
                 rows.push(vec![format!("{times} x"), size(bytes), format!("{:.1} %", 100.0 * hit_rate)]);
             }
         });
-        let Self { hit_rate, gets, sampled_keys, .. } = self;
-        let few = if *sampled_keys < 1000 { "; few: it may be off by more than two points" } else { "" };
+        let Self { hit_rate, gets, watched, .. } = self;
+        let few = if *watched < 2000 { "; few: it may be off by more than two points" } else { "" };
         format!(
-            "{}\n\nmeasured at 1 x: {:.1} % of {} gets; {} keys in the sample{few}",
+            "{}\n\nmeasured at 1 x: {:.1} % of {} gets; {} calls were watched{few}",
             table(&rows),
             100.0 * hit_rate,
             number(*gets),
-            number(*sampled_keys as u64),
+            number(*watched),
         )
     }
 }

@@ -105,7 +105,11 @@ impl Runtime for Embedded {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        let mut held = self.hold(to, Wait::ForTurn)?;
+        Ok(self.visit(to, Wait::ForTurn, look)?)
+    }
+
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        let mut held = self.hold(to, wait)?;
         look(addressed(&mut held, to)?);
         Ok(())
     }
