@@ -7,11 +7,13 @@ pub mod config;
 pub mod counters;
 pub mod entry;
 pub mod error;
+pub mod events;
 pub mod gossip;
 pub mod hash;
 pub mod hybrid_clock;
 pub mod lifetime;
 pub mod message;
+pub mod miss_ratio;
 #[cfg(feature = "monitor")]
 pub mod monitor;
 pub mod node;

@@ -531,6 +531,14 @@ pub enum Lent<'a> {
 }
 
 impl Lent<'_> {
+    /// Bytes of the value, as they are stored.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Now(value) => value.bytes().len(),
+            Self::Share(share) => share.value().bytes().len(),
+        }
+    }
+
     /// The value for later, when the node is not held any more.
     pub fn keep(self) -> Kept {
         match self {

@@ -25,7 +25,7 @@ settings.load_profile("tests")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests were left out because something is not installed; also in a file, for `make` to say at its end."""
+    """Say which tests were left out because something is not installed; also in the file LEFT_OUT, for `make`."""
     left_out: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         _, _, why = report.longrepr

@@ -1,5 +1,5 @@
-"""What the tests need that is not Python: a browser, and Prometheus. Where it is not installed they are skipped, by a reason
-that begins with `LEFT_OUT`, and the run says so at its end."""
+"""What the tests need that is not Python: a browser, and Prometheus. Where it is not installed they are skipped, by a
+reason that begins with `LEFT_OUT`, and the run says so at its end."""
 
 import functools
 import importlib.util
@@ -15,11 +15,12 @@ LEFT_OUT = "left out:"
 CHROMIUM = "/usr/bin/chromium"
 
 
-def _works(program: str | None, argument: str = "--version") -> bool:
+def _works(program: str | None) -> bool:
     try:
-        return bool(program) and subprocess.run([str(program), argument], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
+        subprocess.run([program or "", "--version"], capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
         return False
+    return True
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""The dashboard, in a real browser without a screen: it loads, draws, shows a failed node within two seconds, explains keys,
-says when nobody answers, and touches nothing on the page when nothing changes."""
+"""The dashboard, in a real browser without a screen: it loads, draws, shows a failed node within two seconds, explains
+keys, says when nobody answers, and touches nothing on the page when nothing changes."""
 
 import os
 import random
@@ -82,7 +82,8 @@ def server(cache: Cache) -> Server:
 
 
 def wait_for_text(page: Any, selector: str, text: str) -> None:
-    page.wait_for_function("([where, text]) => document.querySelector(where)?.textContent.includes(text)", arg=[selector, text])
+    has = "([where, text]) => document.querySelector(where)?.textContent.includes(text)"
+    page.wait_for_function(has, arg=[selector, text])
 
 
 def test_it_loads_and_draws(server: Server, open_page: Any) -> None:
@@ -116,7 +117,10 @@ def test_charts_follow_what_happens(cache: Cache, server: Server, open_page: Any
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        drawn = "([id, lines]) => (document.querySelector(`#${id} path`).getAttribute('d')?.match(/L/g) ?? []).length >= lines"
+        drawn = """([id, lines]) => {
+            const path = document.querySelector(`#${id} path`).getAttribute("d") ?? "";
+            return path.split("L").length > lines;
+        }"""
         for name, lines in (("hit-rate", 1), ("operations", 2), ("latency", 1), ("evictions", 2)):
             page.wait_for_function(drawn, arg=[f"chart-{name}", lines])
         wait_for_text(page, "#p50-note", "in all")
@@ -154,7 +158,7 @@ def test_nodes_come_and_go(cache: Cache, server: Server, open_page: Any) -> None
     assert page.locator("#nodes tr").count() == page.locator("#ring path.track").count() == 6
     cache.remove_node(0)
     wait_for_text(page, "#summary", "5 nodes")
-    page.wait_for_function("document.querySelectorAll('#ring path.track').length === 5")
+    page.wait_for_function("() => document.querySelectorAll('#ring path.track').length === 5")
     assert page.locator("#nodes tr td:first-child").all_text_contents() == ["1", "2", "3", "4", "5"]
 
 
@@ -183,7 +187,8 @@ def test_the_key_explorer_answers(cache: Cache, server: Server, open_page: Any) 
 
 def test_hostile_keys_are_text(cache: Cache, server: Server, open_page: Any) -> None:
     page = open_page(server)
-    for key in ("<img src=x onerror=document.title=1>", "</script><script>document.title=1</script>", "a&b=c#d+e %41 \u202e日本"):
+    markup = ("<img src=x onerror=document.title=1>", "</script><script>document.title=1</script>")
+    for key in (*markup, "a&b=c#d+e %41 \u202e日本"):
         cache.put(key, 1)
         assert "A get finds the value" in explain(page, key)
     assert page.title() == "Cache"
@@ -229,8 +234,9 @@ def test_nothing_is_touched_while_nothing_changes(open_page: Any) -> None:
         page.evaluate(
             """() => {
                 window.touched = [];
-                const seen = (list) => window.touched.push(...list.map((one) => one.type + " " + (one.target.id || one.target.outerHTML)));
-                new MutationObserver(seen).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+                const name = (one) => one.type + " " + (one.target.id || one.target.outerHTML);
+                const all = { subtree: true, childList: true, attributes: true, characterData: true };
+                new MutationObserver((list) => window.touched.push(...list.map(name))).observe(document, all);
             }"""
         )
         polls.clear()
@@ -239,7 +245,7 @@ def test_nothing_is_touched_while_nothing_changes(open_page: Any) -> None:
         assert page.evaluate("window.touched") == []
         # And the eye of the test is open.
         cache.put("key", 2)
-        page.wait_for_function("window.touched.length > 0")
+        page.wait_for_function("() => window.touched.length > 0")
 
 
 def test_it_rests_while_it_is_not_seen(server: Server, open_page: Any) -> None:
@@ -263,7 +269,8 @@ def test_it_rests_while_it_is_not_seen(server: Server, open_page: Any) -> None:
 CONTRAST = """() => {
     const parse = (color) => color.match(/[\\d.]+/g).map(Number);
     const luminance = ([r, g, b]) => {
-        const [x, y, z] = [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
         return 0.2126 * x + 0.7152 * y + 0.0722 * z;
     };
     const behind = (node) => {
@@ -274,7 +281,8 @@ CONTRAST = """() => {
         return [255, 255, 255];
     };
     const low = [];
-    for (const node of document.querySelectorAll("h1, h2, p, dt, dd, th, td, span, button, input, figcaption, footer, a")) {
+    const all = "h1, h2, p, dt, dd, th, td, span, button, input, figcaption, footer, a";
+    for (const node of document.querySelectorAll(all)) {
         if (!node.textContent.trim() || !node.checkVisibility()) continue;
         const [a, b] = [luminance(parse(getComputedStyle(node).color)), luminance(behind(node))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
@@ -318,7 +326,8 @@ def test_it_can_be_used_by_keyboard(server: Server, open_page: Any) -> None:
         page.keyboard.press("Tab")
         name, outline = page.evaluate(
             """() => { const at = document.activeElement;
-                return [at.id || at.getAttribute("href") || at.className || at.tagName, getComputedStyle(at).outlineStyle]; }"""
+                const name = at.id || at.getAttribute("href") || at.className || at.tagName;
+                return [name, getComputedStyle(at).outlineStyle]; }"""
         )
         if name == "BODY":
             break

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import distributed_consistent_cache as package
-from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, RestoreReport, SaveReport, SyncReport
+from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, RestoreReport, SaveReport, Server, SyncReport
 
 PUBLIC = [name for name in package.__all__ if name != "__version__"]
 MEMBERS = [
     (cls, name)
-    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, SyncReport)
+    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, Server, SyncReport)
     for name in vars(cls)
     if not name.startswith("_")
 ]  # fmt: skip
@@ -68,6 +68,6 @@ def test_every_error_is_a_cache_error_of_this_package(name: str) -> None:
 
 
 def test_classes_say_where_they_are_imported_from() -> None:
-    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, SyncReport):
+    for cls in (Cache, Node, NodeStatus, RestoreReport, SaveReport, Server, SyncReport):
         assert cls.__module__ == "distributed_consistent_cache"
         assert getattr(package, cls.__name__) is cls

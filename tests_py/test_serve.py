@@ -111,7 +111,9 @@ def test_the_page_is_one_piece_and_only_its_own_script_runs(server: Server) -> N
     assert texts[0] != texts[1], "a nonce is used once"
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/metrics/", "//", "/../etc/passwd", "/%2e%2e/", "/api/stats", "*"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", "/metrics/", "//", "/../etc/passwd", "/%2e%2e/", "/api/stats", "*"]
+)
 def test_there_is_nothing_else(path: str, server: Server) -> None:
     assert ask(server, path)[0] in (400, 404)
 
@@ -134,7 +136,8 @@ def test_only_the_names_of_this_machine_are_answered_to(server: Server) -> None:
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
         assert ask(server, "/healthz", host=host)[0] == 200, host
     for host in (
-        "evil.example", f"evil.example:{port}", "localhost", "127.0.0.1", f"localhost:{port + 1}", f"localhost.evil:{port}",
+        "evil.example", f"evil.example:{port}",
+        "localhost", "127.0.0.1", f"localhost:{port + 1}", f"localhost.evil:{port}",
         f"127.0.0.1.evil:{port}", f"127.1:{port}", f"x@localhost:{port}", " ", "\xff",
     ):  # fmt: skip
         for path in PATHS:
@@ -182,7 +185,14 @@ def test_what_cannot_be_served_is_an_error(cache: Cache, server: Server) -> None
     for port in (-1, 65536, 2**70):
         with pytest.raises(ValueError, match="from 0 to 65535; nothing was done"):
             cache.serve(port=port)
-    for wrong in ({"host": 1}, {"host": b"localhost"}, {"port": "80"}, {"port": True}, {"port": 1.0}, {"allow_remote": 1}):
+    for wrong in (
+        {"host": 1},
+        {"host": b"localhost"},
+        {"port": "80"},
+        {"port": True},
+        {"port": 1.0},
+        {"allow_remote": 1},
+    ):
         with pytest.raises(TypeError):
             cache.serve(**wrong)
     cache.close()
@@ -221,7 +231,7 @@ def test_stats_json_is_what_stats_says(cache: Cache, server: Server) -> None:
         cache.get(f"key {number * 2}")
     cache.fail_node(1, lose_memory=False)
     time.sleep(1.05)
-    said, stats = json.loads(ask(server, "/api/stats.json")[2]), cache.stats().as_dict()  # type: ignore[attr-defined]
+    said, stats = json.loads(ask(server, "/api/stats.json")[2]), cache.stats().as_dict()
     assert said["nodes"][1]["state"] == "cut off"
     for node, of_node in zip(said["nodes"], stats["nodes"], strict=True):
         assert {name: node[name] for name in of_node} == of_node
@@ -250,8 +260,10 @@ def test_ring_json_says_whose_the_hash_space_is(cache: Cache, server: Server) ->
 
 
 HOSTILE = [
-    "", " ", "+", "a+b c", "%41", "%", "&key=other", "key=1", "#", "?", "/", "\\", "\0", "\r\nX-Injected: 1", "\x7f", "é", "日本", "👾",
-    "\u202e", "<script>alert(1)</script>", "</script>", "' OR 1=1 --", '"', "{{7*7}}", "../../etc/passwd", "k" * 20_000, "\ufffd",
+    "", " ", "+", "a+b c", "%41", "%", "&key=other", "key=1", "#", "?", "/", "\\", "\0",
+    "\r\nX-Injected: 1", "\x7f", "é", "日本", "👾",
+    "\u202e", "<script>alert(1)</script>", "</script>",
+    "' OR 1=1 --", '"', "{{7*7}}", "../../etc/passwd", "k" * 20_000, "\ufffd",
 ]  # fmt: skip
 
 
@@ -266,7 +278,7 @@ def test_any_key_is_explained_as_it_is(key: str, cache: Cache, server: Server) -
         return said  # type: ignore[no-any-return]
 
     def expected() -> dict[str, Any]:
-        said = cache.explain(key).as_dict()  # type: ignore[attr-defined]
+        said = cache.explain(key).as_dict()
         for owner in said["owners"]:
             owner["age"] = None
         return said  # type: ignore[no-any-return]
@@ -274,10 +286,10 @@ def test_any_key_is_explained_as_it_is(key: str, cache: Cache, server: Server) -
     assert explained() == expected()
     assert explained()["reason"] == "never_seen"
     cache.put(key, 1, 2**63 - 1)
-    before = cache.stats()  # type: ignore[attr-defined]
+    before = cache.stats()
     assert explained() == expected()
     assert (explained()["hit"], explained()["timestamp"], explained()["key"]) == (True, 2**63 - 1, key)
-    after = cache.stats()  # type: ignore[attr-defined]
+    after = cache.stats()
     assert (after.hits, after.misses) == (before.hits, before.misses), "it is no use"
 
 
@@ -339,7 +351,9 @@ def test_what_is_too_long_is_refused_and_others_are_answered(server: Server) -> 
 
 def test_no_bytes_end_it(server: Server) -> None:
     chance = random.Random(7)
-    good = b"GET /api/explain.json?key=user%%3A1 HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % server.port
+    good = (
+        b"GET /api/explain.json?key=user%%3A1 HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % server.port
+    )
     for _ in range(300):
         sent = bytearray(good)
         for _ in range(chance.randrange(1, 6)):
@@ -377,7 +391,9 @@ def test_a_client_that_says_nothing_is_hung_up_on(server: Server) -> None:
 
 def test_more_clients_than_it_takes_at_once_wait_for_their_turn(server: Server) -> None:
     with ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection((server.host, server.port), timeout=30)) for _ in range(100)]
+        silent = [
+            stack.enter_context(socket.create_connection((server.host, server.port), timeout=30)) for _ in range(100)
+        ]
         started = time.monotonic()
         assert ask(server, "/healthz")[0] == 200
         assert time.monotonic() - started < 19
@@ -584,16 +600,13 @@ time.sleep(0.1)
 
 @pytest.mark.parametrize("what", ENDINGS)
 def test_a_process_ends_at_once_with(what: str, run_program: RunProgram) -> None:
-    program = (
-        """
+    program = """
 import socket, sys, threading, time, urllib.request
 from distributed_consistent_cache import Cache
 cache = Cache()
 server = cache.serve()
 urllib.request.urlopen(server.url + "metrics").read()
-"""
-        + ENDINGS[what]
-    )
+""" + ENDINGS[what]
     started = time.monotonic()
     assert run_program(program, seconds=30) == ""
     assert time.monotonic() - started < 15

@@ -79,7 +79,11 @@ impl Runtime for Interleaved {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        look(node_of(&mut self.hold(to, Wait::ForTurn)?));
+        Ok(self.visit(to, Wait::ForTurn, look)?)
+    }
+
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        look(node_of(&mut self.hold(to, wait)?));
         Ok(())
     }
 

@@ -879,6 +879,10 @@ impl Runtime for Meddling {
         self.nodes.look(to, look)
     }
 
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        self.nodes.visit(to, wait, look)
+    }
+
     fn now_ms(&self) -> u64 {
         self.nodes.now_ms()
     }

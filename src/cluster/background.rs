@@ -40,6 +40,7 @@ impl<R> Cluster<R> {
     /// round that is under way, and for what serves the cache.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.events.close();
         let background = self.background.lock().take();
         if let Some(Background { end, thread }) = background {
             drop(end);

@@ -17,6 +17,7 @@ use super::{Cluster, Now};
 use crate::config::check_node_bytes;
 use crate::entry::{NODES_MAX, NodeId, PartitionId};
 use crate::error::Error;
+use crate::events::What;
 use crate::message::{Address, Request};
 use crate::node_set::NodeSet;
 use crate::runtime::Runtime;
@@ -48,6 +49,7 @@ impl<R: Runtime> Cluster<R> {
         self.change_member(Member { state, ..member });
         drop(changes);
         log::info!("node {id} {}", if state == State::Failed { "failed" } else { "is cut off" });
+        self.events().tell(|| What::NodeFailed { node: id, memory_lost: state == State::Failed });
         Ok(())
     }
 
@@ -63,6 +65,7 @@ impl<R: Runtime> Cluster<R> {
         if self.readmit_node(node)? {
             moved = self.pull_missing();
             log::info!("node {node} recovered and pulled {} items", moved.items);
+            self.events().tell(|| What::NodeRecovered { node: node as NodeId, items: moved.items });
         }
         Ok(moved)
     }
@@ -96,6 +99,7 @@ impl<R: Runtime> Cluster<R> {
         let id = self.admit_node(bytes_max)?;
         let moved = self.pull_missing();
         log::info!("node {id} joined and pulled {} items", moved.items);
+        self.events().tell(|| What::NodeJoined { node: id, items: moved.items });
         Ok(id)
     }
 
@@ -174,6 +178,7 @@ impl<R: Runtime> Cluster<R> {
         self.stop(id);
         drop(changes);
         log::info!("node {id} left");
+        self.events().tell(|| What::NodeLeft { node: id });
         Ok(())
     }
 

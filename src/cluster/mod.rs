@@ -13,12 +13,14 @@
 //! Promise: every verb can be called from any thread; no lock is held while a message travels; and a call ends after a
 //! bounded number of messages.
 
+pub mod advise;
 mod background;
 pub mod exchange;
 mod expiry;
 pub mod explain;
 mod gauges;
 pub mod get;
+mod many;
 mod membership;
 pub mod put;
 pub mod restore;
@@ -44,8 +46,10 @@ use crate::config::{Config, Quorum};
 use crate::counters::{self, Counters, Gone, Miss};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
+use crate::events::{Events, What};
 use crate::hash::KeyHash;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write};
+use crate::miss_ratio::{Sample, Use};
 use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
@@ -138,6 +142,9 @@ pub struct Cluster<R> {
     counters: Counters,
     recent: gauges::Recent,
     services: services::Services,
+    /// What was asked for, of some keys.
+    sample: Sample,
+    events: Arc<Events>,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -166,6 +173,8 @@ impl<R: Runtime> Cluster<R> {
             counters,
             recent: gauges::Recent::default(),
             services: services::Services::default(),
+            sample: Sample::default(),
+            events: Arc::default(),
         };
         cluster.introduce(None, &cluster.view());
         cluster
@@ -189,6 +198,11 @@ impl<R: Runtime> Cluster<R> {
         if let Some(stats) = self.runtime.stop(node) {
             self.counters.ended(node, &stats);
         }
+    }
+
+    /// What happens, for whoever listens.
+    pub const fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// What is counted of calls.
@@ -232,7 +246,10 @@ impl<R: Runtime> Cluster<R> {
         via: Option<NodeId>,
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
-        self.check_fits(&write)?;
+        if let Err(error) = self.check_fits(&write) {
+            self.tell_refused(write.key, &error);
+            return Err(error);
+        }
         self.tell_time_of(&write);
         let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
         if let Some(node) = via {
@@ -248,9 +265,27 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        let bytes = entry_bytes(write.key.bytes().len(), write.value_bytes());
+        self.check_sizes(write.key.bytes().len(), write.value_bytes())
+    }
+
+    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key_bytes, value_bytes);
         let bytes_max = self.routes.entry_bytes_max();
         if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
+    }
+
+    /// Tells whoever listens that a write was refused, if it is too large.
+    #[cold]
+    pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
+        if let &Error::ValueTooLarge { bytes, bytes_max } = error {
+            let key = || String::from_utf8_lossy(key.bytes()).into_owned();
+            self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
+        }
     }
 
     /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.
@@ -348,6 +383,9 @@ impl<R: Runtime> Cluster<R> {
                 Ok(Read { known: Known::Live(version), synced: true })
                     if quorum == Quorum::One && !version.lifetime.ends() =>
                 {
+                    if touch && self.sample.uses(key.hash()) {
+                        self.sample_hit(key);
+                    }
                     return Answer::Hit(version.timestamp);
                 }
                 Err(Unread::Busy) => return Answer::Busy,
@@ -374,6 +412,9 @@ impl<R: Runtime> Cluster<R> {
                 && get.wants_one()
                 && !self.has_ended(version.lifetime)
             {
+                if touch && self.sample.uses(key.hash()) {
+                    self.sample_hit(key);
+                }
                 return Answer::Hit(version.timestamp);
             }
             get.went_on_to(1);
@@ -392,11 +433,44 @@ impl<R: Runtime> Cluster<R> {
         let partition = get.partition();
         let asked_first = || self.routes.owner(partition, 0).map_or(0, |owner| owner.node);
         match answer {
-            Answer::Hit(_) => self.counters.hit(get.holder()),
-            Answer::Miss if counters::ON => self.counters.miss(asked_first(), self.why_missed(get, key, partition)),
+            Answer::Hit(_) => {
+                self.counters.hit(get.holder());
+                self.sample_if_hit(key);
+            }
+            Answer::Miss if counters::ON => {
+                let why = self.why_missed(get, key, partition);
+                self.counters.miss(asked_first(), why);
+                if self.sample.watches(key.hash()) {
+                    let of_size = matches!(why, Miss::NeverSeen | Miss::Evicted | Miss::Superseded);
+                    self.sample.tell(key.hash(), if of_size { Use::Miss } else { Use::Gone }, || 0);
+                }
+            }
             Answer::TooFew { .. } => self.counters.unanswered(asked_first()),
             Answer::Miss | Answer::Busy | Answer::Closed => {}
         }
+    }
+
+    #[inline]
+    fn sample_if_hit(&self, key: Key<'_>) {
+        if self.sample.uses(key.hash()) {
+            self.sample_hit(key);
+        }
+    }
+
+    /// Tells the sample of a hit. What the entry takes is asked for once more, if it has to be known.
+    #[cold]
+    fn sample_hit(&self, key: Key<'_>) {
+        let bytes = || {
+            let mut bytes = 0;
+            for owner in self.routes.owners(key.hash().partition(self.routes.partitions())) {
+                let take = &mut |_: Read, lent: Lent<'_>| bytes = lent.bytes();
+                if matches!(self.runtime.read(owner, key, false, Wait::Never, take), Ok(read) if read.known.is_live()) {
+                    break;
+                }
+            }
+            entry_bytes(key.bytes().len(), bytes)
+        };
+        self.sample.tell(key.hash(), Use::Hit, bytes);
     }
 
     /// Why a read found nothing.
@@ -419,7 +493,14 @@ impl<R: Runtime> Cluster<R> {
     fn count_write(&self, put: &Put<'_>, ended: &Result<Outcome, Error>) {
         let first = self.routes.owner(put.partition(), 0).map_or(0, |owner| owner.node);
         match ended {
-            Ok(outcome) => self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest),
+            Ok(outcome) => {
+                self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest);
+                if outcome.newest {
+                    self.sample_write(put.write());
+                }
+            }
+            // A node found it too large, beside what it has to remember.
+            Err(error @ Error::ValueTooLarge { .. }) => self.tell_refused(put.write().key, error),
             Err(_) => self.counters.unanswered(first),
         }
     }

@@ -139,6 +139,11 @@ impl<'a> Put<'a> {
         self.outcome.reached = 0;
     }
 
+    /// What it writes.
+    pub const fn write(&self) -> &Write<'a> {
+        &self.write
+    }
+
     /// The partition of its key.
     pub const fn partition(&self) -> PartitionId {
         self.partition

@@ -15,6 +15,7 @@ use super::Cluster;
 use super::exchange::Exchange;
 use super::view::View;
 use crate::entry::{NodeId, PartitionId};
+use crate::events::What;
 use crate::gossip::{self, Need};
 use crate::message::{Address, Reply, Request};
 use crate::runtime::{Runtime, Unreached, Wait, workers};
@@ -104,6 +105,8 @@ impl<R: Runtime> Cluster<R> {
                     report.bytes,
                     if report.converged { "converged" } else { "not converged" }
                 );
+                let SyncReport { items, converged, .. } = report;
+                self.events().tell(|| What::SyncFinished { items, converged });
                 return report;
             }
         }

@@ -32,6 +32,16 @@ impl<R: Runtime> Cluster<R> {
         report
     }
 
+    /// How many entries fell off the end of each node that belongs to the cache, in all its lives, and their bytes.
+    pub fn evicted(&self) -> Vec<(NodeId, u64, u64)> {
+        let of_node = |(member, stats): (Member, NodeStats)| {
+            let mut done = self.counters().past(member.address.node);
+            done.count(&stats);
+            (member.address.node, done.evictions, done.evicted_bytes)
+        };
+        self.nodes().into_iter().map(of_node).collect()
+    }
+
     fn activity(&self, node: NodeId, now: Option<&(Member, NodeStats)>) -> Activity {
         let Counted { hits, misses, puts, puts_refused, removes, removes_refused, unanswered } =
             self.counters().counted(node);

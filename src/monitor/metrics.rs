@@ -117,14 +117,14 @@ pub fn prometheus(openmetrics: &str) -> String {
 impl Collector for Moment {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let to = &mut encoder;
-        encoder_info(to)?;
+        version(to)?;
         self.calls(to)?;
         self.nodes(to)?;
         self.cache(to)
     }
 }
 
-fn encoder_info(to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+fn version(to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     let mut info =
         to.encode_descriptor("dcc_build", "The version of distributed-consistent-cache", None, MetricType::Info)?;
     info.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
@@ -161,15 +161,7 @@ impl Moment {
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
             }
         }
-        let help = "Reads that found nothing, by reason, of the node that was asked first";
-        let mut misses = to.encode_descriptor("dcc_misses", help, None, MetricType::Counter)?;
-        for node in &self.report.nodes {
-            for (reason, count) in Miss::ALL.iter().zip(&node.activity.misses) {
-                let labels = ([("node", u64::from(node.node))], [("reason", reason.name())]);
-                misses.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(count, None)?;
-            }
-        }
-        drop(misses);
+        self.misses(to)?;
         let gossip: [(&str, &str, Option<Unit>, u64); 3] = [
             ("dcc_gossip_rounds", "Rounds of gossip", None, self.report.gossip_rounds),
             ("dcc_gossip_items", "Entries and markers that gossip moved", None, self.report.gossip_items),
@@ -194,6 +186,18 @@ impl Moment {
                 .collect();
             let labels = [("call", call.name())];
             times.encode_family(&labels)?.encode_histogram::<NoLabelSet>(*sum, before, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn misses(&self, to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let help = "Reads that found nothing, by reason, of the node that was asked first";
+        let mut misses = to.encode_descriptor("dcc_misses", help, None, MetricType::Counter)?;
+        for node in &self.report.nodes {
+            for (reason, count) in Miss::ALL.iter().zip(&node.activity.misses) {
+                let labels = ([("node", u64::from(node.node))], [("reason", reason.name())]);
+                misses.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(count, None)?;
+            }
         }
         Ok(())
     }

@@ -223,7 +223,8 @@ impl Node {
 
     /// What is known of a key; a live value is lent to `take` and, with `touch`, becomes the most recently used. Whether it
     /// has ended is for the caller to see: a node has no clock.
-    #[inline]
+    // Into both of its callers: a call takes 4 % of a read.
+    #[inline(always)]
     pub fn get(&mut self, key: Key<'_>, touch: bool, take: Take<'_>) -> Read {
         let place = self.places[usize::from(self.partition_of(key))];
         let Some((_, partition)) = self.held.get_mut(usize::from(place)) else {

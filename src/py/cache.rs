@@ -6,15 +6,18 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 
-use super::codec::{LARGE_BYTES, Taken, encode, hit};
+use super::codec::{LARGE_BYTES, Taken, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
+use super::events::Listeners;
 use super::monitor::{self, ServerHandle};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport};
+use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
-use super::statistics::{Explanation, Stats};
+use super::statistics::{Advice, Explanation, Stats};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
@@ -30,7 +33,7 @@ use crate::values;
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       compression="lz4", default_ttl=None)
+///       serializer="pickle", decode="pickle", compression="lz4", default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
@@ -39,6 +42,11 @@ use crate::values;
 /// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
 /// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed. default_ttl: seconds that
 /// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
+///
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
+/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
+/// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
+/// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -50,10 +58,12 @@ use crate::values;
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
+    format: Arc<Format>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
     restored: Mutex<Option<RestoreReport>>,
     generation: u32,
+    listeners: Arc<Listeners>,
 }
 
 impl Cache {
@@ -90,7 +100,7 @@ impl Cache {
         quorum: Option<Quorum>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, read, lent);
+        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, read, lent);
         let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
             answer = py.detach(|| {
@@ -98,7 +108,7 @@ impl Cache {
             });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -108,9 +118,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), compression=Given(None), default_ttl=None))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), default_ttl=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, compression=\"lz4\", default_ttl=None)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", default_ttl=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
@@ -121,6 +131,8 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
         read_quorum: Option<&Bound<'_, PyAny>>,
         gossip_interval: Given<'_>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        decode: Option<&Bound<'_, PyAny>>,
         compression: Given<'_>,
         default_ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -141,6 +153,7 @@ impl Cache {
         if let Given(Some(interval)) = gossip_interval {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
+        let format = Arc::new(Format::new(serializer, decode)?);
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
@@ -153,7 +166,9 @@ impl Cache {
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), miss, restored: Mutex::new(None), generation: process::generation() })
+        let restored = Mutex::new(None);
+        let (generation, listeners) = (process::generation(), Arc::default());
+        Ok(Self { cluster: Some(cluster), format, miss, restored, generation, listeners })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -185,10 +200,10 @@ impl Cache {
         let quorum = self.quorum("write_quorum", write_quorum)?;
         let cluster = self.cluster()?;
         if cluster.counters().is_timed(Call::Put) {
-            let run = || put(py, cluster, None, (key, value), timestamp, ttl, quorum);
+            let run = || put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum);
             return cluster.counters().timed(Call::Put, run);
         }
-        put(py, cluster, None, (key, value), timestamp, ttl, quorum)
+        put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum)
     }
 
     /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
@@ -367,7 +382,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
+        let format = Arc::clone(&self.format);
+        Ok(NodeHandle { cluster: Arc::clone(cluster), format, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -451,6 +467,56 @@ impl Cache {
         allow_remote: bool,
     ) -> PyResult<ServerHandle> {
         ServerHandle::start(py, self.cluster()?, host, port, allow_remote)
+    }
+
+    /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present capacity, from a bounded sample of the reads and writes
+    /// since the cache was made. Print it to see a table. It looks at every key of every node, with the GIL
+    /// released: not for the hot path.
+    ///
+    /// >>> [size.times for size in cache.advise().sizes]
+    /// [0.25, 0.5, 1.0, 2.0, 4.0]
+    fn advise(&self, py: Python<'_>) -> PyResult<Advice> {
+        Advice::new(py, self.detached(py, Cluster::advise)?.map_err(raise)?)
+    }
+
+    /// Has `callback(event)` called when something happens: a node failed, recovered, joined or left, a sync finished, entries
+    /// were evicted (told in batches, four times a second at most), a value was too large. See `Event`.
+    ///
+    /// It is called from a thread of its own, one event after the other, without any lock: it may call the cache. Events
+    /// that wait for slow callbacks are kept up to 1,024 in number; later ones are dropped, and the next that is kept says
+    /// how many. What a callback raises is logged with its traceback, and changes nothing.
+    ///
+    /// details by kind: node_failed `memory_lost`; node_recovered and node_joined `items` (pulled); sync_finished `items`,
+    /// `converged`; evicted `entries`, `bytes`; value_too_large `key`, `bytes`, `bytes_max`.
+    ///
+    /// Returns the callback, so that it can be used as a decorator. Raises TypeError for what cannot be called, ClosedError,
+    /// or OSError when there can be no more threads; then nothing is called.
+    ///
+    /// >>> heard = []
+    /// >>> cache.on_event(heard.append) is not None
+    /// True
+    fn on_event(&self, callback: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !callback.is_callable() {
+            return Err(convert::wrong_type("callback", "something that can be called", &callback));
+        }
+        let cluster = self.cluster()?;
+        cluster.check_open().map_err(raise)?;
+        self.listeners.add(cluster, callback.clone().unbind())?;
+        Ok(callback.unbind())
+    }
+
+    /// Has a callback of `on_event` not called any more. Returns False if it was none.
+    fn off_event(&self, callback: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.cluster()?;
+        self.listeners.remove(callback)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.listeners.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.listeners.clear();
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
@@ -586,7 +652,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
-        super::bulk::put_many(py, self.cluster()?, items, timestamp, ttl, quorum)
+        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, ttl, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -598,7 +664,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self.cluster()?, keys, quorum)
+        super::bulk::get_many(py, self.cluster()?, &self.format, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -640,6 +706,7 @@ impl Drop for Cache {
 #[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
+    format: Arc<Format>,
     id: NodeId,
     generation: u32,
 }
@@ -669,7 +736,7 @@ impl NodeHandle {
         timestamp: Option<&Bound<'_, PyAny>>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, Some(self.id), (key, value), timestamp, ttl, None)
+        put(py, self.cluster()?, &self.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -681,14 +748,13 @@ impl NodeHandle {
         key: &Bound<'py, PyAny>,
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let cluster = self.cluster()?;
-        let key = convert::key(key)?;
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
         let found = py
             .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
             .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Some(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -723,9 +789,11 @@ impl KeyIterator {
 
 /// Encodes a value and writes it.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
 fn put(
     py: Python<'_>,
     cluster: &Cluster<Embedded>,
+    format: &Format,
     via: Option<NodeId>,
     (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
     timestamp: Option<&Bound<'_, PyAny>>,
@@ -735,7 +803,7 @@ fn put(
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
     let ttl = convert::ttl(ttl)?;
-    let encoded = encode(value)?;
+    let encoded = format.encode(value)?;
     let (value, compression) = (encoded.value()?, cluster.config().packs());
     // It lives from when it is written, not from before it was encoded.
     let lifetime = cluster.lifetime(ttl);

@@ -15,7 +15,7 @@ use super::codec::type_name;
 use super::errors::raise;
 use crate::cluster::Cluster;
 use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
-use crate::entry::Key;
+use crate::entry::{KEY_BYTES_MAX, Key};
 use crate::error::Error;
 use crate::hybrid_clock;
 use crate::lifetime::{Ttl, check_ttl};
@@ -27,6 +27,15 @@ use crate::version::Timestamp;
 pub(super) fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<Key<'a>> {
     let Ok(text) = key.cast::<PyString>() else { return Err(wrong_type("key", "str", key)) };
     Key::new(text.to_str()?.as_bytes()).map_err(raise)
+}
+
+/// The same, to be hashed later.
+pub(super) fn text_of_key(key: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
+    let text = key.cast_into::<PyString>().map_err(|error| wrong_type("key", "str", &error.into_inner()))?;
+    match text.to_str()?.len() {
+        ..=KEY_BYTES_MAX => Ok(text),
+        bytes => Err(raise(Error::KeyTooLarge { bytes, bytes_max: KEY_BYTES_MAX })),
+    }
 }
 
 /// A timestamp: a non-negative `int` up to 2**63-1, or the cache's own clock for `None`.

@@ -7,17 +7,23 @@
 //! call and hands the turn to whoever computes. It lets go when a node is busy, and for what takes long: large values,
 //! bulk calls, sync, changes of the membership, close. No Python code runs while a node is held.
 
+mod buffers;
 mod bulk;
 mod cache;
 mod codec;
 mod convert;
 mod errors;
+mod events;
+mod key_strings;
 mod monitor;
 mod plain;
+mod plain_types;
 mod process;
 mod report;
 mod scenario;
+mod serializer;
 mod simulate;
+mod small;
 mod snapshot;
 mod statistics;
 mod table;
@@ -45,7 +51,9 @@ mod _core {
     use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     #[pymodule_export]
-    use super::statistics::{Explanation, Latency, NodeStats, OwnerView, Stats};
+    use super::events::Event;
+    #[pymodule_export]
+    use super::statistics::{Advice, Explanation, Latency, NodeStats, OwnerView, SizeAdvice, Stats};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]

@@ -105,7 +105,14 @@ impl Runtime for Embedded {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        let mut held = self.hold(to, Wait::ForTurn)?;
+        // Who only looks is not counted among those that wait: looking is not to show in what is seen.
+        let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unreached::Down)?;
+        look(addressed(&mut place.node.lock(), to)?);
+        Ok(())
+    }
+
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        let mut held = self.hold(to, wait)?;
         look(addressed(&mut held, to)?);
         Ok(())
     }

@@ -75,6 +75,12 @@ pub trait Runtime: Send + Sync {
     /// [`Unreached::Down`] when this life of the node is over.
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached>;
 
+    /// Looks at a node, if it can be had without waiting or `wait` says that it may.
+    ///
+    /// # Errors
+    /// [`Unread`] when there was no look.
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread>;
+
     /// Starts a life of a node with empty memory; what the node had before is gone.
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation;
 
@@ -88,7 +94,7 @@ pub trait Runtime: Send + Sync {
     /// Ends a node's life; its memory is gone. What it had counted, if that is known.
     fn stop(&self, node: NodeId) -> Option<NodeStats>;
 
-    /// How often a message waited for a node that was in use.
+    /// How often a message waited for a node that was in use. Looks do not count.
     fn waits(&self, _node: NodeId) -> u64 {
         0
     }
