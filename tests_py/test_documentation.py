@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 import distributed_consistent_cache as package
-from distributed_consistent_cache import Cache, CacheError, Node, NodeStatus, RestoreReport, SaveReport, Server, SyncReport
+from distributed_consistent_cache import (
+    Cache,
+    CacheError,
+    Node,
+    NodeStatus,
+    RestoreReport,
+    SaveReport,
+    Server,
+    SyncReport,
+)
 
 PUBLIC = [name for name in package.__all__ if name != "__version__"]
 MEMBERS = [
