@@ -55,8 +55,11 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 /// A client has taken its answer, and asked for the next, within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// An answer waits so long for gauges that are being counted; then it has those of before.
-const GAUGES_TIME: Duration = Duration::from_secs(1);
+/// Metrics wait so long for gauges that are being counted; then they have those of before.
+const METRICS_TIME: Duration = Duration::from_secs(1);
+
+/// So long does a report, of which the dashboard asks for one each second.
+const STATS_TIME: Duration = Duration::from_millis(500);
 
 /// Requests that are under way when the server ends have so long.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -238,7 +241,7 @@ impl<R: Runtime + 'static> Site<R> {
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => {
-                let said = metrics::openmetrics(&cluster, gauges(&cluster).await);
+                let said = metrics::openmetrics(&cluster, gauges(&cluster, METRICS_TIME).await);
                 if wants_openmetrics(request) {
                     answer(StatusCode::OK, metrics::OPENMETRICS, said)
                 } else {
@@ -246,7 +249,7 @@ impl<R: Runtime + 'static> Site<R> {
                 }
             }
             "/api/stats.json" => {
-                let gauges = gauges(&cluster).await;
+                let gauges = gauges(&cluster, STATS_TIME).await;
                 json(StatusCode::OK, &report::stats(&cluster, gauges))
             }
             "/api/ring.json" => json(StatusCode::OK, &report::ring(&cluster)),
@@ -277,7 +280,7 @@ impl<R: Runtime + 'static> Site<R> {
 }
 
 /// The gauges, counted on another thread if it is time: they look at every key.
-async fn gauges<R: Runtime + 'static>(cluster: &Arc<Cluster<R>>) -> Option<(Gauges, Duration)> {
+async fn gauges<R: Runtime + 'static>(cluster: &Arc<Cluster<R>>, patience: Duration) -> Option<(Gauges, Duration)> {
     if let Some((gauges, ago, false)) = cluster.last_gauges() {
         return Some((gauges, ago));
     }
@@ -285,7 +288,7 @@ async fn gauges<R: Runtime + 'static>(cluster: &Arc<Cluster<R>>) -> Option<(Gaug
         let cluster = Arc::clone(cluster);
         spawn_blocking(move || cluster.recent_gauges())
     };
-    match timeout(GAUGES_TIME, counting).await {
+    match timeout(patience, counting).await {
         Ok(Ok(Ok(gauges))) => Some(gauges),
         _ => cluster.last_gauges().map(|(gauges, ago, _)| (gauges, ago)),
     }
