@@ -904,7 +904,8 @@ impl Runtime for Meddling {
 fn what_changes_hands_while_it_is_saved_is_not_missed() {
     let folder = Folder::new();
     for (step, look) in (0..14).flat_map(|step| (0..4).map(move |look| (step, look))) {
-        let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), Meddling::default()));
+        let meddling = Meddling { meddles_in: AtomicI64::new(-1), ..Meddling::default() };
+        let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), meddling));
         cluster.runtime().cluster.set(Arc::downgrade(&cluster)).expect("once");
         cluster.runtime().meddles_in.store(-1, Ordering::Relaxed);
         for number in 0..500 {

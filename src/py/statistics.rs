@@ -137,6 +137,7 @@ macro_rules! statistics_class {
         }
 
         impl $name {
+            #[allow(clippy::too_many_arguments, reason = "one for each field")]
             fn counting(activity: &Activity, holds: &stats::NodeStats, $($more: $type),*) -> Self {
                 Self {
                     $($more,)*
