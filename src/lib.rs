@@ -4,6 +4,7 @@ pub mod api;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod dictionary;
 pub mod entry;
 pub mod error;
 pub mod gossip;
@@ -12,6 +13,7 @@ pub mod hybrid_clock;
 pub mod message;
 pub mod node;
 pub mod node_set;
+pub mod packed;
 #[cfg(feature = "python")]
 mod py;
 pub mod ring;
@@ -23,6 +25,6 @@ pub mod values;
 pub mod version;
 
 pub use api::Cache;
-pub use config::{Config, Quorum};
+pub use config::{Compression, Config, Quorum, SigningKey};
 pub use entry::NodeId;
 pub use error::Error;

@@ -15,3 +15,4 @@ mod recency;
 mod simulation;
 mod snapshot;
 mod typed_values;
+mod values;

@@ -30,6 +30,7 @@ from ._core import (
     SerializationError,
     SnapshotError,
     SyncReport,
+    ValueStats,
     ValueTooLargeError,
     __version__,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "SerializationError",
     "SnapshotError",
     "SyncReport",
+    "ValueStats",
     "ValueTooLargeError",
     "__version__",
 ]

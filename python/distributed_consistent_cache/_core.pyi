@@ -25,6 +25,7 @@ __all__ = [
     "SnapshotError",
     "SnapshotInfo",
     "SyncReport",
+    "ValueStats",
     "ValueTooLargeError",
     "Violation",
     "__version__",
@@ -40,6 +41,9 @@ __version__: str
 
 # How many owners must answer.
 _Quorum: TypeAlias = int | Literal["one", "majority", "all"]
+
+# How values are made smaller.
+_Compression: TypeAlias = Literal["lz4", "zstd", "zstd-dict"]
 
 # What names a file.
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
@@ -68,7 +72,8 @@ class Cache:
         write_quorum: _Quorum = "all",
         read_quorum: _Quorum = "one",
         gossip_interval: float | None = 0.1,
-        compression: str | None = "lz4",
+        compression: _Compression | None = "lz4",
+        signing_key: bytes | list[bytes] | tuple[bytes, ...] | None = None,
     ) -> Self: ...
     def put(
         self, key: str, value: object, timestamp: int | None = None, *, write_quorum: _Quorum | None = None
@@ -102,6 +107,7 @@ class Cache:
     def gossip(self) -> SyncReport: ...
     def sync(self) -> SyncReport: ...
     def gauges(self) -> Gauges: ...
+    def value_stats(self) -> ValueStats: ...
     def save(self, path: _Path) -> SaveReport: ...
     def restore(self, path: _Path) -> RestoreReport: ...
     # The overrides are arguments of Cache, by keyword.
@@ -188,6 +194,34 @@ class SyncReport:
     def converged(self) -> bool: ...
     @property
     def seconds(self) -> float: ...
+
+# What became of values on their way to the nodes and back.
+@final
+class ValueStats:
+    @property
+    def compression(self) -> _Compression | None: ...
+    @property
+    def tried(self) -> int: ...
+    @property
+    def packed(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def ratio(self) -> float: ...
+    @property
+    def dictionary(self) -> str: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def dictionaries(self) -> int: ...
+    @property
+    def trainings(self) -> int: ...
+    @property
+    def corrupt(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
 
 # What was saved.
 @final

@@ -14,6 +14,7 @@
 //! bounded number of messages.
 
 mod background;
+mod dictionaries;
 pub mod exchange;
 mod gauges;
 pub mod get;
@@ -26,8 +27,8 @@ pub mod save;
 pub mod view;
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +37,7 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 
 use crate::config::{Config, Quorum};
+use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -45,7 +47,7 @@ use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
 use crate::version::Timestamp;
-use background::Background;
+use background::{Background, Study};
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
 use routes::Routes;
@@ -121,7 +123,15 @@ pub struct Cluster<R> {
     /// So many calls are pulling what nodes missed just now.
     pulling: AtomicU64,
     closed: AtomicBool,
-    background: Mutex<Option<Background>>,
+    background: Mutex<Vec<Background>>,
+    study: OnceLock<Study<R>>,
+    dictionaries: ArcSwap<Vec<Dictionary>>,
+    /// Nodes may know dictionaries.
+    has_taught: AtomicBool,
+    /// Dictionaries that came with snapshots.
+    orphans: Mutex<Vec<DictionaryId>>,
+    /// So many snapshots are being written or read.
+    keeping: AtomicUsize,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -140,7 +150,12 @@ impl<R: Runtime> Cluster<R> {
             rounds: AtomicU64::new(0),
             pulling: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            background: Mutex::new(None),
+            background: Mutex::default(),
+            study: OnceLock::new(),
+            dictionaries: ArcSwap::default(),
+            has_taught: AtomicBool::new(false),
+            orphans: Mutex::default(),
+            keeping: AtomicUsize::new(0),
         };
         cluster.introduce(None, &cluster.view());
         cluster

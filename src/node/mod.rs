@@ -15,6 +15,7 @@
 //! falling off the shelf is forgetting, not deleting.
 
 mod audit;
+mod dictionaries;
 pub mod inventory;
 mod memory;
 mod partition;
@@ -22,6 +23,7 @@ mod payload;
 mod replicate;
 
 use crate::clock::{Clock, Dot, Incarnation};
+use crate::dictionary::Dictionary;
 use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -77,6 +79,8 @@ pub struct Node {
     sweeps: Vec<audit::Sweep>,
     /// The number of the last pull.
     pulls: u64,
+    /// What values here may need to be unpacked.
+    dictionaries: Vec<Dictionary>,
     stats: NodeStats,
 }
 
@@ -99,6 +103,7 @@ impl Node {
             epoch: 0,
             sweeps: Vec::new(),
             pulls: 0,
+            dictionaries: Vec::new(),
             stats: NodeStats::default(),
         };
         // Its own earlier lives are over, too.
@@ -179,6 +184,7 @@ impl Node {
                 self.hold(*partition, peers, *doubt);
                 Reply::Done
             }
+            Request::Learn { dictionaries } => Reply::Learned { kept: self.learn(dictionaries) },
             Request::Release { partition, clock } => Reply::Released(self.release(*partition, clock)),
         })
     }
@@ -545,7 +551,7 @@ impl Node {
         let tables = self.held.iter().map(|(id, partition)| (*id, &partition.table));
         let beside =
             self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
-        self.memory.check(tables, fixed + beside + self.remembered_bytes());
+        self.memory.check(tables, fixed + beside + self.remembered_bytes() + self.dictionary_bytes());
         assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
         assert!(self.memory.marker_bytes() <= self.marker_bytes_max(), "markers are over their budget");
         for (place, (id, partition)) in self.held.iter().enumerate() {

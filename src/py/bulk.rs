@@ -1,6 +1,6 @@
 //! ```text
-//!   items -> a batch: encoded with the GIL -> written by all cores without it -> the next batch
-//!   keys  -> a batch: hashed with the GIL  -> read by all cores without it    -> decoded with it
+//!   items -> a batch: encoded with the GIL -> packed and written by all cores without it -> the next batch
+//!   keys  -> a batch: hashed with the GIL  -> read and unpacked by all cores without it  -> decoded with it
 //! ```
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
+use super::cache::Cache;
 use super::codec::{Encoded, Taken, encode, hit};
 use super::convert;
 use super::errors::raise;
@@ -21,7 +22,7 @@ use crate::message::Write;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
-use crate::values;
+use crate::values::Packing;
 use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
@@ -42,11 +43,12 @@ struct Item<'py> {
 
 pub(super) fn put_many<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    cache: &Cache,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyList>> {
+    let (cluster, packing) = (cache.cluster()?, cache.packing());
     cluster.check_open().map_err(raise)?;
     // A timestamp that is wrong is wrong before anything is written.
     convert::timestamp(timestamp)?;
@@ -58,9 +60,9 @@ pub(super) fn put_many<'py>(
     let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let (batch, ending) = collect(py, cluster, &mut rows, timestamp, written);
+        let (batch, ending) = collect(py, (cluster, packing), &mut rows, timestamp, written);
         let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
-        let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
+        let outcomes = py.detach(|| write_each(cluster, Some(packing), &writes, quorum));
         for (item, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Ok(Outcome { newest: true, .. }) => {}
@@ -77,13 +79,13 @@ pub(super) fn put_many<'py>(
     }
 }
 
-/// Whether a write fits, if need be packed; bytes that it takes.
-fn check_fits(cluster: &Cluster<Embedded>, write: &Write<'_>) -> Result<u64, Error> {
-    cluster.check_fits(write).or_else(|error| {
-        let (Some(value), mut buffer) = (write.value, Vec::new()) else { return Err(error) };
-        let value = values::pack(value, cluster.config().packs(), &mut buffer);
-        cluster.check_fits(&Write { value: Some(value), ..*write })
-    })
+/// Whether a put fits, if need be packed; bytes that it takes.
+fn check_fits(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packing, put: Write<'_>) -> Result<u64, Error> {
+    let fits = cluster.check_fits(&put);
+    if fits.is_err() && !packing.leaves(&put) {
+        return py.detach(|| cluster.check_fits(&packing.pack(put)?.write()));
+    }
+    fits
 }
 
 /// Why a batch ended.
@@ -99,7 +101,7 @@ enum Ending {
 /// Encodes items until a batch is full.
 fn collect<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     rows: &mut Bound<'py, PyIterator>,
     timestamp: Option<&Bound<'py, PyAny>>,
     written: usize,
@@ -112,7 +114,7 @@ fn collect<'py>(
             None => return (batch, Ending::Last),
         };
         let item = item(&row, timestamp).and_then(|item| {
-            let fits = check_fits(cluster, &item.write()?).map_err(raise);
+            let fits = check_fits(py, cluster, packing, item.write()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -131,20 +133,21 @@ fn collect<'py>(
 
 pub(super) fn get_many<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    cache: &Cache,
     keys: &Bound<'py, PyAny>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let (cluster, packing) = (&**cache.cluster()?, cache.packing());
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
     loop {
         let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
-        let answers = py.detach(|| each(&hashed, |key| read(cluster, *key, quorum)));
+        let answers = py.detach(|| each(&hashed, |key| read(cluster, packing, *key, quorum)));
         for ((key, hashed), (answer, taken)) in batch.iter().zip(&hashed).zip(answers) {
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, hit(py, taken.into_object(py, *hashed)?, timestamp)?)?;
+                found.set_item(key, hit(py, taken.into_object(py, *hashed, packing, cluster)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -189,7 +192,7 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Time
 }
 
 fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
-    let outcomes = write_each(cluster, writes, quorum);
+    let outcomes = write_each(cluster, None, writes, quorum);
     outcomes
         .into_iter()
         .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
@@ -198,17 +201,14 @@ fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option
 /// Writes each, by all cores unless a key comes twice: then in their order, which decides between them.
 fn write_each(
     cluster: &Cluster<Embedded>,
+    packing: Option<&Packing>,
     writes: &[Write<'_>],
     quorum: Option<Quorum>,
 ) -> Vec<Result<Outcome, Error>> {
     let mut hashes: Vec<_> = writes.iter().map(|write| write.key.hash()).collect();
     hashes.sort_unstable();
-    let compression = cluster.config().packs();
-    let write = |write: &Write<'_>| match write.value.filter(|value| values::is_packable(*value, compression)) {
-        Some(value) => {
-            let mut buffer = Vec::new();
-            cluster.write(Write { value: Some(values::pack(value, compression, &mut buffer)), ..*write }, quorum, None)
-        }
+    let write = |write: &Write<'_>| match packing.filter(|packing| !packing.leaves(write)) {
+        Some(packing) => cluster.write(packing.pack(*write)?.write(), quorum, None),
         None => cluster.write(*write, quorum, None),
     };
     if hashes.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -225,10 +225,10 @@ fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<
     workers::divide(|| of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect())
 }
 
-fn read(cluster: &Cluster<Embedded>, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
+fn read(cluster: &Cluster<Embedded>, packing: &Packing, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
     let mut taken = Taken::Nothing;
     let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent));
-    (answer, taken)
+    (answer, taken.unpack(key, packing, cluster))
 }
 
 impl Item<'_> {

@@ -1,6 +1,7 @@
 //! The classes `Cache` and `Node`: one entry, and the nodes. Bulk calls are in `bulk`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
@@ -11,7 +12,7 @@ use super::codec::{LARGE_BYTES, Taken, encode, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
-use super::report::{Gauges, NodeStatus, SyncReport};
+use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::snapshot::{RestoreReport, SaveReport};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -21,19 +22,27 @@ use crate::entry::NodeId;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
-use crate::values;
+use crate::values::Packing;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       compression="lz4")
+///       compression="lz4", signing_key=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
-/// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
-/// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed.
+/// None for none but those asked for by `gossip` and `sync`. compression: values are made smaller if that saves an eighth:
+/// "lz4" or "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also those of 100 bytes, with a dictionary that
+/// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
+/// `value_stats`); or None. Each value says how it is packed, so settings may change.
+///
+/// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
+/// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
+/// decompressed or unpickled, counted in `value_stats().refused`, and stays until it is overwritten; without a key, what is
+/// signed is refused. A signature covers the key, the timestamp, that it is a put, and the bytes. It does not cover how long
+/// an entry lives, removes, or which of several signed values of a key is given back.
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -45,6 +54,7 @@ use crate::values;
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
+    packing: Arc<Packing>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
     restored: Mutex<Option<RestoreReport>>,
@@ -59,6 +69,12 @@ impl Cache {
             Some(cluster) if self.generation == process::generation() => Ok(cluster),
             _ => Err(forked()),
         }
+    }
+
+    /// How its values are packed.
+    #[inline]
+    pub(super) fn packing(&self) -> &Packing {
+        &self.packing
     }
 
     /// A quorum for one call, if one is given.
@@ -78,9 +94,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), compression=Given(None)))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), compression=Given(None), signing_key=Given(None)))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, compression=\"lz4\")"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, compression=\"lz4\", signing_key=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
@@ -92,6 +108,7 @@ impl Cache {
         read_quorum: Option<&Bound<'_, PyAny>>,
         gossip_interval: Given<'_>,
         compression: Given<'_>,
+        signing_key: Given<'_>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -113,11 +130,20 @@ impl Cache {
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
+        if let Given(Some(key)) = signing_key {
+            config = config.signing_keys(convert::signing_keys(&key)?).map_err(raise)?;
+        }
         let miss = miss(py, py.None().bind(py))?.unbind();
+        let packing = Arc::new(Packing::new(&config));
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
+        if packing.studies() {
+            let packing = Arc::clone(&packing);
+            cluster.start_studies(move |cluster| packing.study(cluster, Instant::now()));
+        }
         process::close_at_exit(&cluster);
-        Ok(Self { cluster: Some(cluster), miss, restored: Mutex::new(None), generation: process::generation() })
+        let (restored, generation) = (Mutex::new(None), process::generation());
+        Ok(Self { cluster: Some(cluster), packing, miss, restored, generation })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -143,7 +169,7 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        put(py, self.cluster()?, None, key, value, timestamp, quorum)
+        put(py, (self.cluster()?, &self.packing), None, key, value, timestamp, quorum)
     }
 
     /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
@@ -169,7 +195,7 @@ impl Cache {
         let quorum = self.quorum("read_quorum", read_quorum)?;
         let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, read, lent);
+        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, &self.packing, read, lent);
         let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
             answer = py.detach(|| {
@@ -177,7 +203,7 @@ impl Cache {
             });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key, &self.packing, &**cluster)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -289,7 +315,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        Ok(NodeHandle { cluster: Arc::clone(cluster), id, generation: self.generation })
+        let (cluster, packing) = (Arc::clone(cluster), Arc::clone(&self.packing));
+        Ok(NodeHandle { cluster, packing, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -308,6 +335,17 @@ impl Cache {
     /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
+    }
+
+    /// What became of values on their way to the nodes and back, since the cache was made: how many became smaller, how far it
+    /// is with a dictionary, how many could not be unpacked or were not signed as they should be. It may be asked at any
+    /// time, also once the cache is closed.
+    ///
+    /// >>> cache.value_stats().corrupt
+    /// 0
+    fn value_stats(&self) -> PyResult<ValueStats> {
+        self.cluster()?;
+        Ok(self.packing.stats().into())
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
@@ -442,7 +480,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        super::bulk::put_many(py, self.cluster()?, items, timestamp, quorum)
+        super::bulk::put_many(py, self, items, timestamp, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -454,7 +492,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self.cluster()?, keys, quorum)
+        super::bulk::get_many(py, self, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -496,6 +534,7 @@ impl Drop for Cache {
 #[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
+    packing: Arc<Packing>,
     id: NodeId,
     generation: u32,
 }
@@ -524,7 +563,7 @@ impl NodeHandle {
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, Some(self.id), key, value, timestamp, None)
+        put(py, (self.cluster()?, &self.packing), Some(self.id), key, value, timestamp, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -543,7 +582,7 @@ impl NodeHandle {
             .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
             .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, taken.into_object(py, key)?, timestamp),
+            Some(timestamp) => hit(py, taken.into_object(py, key, &self.packing, &**cluster)?, timestamp),
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -576,11 +615,11 @@ impl KeyIterator {
     }
 }
 
-/// Encodes a value and writes it.
+/// Encodes a value, packs it and writes it.
 #[inline]
 fn put(
     py: Python<'_>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     via: Option<NodeId>,
     key: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
@@ -590,17 +629,17 @@ fn put(
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
     let encoded = encode(value)?;
-    let (value, compression) = (encoded.value()?, cluster.config().packs());
-    let mut buffer = Vec::new();
-    if value.bytes().len() >= LARGE_BYTES || values::takes_long(value, compression) {
-        let outcome = py.detach(|| {
-            let value = values::pack(value, compression, &mut buffer);
-            cluster.write(Write::put(key, timestamp, value), quorum, via)
-        });
-        return outcome.map(|outcome| outcome.newest).map_err(raise);
+    let value = encoded.value()?;
+    if value.bytes().len() >= LARGE_BYTES || packing.packs_long(value) {
+        let put = || cluster.write(packing.pack(Write::put(key, timestamp, value))?.write(), quorum, via);
+        return py.detach(put).map(|outcome| outcome.newest).map_err(raise);
     }
-    let value = values::pack(value, compression, &mut buffer);
-    write(py, cluster, Write::put(key, timestamp, value), quorum, via).map(|outcome| outcome.newest)
+    let put = Write::put(key, timestamp, value);
+    if packing.leaves(&put) {
+        return write(py, cluster, put, quorum, via).map(|outcome| outcome.newest);
+    }
+    let packed = packing.pack(put).map_err(raise)?;
+    write(py, cluster, packed.write(), quorum, via).map(|outcome| outcome.newest)
 }
 
 fn remove(

@@ -15,10 +15,12 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::errors::{raise, serialization};
 use super::plain;
+use crate::dictionary::Library;
 use crate::entry::{Form, Key, Value};
+use crate::error::Error;
 use crate::message::{Kept, Lent, Read};
-use crate::values::{Corrupt, Packed};
-use crate::version::Timestamp;
+use crate::values::Packing;
+use crate::version::{Timestamp, Version};
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
 pub(super) const LARGE_BYTES: usize = 16 * 1024;
@@ -180,17 +182,27 @@ pub(super) enum Taken {
     Object(Py<PyAny>),
     /// The bytes of a pickle, as a Python object.
     Pickle(Py<PyBytes>),
-    /// Not yet a Python object, and the digest of its version.
-    Kept(Box<(Kept, u64)>),
+    /// Not yet a Python object.
+    Kept(Box<Outside>),
+}
+
+/// A value outside of Python.
+pub(super) enum Outside {
+    /// As it was stored, and its version.
+    Stored(Kept, Version),
+    /// Unpacked.
+    Unpacked(Vec<u8>, Form),
+    /// Not to be unpacked.
+    Broken(Error),
 }
 
 impl Taken {
     /// Takes what a node lends, while it lends it, with the GIL: makes only objects that the garbage collector does not
-    /// track, so that no Python code can run meanwhile.
+    /// track, so that no Python code can run meanwhile. What is packed or signed is only copied.
     #[inline]
-    pub(super) fn take(py: Python<'_>, read: Read, lent: Lent<'_>) -> Self {
+    pub(super) fn take(py: Python<'_>, packing: &Packing, read: Read, lent: Lent<'_>) -> Self {
         let value = match lent {
-            Lent::Now(value) if value.form() != Form::Packed => value,
+            Lent::Now(value) if packing.left(value.form()) => value,
             lent => return Self::keep(read, lent),
         };
         if let Some(object) = decode_plain(py, value.bytes()) {
@@ -206,50 +218,98 @@ impl Taken {
 
     /// Takes what a node lends without the GIL.
     pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
-        Self::Kept(Box::new((lent.keep(), read.known.digest())))
+        // Only a value that is live is lent, under its version.
+        read.known
+            .version()
+            .map_or(Self::Nothing, |version| Self::Kept(Box::new(Outside::Stored(lent.keep(), version))))
+    }
+
+    /// Unpacks what is packed or signed, on the calling thread and without the GIL. What is neither stays as it is.
+    pub(super) fn unpack(self, key: Key<'_>, packing: &Packing, library: &dyn Library) -> Self {
+        let Self::Kept(kept) = self else { return self };
+        let unpacked = match &*kept {
+            Outside::Stored(stored, version) if !packing.left(stored.value().form()) => {
+                packing.unpack(key, *version, stored.value(), library)
+            }
+            _ => return Self::Kept(kept),
+        };
+        Self::Kept(Box::new(match unpacked {
+            Ok((bytes, form)) => Outside::Unpacked(bytes.into_owned(), form),
+            Err(error) => Outside::Broken(error),
+        }))
     }
 
     /// The Python object, with no node held.
     ///
     /// # Errors
-    /// `SerializationError` from the error that pickle raised, or when the stored bytes are corrupt.
+    /// `SerializationError` from the error that pickle raised, or of a value that cannot be unpacked.
     #[inline]
-    pub(super) fn into_object<'py>(self, py: Python<'py>, key: Key<'_>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn into_object<'py>(
+        self,
+        py: Python<'py>,
+        key: Key<'_>,
+        packing: &Packing,
+        library: &dyn Library,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Object(object) => Ok(object.into_bound(py)),
             Self::Pickle(bytes) => unpickle(bytes.bind(py)),
             Self::Nothing => Ok(py.None().into_bound(py)),
-            Self::Kept(kept) => decode(py, key, kept.0.value(), kept.1),
+            Self::Kept(kept) => kept.into_object(py, key, packing, library),
         }
     }
 }
 
-fn decode<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyAny>> {
-    let pickled = if value.form() == Form::Packed {
-        unpack(py, key, value, digest)?
-    } else if let Some(object) = decode_plain(py, value.bytes()) {
-        return Ok(object);
-    } else {
-        whole(py, value, Copying::Detached)?
-    };
+impl Outside {
+    #[inline(never)]
+    fn into_object<'py>(
+        self,
+        py: Python<'py>,
+        key: Key<'_>,
+        packing: &Packing,
+        library: &dyn Library,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Stored(kept, version) => unpack_and_decode(py, key, version, kept.value(), packing, library),
+            Self::Unpacked(bytes, form) => decode(py, Value::stored(&bytes, form)),
+            Self::Broken(error) => Err(raise(error)),
+        }
+    }
+}
+
+/// Opens a value as it was stored and unpacks it, without the GIL when that takes long, and decodes it.
+fn unpack_and_decode<'py>(
+    py: Python<'py>,
+    key: Key<'_>,
+    version: Version,
+    stored: Value<'_>,
+    packing: &Packing,
+    library: &dyn Library,
+) -> PyResult<Bound<'py, PyAny>> {
+    let is_long = packing.unpacks_long(stored);
+    let open = || packing.open(key, version, stored, library);
+    let opened = if is_long { py.detach(open) } else { open() }.map_err(raise)?;
+    if let Some(plain) = opened.plain() {
+        return decode(py, plain);
+    }
+    let start = if opened.form() == Form::Unframed { PROTO_5.len() } else { 0 };
+    let pickled = PyBytes::new_with(py, start + opened.bytes(), |bytes| {
+        let (proto, body) = bytes.split_at_mut(start);
+        proto.copy_from_slice(&PROTO_5[..start]);
+        let mut unpack = || packing.unpack_into(&opened, body);
+        if is_long { py.detach(unpack) } else { unpack() }.map_err(raise)
+    })?;
     match decode_plain(py, pickled.as_bytes()) {
         Some(object) => Ok(object),
         None => unpickle(&pickled),
     }
 }
 
-/// A packed value's pickle as Python bytes, without its frame.
-fn unpack<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyBytes>> {
-    let wrong = |corrupt: Corrupt| raise(corrupt.of(&String::from_utf8_lossy(key.bytes())));
-    let packed = Packed::open(value.bytes()).map_err(wrong)?;
-    let start = if packed.form() == Form::Unframed { PROTO_5.len() } else { 0 };
-    PyBytes::new_with(py, start + packed.len(), |bytes| {
-        let (proto, body) = bytes.split_at_mut(start);
-        proto.copy_from_slice(&PROTO_5[..start]);
-        let unpacked =
-            if packed.takes_long() { py.detach(|| packed.unpack(digest, body)) } else { packed.unpack(digest, body) };
-        unpacked.map_err(wrong)
-    })
+fn decode<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    match decode_plain(py, value.bytes()) {
+        Some(object) => Ok(object),
+        None => unpickle(&whole(py, value, Copying::Detached)?),
+    }
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.
