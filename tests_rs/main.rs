@@ -2,6 +2,7 @@
 
 mod allocator;
 mod convergence;
+mod dictionaries;
 mod gauges;
 mod lattice;
 mod layers;

@@ -39,7 +39,7 @@ impl Library for Empty {
     }
 }
 
-fn config(codec: Compression) -> Config {
+pub(crate) fn config(codec: Compression) -> Config {
     Config::new(3, Some(2)).expect("valid").gossip_interval(None).expect("valid").compression(codec)
 }
 
@@ -47,7 +47,7 @@ fn secret(letter: u8) -> SigningKey {
     SigningKey::new(&[letter; 16]).expect("long enough")
 }
 
-fn signed(codec: Compression, letters: &[u8]) -> Config {
+pub(crate) fn signed(codec: Compression, letters: &[u8]) -> Config {
     config(codec).signing_keys(letters.iter().map(|&letter| secret(letter)).collect()).expect("one or two")
 }
 
@@ -60,7 +60,7 @@ fn key(name: &str) -> Key<'_> {
 }
 
 /// A record of about 200 bytes, as a pickle of one frame.
-fn record(number: usize) -> Vec<u8> {
+pub(crate) fn record(number: usize) -> Vec<u8> {
     let body = format!(
         "{{'id': {number}, 'name': 'user number {}', 'mail': 'user{number}@example.org', 'active': {}, 'country': '{}', \
          'tags': ['reader', 'writer', '{}'], 'score': {}}}",
@@ -74,7 +74,7 @@ fn record(number: usize) -> Vec<u8> {
 }
 
 /// Bytes that nothing makes shorter.
-fn noise(number: usize, len: usize) -> Vec<u8> {
+pub(crate) fn noise(number: usize, len: usize) -> Vec<u8> {
     let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
         state ^= state << 13;
@@ -334,7 +334,7 @@ fn keys_are_16_to_64_bytes_and_never_shown() {
 // ---- dictionaries
 
 /// Puts records until a dictionary is trained.
-fn teach(cache: &Cache, record: impl Fn(usize) -> Vec<u8>) {
+pub(crate) fn teach(cache: &Cache, record: impl Fn(usize) -> Vec<u8>) {
     let trainings = cache.value_stats().trainings;
     for number in 0.. {
         cache.put(&format!("sample {number}"), &record(number), 1).expect("written");
@@ -354,7 +354,7 @@ fn teach(cache: &Cache, record: impl Fn(usize) -> Vec<u8>) {
 }
 
 /// Every node is within its bound and agrees with itself. Returns how many dictionaries each live node has.
-fn check_nodes(cache: &Cache) -> Vec<usize> {
+pub(crate) fn check_nodes(cache: &Cache) -> Vec<usize> {
     let view = cache.view();
     let mut counts = Vec::new();
     for member in view.members().filter(|member| member.state != State::Failed) {
@@ -367,7 +367,7 @@ fn check_nodes(cache: &Cache) -> Vec<usize> {
     counts
 }
 
-fn dictionary_cache(node_bytes: u64) -> Cache {
+pub(crate) fn dictionary_cache(node_bytes: u64) -> Cache {
     let cache = Cache::new(config(Compression::None).node_bytes(node_bytes).expect("valid"));
     cache.with_packing(&config(Compression::ZstdDict).node_bytes(node_bytes).expect("valid"))
 }
@@ -420,7 +420,7 @@ fn nodes_without_room_for_a_dictionary_get_plain_zstandard() {
 }
 
 /// Another kind of record.
-fn reading(number: usize) -> Vec<u8> {
+pub(crate) fn reading(number: usize) -> Vec<u8> {
     let hash = |salt: usize| (number * 2_654_435_761 + salt * 40_503) % 1_000_003;
     format!(
         "<reading><sensor>{:06}</sensor><temperature unit=\"celsius\">{}</temperature><humidity unit=\"percent\">{}\
@@ -519,7 +519,7 @@ fn training_in_the_background_ends_with_the_cache() {
 }
 
 /// Removes every key.
-trait ClearAll {
+pub(crate) trait ClearAll {
     fn clear_all(&self);
 }
 
