@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use distributed_consistent_cache::cluster::restore::{self, Verifying};
 use distributed_consistent_cache::dictionary::{DICTIONARY_BYTES_MAX, Library};
+use distributed_consistent_cache::entry::Value;
+use distributed_consistent_cache::message::Write;
 use distributed_consistent_cache::packed::dictionary_of;
 use distributed_consistent_cache::snapshot::block::DICTIONARY;
 use distributed_consistent_cache::stats::DictionaryState;
+use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Compression, Error};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::values::{ClearAll, check_nodes, config, dictionary_cache, noise, reading, record, signed, teach};
+use crate::values::{ClearAll, check_nodes, config, dictionary_cache, key, noise, reading, record, signed, teach};
 
 /// A file of its own for each test, removed at its end.
 struct File(PathBuf);
@@ -306,13 +309,56 @@ fn signed_values_are_saved_as_they_are_and_the_key_is_not() {
 }
 
 #[test]
+fn a_value_whose_dictionary_is_nowhere_is_an_error_until_it_is_overwritten() {
+    let (cache, bytes) = (full(), record(1));
+    let put = Write::put(key("needs it"), Timestamp::new(5).expect("small"), Value::new(&bytes).expect("short"));
+    let packed = cache.packing().pack(put).expect("packed");
+    let stranger = Cache::new(config(Compression::Lz4));
+    stranger.write(packed.write(), None, None).expect("written");
+    for times in 1..3 {
+        let Err(Error::Serialization(why)) = stranger.get("needs it") else { panic!("it was read") };
+        assert!(why.contains("\"needs it\"") && why.contains("which no node has"), "{why}");
+        assert_eq!(stranger.value_stats().corrupt, times);
+    }
+    assert_eq!(stranger.put("needs it", b"another", 6), Ok(true));
+    assert_eq!(stranger.get("needs it"), Ok(Some((b"another".to_vec(), 6))));
+}
+
+#[test]
+fn a_signed_value_that_is_written_under_another_key_or_time_is_refused_and_stays() {
+    for bytes in [b"small".to_vec(), record(1).repeat(30)] {
+        let cache = Cache::new(signed(Compression::Lz4, b"k"));
+        let at = |timestamp| Timestamp::new(timestamp).expect("small");
+        let put = Write::put(key("mine"), at(5), Value::new(&bytes).expect("short"));
+        let packed = cache.packing().pack(put).expect("packed");
+        let later = Version { timestamp: at(6), ..packed.write().version };
+        for moved in [
+            Write { key: key("yours"), ..packed.write() },
+            Write { key: key("min"), ..packed.write() },
+            Write { version: later, ..packed.write() },
+        ] {
+            cache.write(moved, None, None).expect("written");
+            let name = std::str::from_utf8(moved.key.bytes()).expect("text");
+            let Err(Error::Serialization(why)) = cache.get(name) else { panic!("it was read") };
+            assert!(why.contains(name) && why.contains("its signature is wrong"), "{why}");
+            assert!(cache.keys().iter().any(|there| &**there == name.as_bytes()), "it stays");
+            cache.remove(name, 6).expect("removed");
+        }
+        assert_eq!(cache.value_stats().refused, 3);
+        let again = Cache::new(signed(Compression::Lz4, b"k"));
+        again.write(packed.write(), None, None).expect("written");
+        assert_eq!(again.get("mine"), Ok(Some((bytes.clone(), 5))), "where it belongs it is read");
+    }
+}
+
+#[test]
 fn a_small_value_names_its_dictionary() {
     let cache = full();
     let id = cache.dictionaries()[0].id();
     let mut named = 0;
     let owner = cache.owners_of("key 1").expect("open")[0];
     cache
-        .read_at(owner, distributed_consistent_cache::entry::Key::new(b"key 1").expect("short"), &mut |_, lent| {
+        .read_at(owner, key("key 1"), &mut |_, lent| {
             named += usize::from(dictionary_of(lent.keep().value()) == Some(id));
         })
         .expect("there");

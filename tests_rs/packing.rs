@@ -106,7 +106,9 @@ fn unpacking_asks_for_the_digest_of_what_was_given() {
     let packed = pack(&given, Compression::Lz4);
     let unpack = |digest: u64| {
         let version = Version::put(Timestamp::MAX, digest);
-        packing.unpack(key, version, stored(&given, &packed), &*cache(Compression::None)).map(|(bytes, _)| bytes.into_owned())
+        packing
+            .unpack(key, version, stored(&given, &packed), &*cache(Compression::None))
+            .map(|(bytes, _)| bytes.into_owned())
     };
     assert_eq!(unpack(value.digest()), Ok(given.clone()));
     assert!(unpack(value.digest() ^ 1).is_err(), "another value's digest");

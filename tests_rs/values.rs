@@ -55,7 +55,7 @@ fn at(timestamp: u64) -> Timestamp {
     Timestamp::new(timestamp).expect("small")
 }
 
-fn key(name: &str) -> Key<'_> {
+pub(crate) fn key(name: &str) -> Key<'_> {
     Key::new(name.as_bytes()).expect("short")
 }
 
@@ -325,7 +325,10 @@ fn a_signature_holds_for_one_key_and_one_time() {
 fn keys_are_16_to_64_bytes_and_never_shown() {
     for bytes in [0, 15, 65] {
         let error = SigningKey::new(&vec![b's'; bytes]).expect_err("a bad length").to_string();
-        assert_eq!(error, format!("signing_key is a key of {bytes} bytes, but must be of 16 to 64 bytes; nothing was done"));
+        assert_eq!(
+            error,
+            format!("signing_key is a key of {bytes} bytes, but must be of 16 to 64 bytes; nothing was done")
+        );
     }
     let config = signed(Compression::None, b"s");
     assert!(!format!("{config:?}").contains("115"), "{config:?}");
