@@ -217,6 +217,7 @@ impl Taken {
     }
 
     /// Takes what a node lends without the GIL.
+    #[inline(never)]
     pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
         // Only a value that is live is lent, under its version.
         read.known
@@ -261,6 +262,7 @@ impl Taken {
 }
 
 impl Outside {
+    /// By itself, so that the way of a short value stays short.
     #[inline(never)]
     fn into_object<'py>(
         self,
@@ -305,6 +307,7 @@ fn unpack_and_decode<'py>(
     }
 }
 
+#[inline(never)]
 fn decode<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
     match decode_plain(py, value.bytes()) {
         Some(object) => Ok(object),
