@@ -11,6 +11,7 @@ own cost is part of both sides. The garbage collector is off. Nothing is left be
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import pickle
@@ -25,13 +26,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import capacity
 from distributed_consistent_cache import Cache
 from distributed_consistent_cache._text import duration, table
 from distributed_consistent_cache.progress import Progress
+
+numpy: Any
+try:
+    numpy = importlib.import_module("numpy")
+except ImportError:
+    numpy = None
 
 NODES: Final = 3
 REPLICAS: Final = 2
@@ -117,6 +124,9 @@ def main() -> int:
         measure_gets,
         measure_miss,
         measure_put,
+        measure_large,
+        measure_get_many,
+        measure_put_many,
         measure_latency,
         *(lambda effort, results, threads=threads: measure_mix(effort, results, threads) for threads in MIX_THREADS),
         measure_room,
@@ -152,7 +162,7 @@ def measure_gets(effort: Effort, results: Results) -> None:
         ("get hit, int", 0.60, [index * 7919 for index in range(KEYS)]),
         ("get hit, 100-byte str", 0.60, [f"{index:0100d}" for index in range(KEYS)]),
         ("get hit, 100-byte bytes", 0.60, [f"{index:0100d}".encode() for index in range(KEYS)]),
-        ("get hit, dict of 5 fields", 1.15, [record(index) for index in range(KEYS)]),
+        ("get hit, dict of 5 fields", 0.80, [record(index) for index in range(KEYS)]),
     ):
         results.figures.append(ratio(what, "<=", target, *compare_gets(effort, values)))
 
@@ -186,6 +196,97 @@ def measure_put(effort: Effort, results: Results) -> None:
             effort.rounds, lambda: time_puts(cache.put, pairs), lambda: time_dumps(data, pairs)
         )
     results.figures.append(ratio("put, 100 bytes", "<=", 2.5, cache_ns, dict_ns))
+
+
+def measure_large(effort: Effort, results: Results) -> None:
+    """A get of 1 MB that is kept beside its pickle, beside one copy of it."""
+    payload = random.Random(0).randbytes(1_000_000)
+    kinds: dict[str, Any] = {"bytearray": bytearray(payload), "an object with a buffer": WithBuffer(bytearray(payload))}
+    if numpy is not None:
+        kinds["numpy array"] = numpy.frombuffer(payload, "u1").copy()
+    keys = ["key"] * 20
+    with Cache(NODES, REPLICAS, ROOMY) as cache:
+        for what, value in kinds.items():
+            cache.put("key", value)
+            cache_ns, copy_ns = interleaved(
+                max(effort.rounds // 4, 10),
+                lambda: time_calls(cache.get, keys),
+                lambda: time_copies(payload, len(keys)),
+            )
+            results.figures.append(ratio(f"get 1 MB, {what}: beside a copy", "<=", 1.5, cache_ns, copy_ns))
+
+
+class WithBuffer:
+    """What numpy arrays and their like are for pickle."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return WithBuffer, (pickle.PickleBuffer(self.memory),)
+
+
+def time_copies(payload: bytes, count: int) -> float:
+    started = perf_counter_ns()
+    for _ in range(count):
+        bytearray(payload)
+    return (perf_counter_ns() - started) / count
+
+
+def measure_get_many(effort: Effort, results: Results) -> None:
+    """1,000 keys in one call, beside a loop that gathers the same dict."""
+    for what, values in (
+        ("int", [index * 7919 for index in range(KEYS)]),
+        ("100-byte bytes", [f"{index:0100d}".encode() for index in range(KEYS)]),
+        ("dict of 5 fields", [record(index) for index in range(KEYS)]),
+    ):
+        many_ns, loop_ns = compare_get_many(effort, values)
+        results.figures.append(ratio(f"get_many, {what}: beside a loop of get", "<=", 0.70, many_ns, loop_ns))
+
+
+def compare_get_many(effort: Effort, values: Sequence[object]) -> list[float]:
+    with Cache(NODES, REPLICAS, ROOMY) as cache:
+        fill(cache, values)
+        sought = shuffled(names(KEYS))
+        assert cache.get_many(sought) == {key: cache.get(key) for key in sought}
+        return interleaved(effort.rounds, lambda: time_get_many(cache, sought), lambda: time_gathering(cache, sought))
+
+
+def time_get_many(cache: Cache, keys: Sequence[str]) -> float:
+    started = perf_counter_ns()
+    found = cache.get_many(keys)
+    ended = perf_counter_ns()
+    assert len(found) == len(keys)
+    return (ended - started) / len(keys)
+
+
+def time_gathering(cache: Cache, keys: Sequence[str]) -> float:
+    get = cache.get
+    started = perf_counter_ns()
+    found = {key: get(key) for key in keys}
+    ended = perf_counter_ns()
+    assert len(found) == len(keys)
+    return (ended - started) / len(keys)
+
+
+def measure_put_many(effort: Effort, results: Results) -> None:
+    """10,000 values of 1 KB in one call: beside a loop of put, and how many cores it used."""
+    values = {f"key:{index:012d}": random.Random(index).randbytes(1000) for index in range(10_000)}
+    pairs = list(values.items())
+    used: list[float] = []
+
+    def many() -> float:
+        started, worked = perf_counter_ns(), process_time_ns()
+        cache.put_many(values)
+        took = perf_counter_ns() - started
+        used.append((process_time_ns() - worked) / took)
+        return took / len(values)
+
+    with Cache(NODES, REPLICAS, ROOMY) as cache:
+        many_ns, loop_ns = interleaved(max(effort.rounds // 10, 5), many, lambda: time_puts(cache.put, pairs))
+    results.figures.append(ratio("put_many, 1 KB: beside a loop of put", "<=", 1.0, many_ns, loop_ns))
+    # Of the round that was disturbed least: what else runs on the machine takes cores away.
+    results.figures.append(Figure("put_many, 1 KB: cores used", ">=", 1.5, max(used), "ratio"))
 
 
 def interleaved(rounds: int, *sides: Side) -> list[float]:
@@ -335,7 +436,7 @@ def measure_mix(effort: Effort, results: Results, threads: int) -> None:
     results.mix_rates[threads], results.mix_ratios[threads] = rates, ratios
     what = f"95/5 mix, {threads:,} threads"
     results.figures.append(
-        Figure(what, ">=", 0.85, ratios["cache"], "ratio", 1e9 / rates["cache"], 1e9 / rates["dict"])
+        Figure(what, ">=", 1.00, ratios["cache"], "ratio", 1e9 / rates["cache"], 1e9 / rates["dict"])
     )
 
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::entry::NODES_MAX;
 use crate::error::Error;
+use crate::lifetime::check_ttl;
 
 /// The least memory a node can have, in bytes: 16 KiB.
 pub const NODE_BYTES_MIN: u64 = 16 * 1024;
@@ -113,6 +114,7 @@ pub struct Config {
     gossip_interval: Option<Duration>,
     compression: Compression,
     signing_keys: Vec<SigningKey>,
+    default_ttl: Option<Duration>,
 }
 
 impl Config {
@@ -133,6 +135,7 @@ impl Config {
             gossip_interval: Some(Duration::from_millis(100)),
             compression: Compression::Lz4,
             signing_keys: Vec::new(),
+            default_ttl: None,
         })
     }
 
@@ -199,6 +202,15 @@ impl Config {
         Ok(self)
     }
 
+    /// How long a value lives that is put without a time to live of its own, or `None` for ever; `None` unless told.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for 0 and above 100 years.
+    pub fn default_ttl(mut self, ttl: Option<Duration>) -> Result<Self, Error> {
+        self.default_ttl = ttl.map(|ttl| check_ttl("default_ttl", ttl)).transpose()?;
+        Ok(self)
+    }
+
     /// A quorum that these replicas can reach.
     ///
     /// # Errors
@@ -246,6 +258,12 @@ impl Config {
     #[inline]
     pub const fn reads(&self) -> Quorum {
         self.read_quorum
+    }
+
+    /// How long a value lives that is put without a time to live of its own; `None` for ever.
+    #[inline]
+    pub const fn ttl(&self) -> Option<Duration> {
+        self.default_ttl
     }
 
     /// The time between two rounds of gossip.

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use crate::clock::Dot;
 use crate::error::Error;
 use crate::hash::{self, KeyHash};
+use crate::lifetime::LIFETIME_BYTES;
 use crate::version::Version;
 
 /// The most nodes a cache has. They are numbered from 0, so their numbers are below it.
@@ -186,14 +187,16 @@ impl<'a> Value<'a> {
     }
 
     /// The digest that settles equal timestamps: over the bytes before they were packed, which the bytes as given
-    /// determine. Turned over for an unframed value, which is not the same as one that was given without an envelope.
+    /// determine. Turned over for an unframed value, which is not the same as one that was given without an envelope. Never
+    /// the highest number, which is that of a remove.
     #[inline]
     pub fn digest(self) -> u64 {
-        match self.form {
+        let digest = match self.form {
             Form::Raw => hash::digest(self.bytes),
             Form::Unframed => !hash::digest(self.bytes),
             Form::Packed => self.packed_digest,
-        }
+        };
+        digest.min(u64::MAX - 1)
     }
 }
 
@@ -233,6 +236,8 @@ pub struct Item<'a> {
 pub struct Items {
     bytes: Vec<u8>,
     rows: Vec<Row>,
+    /// So many have a lifetime.
+    living: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -266,6 +271,7 @@ impl Items {
             Held::Removed => What::Removed,
         };
         let value_end = self.bytes.len();
+        self.living += usize::from(!item.version.lifetime.is_none());
         self.rows.push(Row { version: item.version, dot: item.dot, hash: item.key.hash, key_end, value_end, what });
     }
 
@@ -295,9 +301,10 @@ impl Items {
         self.rows.is_empty()
     }
 
-    /// Bytes they take in a message: keys and values, and 42 for each item's version, dot and lengths.
+    /// Bytes they take in a message: keys and values, 42 for each item's version, dot and lengths, and its lifetime if it
+    /// has one.
     pub fn message_bytes(&self) -> usize {
-        self.bytes.len() + 42 * self.rows.len()
+        self.bytes.len() + 42 * self.rows.len() + LIFETIME_BYTES * self.living
     }
 }
 

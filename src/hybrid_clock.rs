@@ -29,6 +29,15 @@ pub fn go_on_from(other: Timestamp) {
     }
 }
 
+/// Milliseconds since 1970: what lifetimes are measured by. Never backwards in this process, even when the system's clock is
+/// set back.
+#[inline(never)]
+pub fn now_ms() -> u64 {
+    static LAST_MS: AtomicU64 = AtomicU64::new(0);
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    LAST_MS.fetch_max(wall_ms, Ordering::Relaxed).max(wall_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +56,7 @@ mod tests {
     fn it_never_stands_still() {
         let times: Vec<_> = (0..1000).map(|_| now()).collect();
         assert!(times.is_sorted_by(|a, b| a < b));
+        let times: Vec<_> = (0..1000).map(|_| now_ms()).collect();
+        assert!(times.is_sorted() && times[0] > 1_700_000_000_000);
     }
 }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod gossip;
 pub mod hash;
 pub mod hybrid_clock;
+pub mod lifetime;
 pub mod message;
 pub mod node;
 pub mod node_set;

@@ -16,6 +16,7 @@
 //!   itself ---Audited--------> owner                        the same, for the one that asked
 //!   client ---Fix------------> owner                        another owner knows something newer than this write
 //!
+//!   itself ---Reclaim--------> node                         what has ended gives back its space
 //!   cluster ---Meet----------> node                         which lives are over
 //!   cluster ---Hold, Release-> node                         you hold this partition with these peers; you no longer do
 //!   cluster ---Learn---------> node           Learned       values may need these dictionaries, and no others
@@ -30,6 +31,7 @@ use crate::clock::{Clock, Dot, Incarnation};
 use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
 use crate::hash::KeyHash;
+use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::node_set::NodeSet;
 use crate::version::{Timestamp, Version};
 
@@ -55,15 +57,28 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// A put. Its digest is computed here, once for all owners.
-    #[inline]
+    #[inline(always)]
     pub fn put(key: Key<'a>, timestamp: Timestamp, value: Value<'a>) -> Self {
-        Self { key, version: Version::put(timestamp, value.digest()), value: Some(value) }
+        Self::put_living(key, timestamp, value, Lifetime::NONE)
+    }
+
+    /// A put of a value that ends.
+    #[inline(always)]
+    pub fn put_living(key: Key<'a>, timestamp: Timestamp, value: Value<'a>, lifetime: Lifetime) -> Self {
+        Self { key, version: Version::put(timestamp, value.digest()).living(lifetime), value: Some(value) }
     }
 
     /// A remove.
     #[inline]
     pub fn remove(key: Key<'a>, timestamp: Timestamp) -> Self {
         Self { key, version: Version::remove(timestamp), value: None }
+    }
+
+    /// Bytes of the value and of what is kept beside it.
+    #[inline(always)]
+    pub fn value_bytes(&self) -> usize {
+        let lifetime = if self.version.lifetime.is_none() { 0 } else { LIFETIME_BYTES };
+        self.value.map_or(0, |value| value.bytes().len()) + lifetime
     }
 
     /// What travels to the other owners once the write has its dot.
@@ -196,6 +211,8 @@ pub enum Request<'a> {
         /// The newer items.
         items: Cow<'a, Items>,
     },
+    /// Entries that have ended give back their space, some of them. Asked of a node by itself, as a round of gossip begins.
+    Reclaim,
     /// These are the present lives of nodes; of one that is down or gone, the least that a later one can be.
     Meet {
         /// A life for each node that ever was.
@@ -282,8 +299,8 @@ pub enum Reply {
         /// Those that the node keeps: there is room for them.
         kept: Vec<DictionaryId>,
     },
-    /// To [`Request::Settle`], [`Request::Touch`], [`Request::Agreed`], [`Request::Audited`], [`Request::Fix`], [`Request::Meet`] and
-    /// [`Request::Hold`].
+    /// To [`Request::Settle`], [`Request::Touch`], [`Request::Agreed`], [`Request::Audited`], [`Request::Fix`],
+    /// [`Request::Reclaim`], [`Request::Meet`] and [`Request::Hold`].
     Done,
 }
 
@@ -294,6 +311,16 @@ pub struct Read {
     pub known: Known,
     /// Whether the node has pulled what it may have missed: only then does it speak with authority.
     pub synced: bool,
+}
+
+impl Read {
+    /// What it comes to at this time: an entry that has ended is no value any more, but it is known all the same, and
+    /// nothing older is an answer.
+    #[inline]
+    #[must_use]
+    pub const fn at(self, now_ms: u64) -> Self {
+        Self { known: self.known.at(now_ms), ..self }
+    }
 }
 
 /// The newest that a node knows of a key.
@@ -322,6 +349,22 @@ impl Known {
     #[inline]
     pub fn version(self) -> Option<Version> {
         self.rank().0
+    }
+
+    /// What it comes to at this time: see [`Read::at`].
+    #[inline]
+    #[must_use]
+    pub const fn at(self, now_ms: u64) -> Self {
+        match self {
+            Self::Live(version) if version.lifetime.has_ended(now_ms) => Self::Marker(version),
+            known => known,
+        }
+    }
+
+    /// Whether there is a value that ends. What does not is the same at any time, and nobody need look at a clock.
+    #[inline]
+    pub const fn ends(&self) -> bool {
+        matches!(self, Self::Live(version) if version.lifetime.ends())
     }
 
     /// Whether the value is here.
@@ -396,6 +439,9 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
+    /// The same value is known, with a lifetime that counts as decided later; nothing changed. A write that is later still
+    /// has to say so.
+    Outlived(Lifetime),
     /// Not synced, or something newer may have been lost here: ask another owner first.
     Unsynced,
     /// This node does not hold the partition (any more).
@@ -461,9 +507,11 @@ pub struct Slice {
 }
 
 impl Listing {
-    /// Bytes it takes in a message: 24 for each key.
+    /// Bytes it takes in a message: 24 for each key, and its lifetime if it has one.
     pub fn message_bytes(&self) -> usize {
-        self.slices.iter().map(|slice| 2 + slice.clock.message_bytes() + 24 * slice.held.len()).sum()
+        let lifetime = |(_, version): &&(u64, Version)| !version.lifetime.is_none();
+        let held = |slice: &Slice| 24 * slice.held.len() + LIFETIME_BYTES * slice.held.iter().filter(lifetime).count();
+        self.slices.iter().map(|slice| 2 + slice.clock.message_bytes() + held(slice)).sum()
     }
 }
 

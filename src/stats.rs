@@ -8,7 +8,7 @@ use crate::version::Timestamp;
 /// What one node holds now and has done in this life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStats {
-    /// Live entries.
+    /// Live entries, those included that have ended and still take space.
     pub entries: u64,
     /// Markers: removed or evicted keys that are still remembered.
     pub markers: u64,
@@ -34,6 +34,8 @@ pub struct NodeStats {
     pub evictions: u64,
     /// Those of them that made way for clocks, not for other entries: the node came to hold many partitions.
     pub evictions_for_clocks: u64,
+    /// Entries whose space was given back because they had ended. They are not evictions.
+    pub expired: u64,
     /// Values that came by repair and found no free room.
     pub refused: u64,
     /// Markers dropped before they were stable.
@@ -147,6 +149,8 @@ pub struct RestoreReport {
     /// Of both: written, and now the newest known, or in place already. Those that were used least recently may have been
     /// evicted since, by the others.
     pub applied: u64,
+    /// Of both: the newest known, and not live any more, as their lifetime has ended.
+    pub expired: u64,
     /// Of both: refused, because something newer is known.
     pub superseded: u64,
     /// Of both: refused, because they fit in no node.

@@ -2,6 +2,7 @@
 
 import collections
 import random
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from distributed_consistent_cache import (
     Cache,
+    ClosedError,
     KeyTooLargeError,
     NoLiveNodeError,
     QuorumError,
@@ -300,3 +302,104 @@ def test_keys_come_in_any_iterable(cache: Cache) -> None:
     for timestamp, keys in enumerate(as_iterables(["a", "b"]), 2):
         cache.put_many({"a": 1, "b": 2}, timestamp)
         assert cache.remove_many(keys, timestamp) == 2
+
+
+SETUPS: dict[str, tuple[Any, ...]] = {
+    "one node": (1, 1),
+    "every node has everything": (3, 3),
+    "few of many": (7, 2),
+}
+
+
+def outcome(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return read()
+    except QuorumError as error:
+        return {"too few answered": str(error)}
+
+
+@pytest.mark.parametrize("quorum", ["one", "majority", "all"])
+@pytest.mark.parametrize("name", SETUPS)
+def test_get_many_finds_what_a_loop_of_get_does(name: str, quorum: Any) -> None:
+    nodes, replicas = SETUPS[name]
+    with Cache(nodes, replicas, "8MiB", gossip_interval=None, read_quorum=quorum) as cache:
+        keys = [f"key {number}" for number in range(700)]
+        cache.put_many({key: [key] * (number % 90) for number, key in enumerate(keys)}, 1)
+        cache.put_many(dict.fromkeys(keys[::7], "ends"), 2, ttl=0.001)
+        cache.put_many(dict.fromkeys(keys[1::7], "goes on"), 2, ttl=1000)
+        for key in keys[::5]:
+            cache.remove(key, 3)
+        time.sleep(0.01)
+        sought = [*keys, "nobody", *keys[:9]]
+
+        def found_by_a_loop() -> dict[str, Any]:
+            answers = {key: cache.get(key) for key in sought}
+            return {key: answer for key, answer in answers.items() if answer[1] >= 0}
+
+        steps: list[Callable[[], Any]] = [lambda: None]
+        if replicas < nodes:
+            steps += [
+                lambda: cache.fail_node(0, lose_memory=False),
+                lambda: cache.recover_node(0),
+                lambda: cache.fail_node(1),
+                lambda: cache.recover_node(1),
+                cache.add_node,
+                lambda: cache.remove_node(2),
+            ]
+        for step in steps:
+            step()
+            found, expected = outcome(lambda: cache.get_many(sought)), outcome(found_by_a_loop)
+            assert found == expected
+            assert list(found) == list(expected)
+
+
+def test_a_generator_that_calls_the_cache_itself(cache: Cache) -> None:
+    def rows() -> Iterator[tuple[str, Any]]:
+        for number in range(5000):
+            if number % 500 == 0:
+                cache.put(f"inner {number}", number)
+                cache.get_many(["key 0", f"inner {number}"])
+                cache.put_many({f"inner many {number}": number})
+                cache.fail_node(number // 500 % 4, lose_memory=False)
+                cache.recover_node(number // 500 % 4)
+            yield f"key {number}", number
+
+    def keys() -> Iterator[str]:
+        for number in range(5000):
+            if number % 500 == 0:
+                assert cache.get_many([f"key {number}"])[f"key {number}"][0] == number
+                cache.put(f"key {number}", "changed")
+            yield f"key {number}"
+
+    assert cache.put_many(rows()) == []
+    assert len(cache) == 5020
+    found = cache.get_many(keys())
+    assert [found[f"key {number}"][0] for number in range(5000)] == [
+        "changed" if number % 500 == 0 else number for number in range(5000)
+    ]
+
+
+def test_a_generator_that_closes_the_cache_ends_the_call() -> None:
+    cache = Cache(2, 2, gossip_interval=None)
+
+    def rows() -> Iterator[tuple[str, int]]:
+        yield "key", 1
+        cache.close()
+        yield "other", 2
+
+    with pytest.raises(ClosedError):
+        cache.put_many(rows())
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_many_packed_values_are_unpacked_and_a_reader_of_each_kind_reads_them(compression: str) -> None:
+    with Cache(3, 2, "32MiB", gossip_interval=None, compression=compression) as cache:
+        values: dict[str, Any] = {f"text {number}": f"{number} " * 2000 for number in range(300)}
+        values |= {f"list {number}": [f"{number} {part}" for part in range(300)] for number in range(300)}
+        values |= {f"object {number}": [collections.OrderedDict(a="x" * 3000, n=number)] for number in range(50)}
+        values |= {f"view {number}": bytearray(30_000) for number in range(50)}
+        values |= {"large": "x" * 3_000_000, "int": 1}
+        cache.put_many(values, 1)
+        keys = list(values)
+        random.Random(1).shuffle(keys)
+        assert cache.get_many(keys) == {key: (values[key], 1) for key in keys}

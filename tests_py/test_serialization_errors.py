@@ -113,7 +113,7 @@ def test_a_value_that_cannot_be_unpickled_stays_in_the_cache(kind: type[Exceptio
         with pytest.raises(SerializationError) as raised:
             read()
         assert type(raised.value.__cause__) is kind
-        assert "a stored value cannot be unpickled" in str(raised.value)
+        assert 'the value stored under "key" cannot be read' in str(raised.value)
         assert "not today" in str(raised.value)
     assert "key" in cache
     assert len(cache) == 2

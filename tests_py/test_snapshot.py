@@ -117,7 +117,8 @@ def test_reports_are_typed_frozen_and_print_well(path: Path) -> None:
     restored = cache.restore(path)
     assert isinstance(restored, RestoreReport)
     assert cache.restored == restored
-    text = r"RestoreReport\(entries=2, removes=1, applied=3, superseded=0, too_large=0, bytes=\d+, seconds=\d+\.\d{6}\)"
+    counts = "entries=2, removes=1, applied=3, expired=0, superseded=0, too_large=0"
+    text = rf"RestoreReport\({counts}, bytes=\d+, seconds=\d+\.\d{{6}}\)"
     assert re.fullmatch(text, repr(restored))
     for report in (saved, restored):
         with pytest.raises(AttributeError):
@@ -159,6 +160,50 @@ def test_versions_are_merged(path: Path) -> None:
     assert state(other)[:2] == before[:2]
 
 
+def test_what_expires_expires_when_it_would_have(path: Path) -> None:
+    cache = filled(0)
+    cache.put("long", [1] * 2_000, 1, ttl=3_600)
+    cache.put("for ever", "value", 1)
+    cache.put("over", "value", 1, ttl=0.001)
+    cache.put("soon", "value", 1, ttl=0.5)
+    while "over" in cache:
+        time.sleep(0.001)
+    left = cache.ttl("long")
+    # What is over by now is not saved: `soon` may be, on a slow machine.
+    saved = cache.save(path)
+    assert saved.entries in {2, 3}
+    while "soon" in cache:
+        time.sleep(0.01)
+    other = filled(0)
+    other.put("soon", "older", 0)
+    report = other.restore(path)
+    assert (report.applied, report.expired, report.superseded) == (2, saved.entries - 2, 0)
+    assert contents(other) == {"long": ([1] * 2_000, 1), "for ever": ("value", 1)} | (
+        {} if report.expired else {"soon": ("older", 0)}
+    )
+    gone_on = other.ttl("long")
+    assert left is not None
+    assert gone_on is not None
+    assert 3_000 < gone_on <= left
+    assert other.ttl("for ever") is None
+
+
+def test_the_end_that_was_decided_last_stays(path: Path) -> None:
+    cache = filled(0)
+    cache.put("longer", "value", 1, ttl=1_000)
+    cache.put("shorter", "value", 1, ttl=1_000)
+    cache.save(path)
+    assert cache.touch("longer", 2_000)
+    assert cache.touch("shorter", 500)
+    report = cache.restore(path)
+    assert (report.applied, report.superseded) == (0, 2)
+    longer, shorter = cache.ttl("longer"), cache.ttl("shorter")
+    assert longer is not None
+    assert shorter is not None
+    assert longer > 1_500
+    assert shorter <= 500
+
+
 def test_what_was_used_last_fits_in_a_smaller_cache(path: Path) -> None:
     cache = filled(20_000, nodes=3, replicas=3)
     hot = [f"key {number}" for number in range(0, 20_000, 50)]
@@ -190,6 +235,7 @@ def configuration(cache: Cache, path: Path) -> tuple[Any, ...]:
     done = subprocess.run([*COMMAND, "info", "--json", path], capture_output=True, text=True, timeout=60, check=True)
     said = json.loads(done.stdout)
     names = ("nodes", "replicas", "node_capacity", "write_quorum", "read_quorum", "gossip_interval", "compression")
+    assert said["default_ttl"] == 86_400.5
     return tuple(said[name] for name in names)
 
 
@@ -211,7 +257,16 @@ def configuration(cache: Cache, path: Path) -> tuple[Any, ...]:
 def test_a_loaded_cache_is_made_as_the_saved_one_unless_told(
     overrides: dict[str, Any], expected: tuple[Any, ...], path: Path
 ) -> None:
-    saved = Cache(5, 4, 300_000, write_quorum=3, read_quorum="majority", gossip_interval=0.25, compression="zstd")
+    saved = Cache(
+        5,
+        4,
+        300_000,
+        write_quorum=3,
+        read_quorum="majority",
+        gossip_interval=0.25,
+        compression="zstd",
+        default_ttl=86_400.5,
+    )
     saved.put_many({f"key {number}": number for number in range(300)})
     saved.save(path)
     again = Cache.load(path, **overrides)
@@ -669,7 +724,7 @@ def test_what_was_done_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -
     Cache.load(path, gossip_interval=None)
     said = [record.message for record in caplog.records if "saved" in record.message or "restored" in record.message]
     assert re.fullmatch(r"saved 10 entries and 0 removes, \d+ bytes", said[0])
-    assert said[1] == "restored 10 entries and removes; 0 were superseded, 0 too large"
+    assert said[1] == "restored 10 entries and removes; 0 had expired, 0 were superseded, 0 too large"
 
 
 # ---- the command

@@ -2,9 +2,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 use distributed_consistent_cache::clock::Incarnation;
 use distributed_consistent_cache::entry::{Key, Value};
+use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{Address, Request, Write};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::version::Timestamp;
@@ -44,7 +46,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn check(name: &str, bytes_max: u64, sizes: &[usize]) {
+/// `ends_ms` says when the entry of a number ends.
+fn check(name: &str, bytes_max: u64, sizes: &[usize], ends_ms: impl Fn(u64) -> Option<u64>) {
     const PARTITIONS: u16 = 16;
     let value = vec![7; sizes.iter().copied().max().unwrap_or(0)];
     let before = TAKEN.with(Cell::get);
@@ -58,7 +61,9 @@ fn check(name: &str, bytes_max: u64, sizes: &[usize]) {
         let size = sizes[number % sizes.len()];
         let key = format!("key {number}");
         let value = Value::new(&value[..size]).expect("short");
-        let write = Write::put(Key::new(key.as_bytes()).expect("short"), Timestamp::default(), value);
+        let lifetime = Lifetime::new(0, ends_ms(number as u64).map(Duration::from_millis));
+        let key = Key::new(key.as_bytes()).expect("short");
+        let write = Write::put_living(key, Timestamp::default(), value, lifetime);
         node.answer(&Request::Write { write, force: false }).expect("room");
         written += 64 + size as u64;
         number += 1;
@@ -81,9 +86,18 @@ fn check(name: &str, bytes_max: u64, sizes: &[usize]) {
 
 #[test]
 fn the_allocator_agrees_with_the_account() {
-    check("integers", 1 << 20, &[5]);
-    check("100 bytes", 1 << 20, &[104]);
-    check("awkward sizes", 1 << 20, &[0, 9, 25, 57, 121, 1000]);
-    check("many small, then few large", 1 << 20, &[&[8; 3000][..], &[100_000; 20]].concat());
-    check("large", 8 << 20, &[16 * 1024, 40_000, 200_000]);
+    check("integers", 1 << 20, &[5], |_| None);
+    check("100 bytes", 1 << 20, &[104], |_| None);
+    check("awkward sizes", 1 << 20, &[0, 9, 25, 57, 121, 1000], |_| None);
+    check("many small, then few large", 1 << 20, &[&[8; 3000][..], &[100_000; 20]].concat(), |_| None);
+    check("large", 8 << 20, &[16 * 1024, 40_000, 200_000], |_| None);
+}
+
+#[test]
+fn the_allocator_agrees_while_entries_end() {
+    check("in the order in which they were put", 1 << 20, &[5], |number| Some(number + 1));
+    check("the last first", 1 << 20, &[5, 104], |number| Some(1_000_000 - number));
+    check("in any order", 1 << 20, &[5, 104], |number| Some(1 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32)));
+    check("one of three", 1 << 20, &[5, 104], |number| number.is_multiple_of(3).then_some(number + 1));
+    check("large", 8 << 20, &[16 * 1024, 40_000], |number| Some(number + 1));
 }

@@ -78,9 +78,20 @@ impl Runtime for Interleaved {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        look(node_of(&mut self.hold(to, Wait::ForTurn)?));
+        Ok(self.visit(to, Wait::ForTurn, look)?)
+    }
+
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        look(node_of(&mut self.hold(to, wait)?));
         Ok(())
     }
+
+    // Nothing ends here.
+    fn now_ms(&self) -> u64 {
+        1
+    }
+
+    fn tell_time(&self, _: u64) {}
 
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
         let incarnation = Incarnation::new(self.lives.fetch_add(1, Ordering::Relaxed) + 1, node);

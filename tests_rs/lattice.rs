@@ -2,9 +2,11 @@
 //! idempotent.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::entry::{Held, Item, Key, Value};
+use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{Address, Known, Request, Used};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::version::{Timestamp, Version};
@@ -64,8 +66,15 @@ fn node() -> Node {
     node
 }
 
-/// One write of a peer: which peer, which key, when, and a value, or none for a remove.
-type Update = (u8, u8, u64, Option<u8>);
+/// One write of a peer: which peer, which key, when, and a value with its lifetime, or none for a remove.
+type Update = (u8, u8, u64, Option<(u8, Lifetime)>);
+
+/// None, and some that end: sooner, later, and sooner after all.
+fn lifetimes() -> impl Strategy<Value = Lifetime> {
+    let ends = |seconds| Lifetime::new(0, Some(Duration::from_secs(seconds)));
+    let shortened = move |seconds| Lifetime::after(ends(seconds), ends(9)).expect("shortened once");
+    prop_oneof![Just(Lifetime::NONE), (1..4u64).prop_map(ends), (1..4u64).prop_map(shortened)]
+}
 
 fn dot_of(number: usize, &(peer, ..): &Update) -> Dot {
     Dot { incarnation: life(1 + peer).incarnation, counter: number as u64 + 1 }
@@ -73,10 +82,12 @@ fn dot_of(number: usize, &(peer, ..): &Update) -> Dot {
 
 fn deliver(node: &mut Node, number: usize, &(peer, key, timestamp, value): &Update) {
     let from = life(1 + peer);
-    let (name, bytes) = ([key], [value.unwrap_or(0)]);
+    let (name, bytes) = ([key], [value.map_or(0, |(byte, _)| byte)]);
+    let lifetime = value.map_or(Lifetime::NONE, |(_, lifetime)| lifetime);
     let value = value.map(|_| Value::new(&bytes).expect("short"));
     let timestamp = Timestamp::new(timestamp).expect("small");
-    let version = value.map_or(Version::remove(timestamp), |value| Version::put(timestamp, value.digest()));
+    let version =
+        value.map_or(Version::remove(timestamp), |value| Version::put(timestamp, value.digest()).living(lifetime));
     let dot = dot_of(number, &(peer, key, timestamp.get(), None));
     let held = value.map_or(Held::Removed, Held::Live);
     let item = Item { key: Key::new(&name).expect("short"), version, dot, held };
@@ -95,7 +106,7 @@ proptest! {
 
     #[test]
     fn any_order_and_duplication_of_updates_leaves_one_state(
-        updates in prop::collection::vec((0..2u8, 0..4u8, 0..4u64, prop::option::of(any::<u8>())), 1..30),
+        updates in prop::collection::vec((0..2u8, 0..4u8, 0..4u64, prop::option::of((0..2u8, lifetimes()))), 1..30),
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
     ) {
         let (mut straight, mut shuffled) = (node(), node());

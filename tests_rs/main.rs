@@ -3,6 +3,7 @@
 mod allocator;
 mod convergence;
 mod dictionaries;
+mod expiry;
 mod gauges;
 mod lattice;
 mod layers;

@@ -40,6 +40,8 @@ SECONDS_HUNG: Final = 120.0
 BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
 
 NODE: Final = "src/node/mod.rs"
+MEMORY: Final = "src/node/memory.rs"
+MESSAGE: Final = "src/message.rs"
 REPLICATE: Final = "src/node/replicate.rs"
 PARTITION: Final = "src/node/partition.rs"
 AUDIT: Final = "src/node/audit.rs"
@@ -84,6 +86,100 @@ class Mutant:
 
 
 MUTANTS: Final = (
+    # ---- what ends
+    Mutant(
+        "end-not-sent",
+        "Rule 17: other owners hear of a write without its end.",
+        (
+            Edit(
+                MESSAGE,
+                "        Item { key: self.key, version: self.version, dot, held }",
+                "        Item { key: self.key, version: self.version.living(Lifetime::NONE), dot, held }",
+            ),
+        ),
+    ),
+    Mutant(
+        "ended-falls-through",
+        "Rule 17: what has ended counts as never seen, and an older copy is the answer.",
+        (
+            Edit(
+                MESSAGE,
+                "Self::Live(version) if version.lifetime.has_ended(now_ms) => Self::Marker(version),",
+                "Self::Live(version) if version.lifetime.has_ended(now_ms) => Self::Nothing,",
+            ),
+        ),
+    ),
+    Mutant(
+        "ended-is-served",
+        "Rule 17: what has ended is an answer until its space is given back.",
+        (
+            Edit(
+                MESSAGE,
+                "Self::Live(version) if version.lifetime.has_ended(now_ms) => Self::Marker(version),",
+                "Self::Live(version) if version.lifetime.has_ended(0) => Self::Marker(version),",
+            ),
+        ),
+    ),
+    Mutant(
+        "shortened-unsaid",
+        "Rule 17: a lifetime that ends sooner is accepted though it does not say that it shortens another.",
+        (
+            Edit(
+                NODE,
+                "            if known > write.version {",
+                "            if known > write.version && !known.is_same_value(write.version) {",
+            ),
+        ),
+    ),
+    Mutant(
+        "given-back-without-marker",
+        "Rule 17: what has ended leaves no marker though not every owner has seen it.",
+        (
+            Edit(
+                NODE,
+                "        self.stats.expired += 1;\n        self.let_fall(at);",
+                "        self.stats.expired += 1;\n        self.forget(at);",
+            ),
+        ),
+    ),
+    Mutant(
+        "given-back-early",
+        "Rule 17: space is given back ten seconds before the end.",
+        (Edit(NODE, "self.memory.first_ended(self.now_ms)", "self.memory.first_ended(self.now_ms + 10_000)"),),
+    ),
+    Mutant(
+        "live-evicted-first",
+        "Rule 17: a user's write evicts though something has ended.",
+        (
+            Edit(
+                NODE,
+                "place, bytes, ends) {\n            if self.reclaim_first() {",
+                "place, bytes, ends) {\n            if bytes == 0 && self.reclaim_first() {",
+            ),
+        ),
+    ),
+    Mutant(
+        "ended-evicts",
+        "Rule 17: an update that has ended when it comes evicts what is live.",
+        (
+            Edit(
+                REPLICATE,
+                "let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms);",
+                "let is_unfit = doubtful;",
+            ),
+        ),
+    ),
+    Mutant(
+        "marker-without-lifetime",
+        "Rule 17: a marker does not know how long its value was to live.",
+        (
+            Edit(
+                MEMORY,
+                "let (partition, has_lifetime) = (slot.partition(), slot.has_lifetime());",
+                "let (partition, has_lifetime) = (slot.partition(), false);",
+            ),
+        ),
+    ),
     # ---- what is seen, and what a marker is for
     Mutant(
         "removed-without-marker",
@@ -424,7 +520,7 @@ MUTANTS: Final = (
     Mutant(
         "fixed-on-a-vague-marker",
         "Something newer than a marker counts as news although the marker may be older than what was forgotten.",
-        (Edit(REPLICATE, "&& (low || is_vague) {", "&& (low || (is_vague && low)) {"),),
+        (Edit(REPLICATE, "let is_unfit = low || is_vague", "let is_unfit = low"),),
         unseen=("it takes an answer that is late by seconds, to a write that was superseded"),
     ),
     Mutant(
@@ -533,8 +629,8 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "&& (low || is_vague) {",
-                "&& is_vague {",
+                "let is_unfit = low || is_vague",
+                "let is_unfit = low && at == Some(u32::MAX) || is_vague",
             ),
         ),
         unseen=("where markers were lost, a fix meets a marker that is in doubt, and comes as one for that"),

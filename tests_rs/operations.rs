@@ -1,7 +1,7 @@
 //! ```text
-//!   bytes  ->  write | tell | settle | a step of an exchange | an old letter again | hold | meet | release | restart
-//!                 |       |      |            |                      |
-//!                 v       v      v            v                      v
+//!   bytes  ->  write | tell | settle | a step of an exchange | an old letter again | hold | meet | release | restart | time
+//!                 |       |      |            |                      |                                              |
+//!                 v       v      v            v                      v                                              v
 //!              node 0   node 1   node 2      after every message: check(), and what a node promises whatever it hears
 //! ```
 //! Any bytes are a story that happens to two or three small nodes: what is on its way arrives late, twice, elsewhere or
@@ -11,11 +11,13 @@
 //! the nodes agree upon in the end is not looked at here: that is the simulator's.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use distributed_consistent_cache::Error;
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::cluster::exchange::Exchange;
 use distributed_consistent_cache::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
+use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Delta, Known, Lent, Listing, Reply, Request, Used, Write, Written,
 };
@@ -196,6 +198,8 @@ struct Story<'a> {
     /// Lives that were begun, and changes of the membership.
     lives: u64,
     epoch: u64,
+    /// What time it is; a node that was not told for a while thinks it earlier.
+    now_ms: u64,
     /// The present lives of nodes that say nothing.
     silent: Vec<Address>,
     accepted: VecDeque<Accepted>,
@@ -217,6 +221,7 @@ impl<'a> Story<'a> {
             partitions,
             lives: u64::from(SILENT_FROM + SILENT),
             epoch: 0,
+            now_ms: 1,
             silent: (SILENT_FROM..SILENT_FROM + SILENT).map(life).collect(),
             accepted: VecDeque::new(),
             exchanges: VecDeque::new(),
@@ -240,9 +245,10 @@ impl<'a> Story<'a> {
             15 | 16 => self.deliver_again(),
             17 => self.hold(),
             18 => self.meet(),
-            _ => match self.bytes.below(3) {
+            _ => match self.bytes.below(4) {
                 0 => self.release(),
                 1 => self.restart(),
+                2 => self.pass_time(),
                 _ => self.share_use(),
             },
         }
@@ -285,13 +291,40 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// Every other value ends, after up to a quarter of a second; some of these were to end later once.
+    fn a_lifetime(&mut self, how: u8) -> Lifetime {
+        let ends = |ms: u8| Lifetime::new(self.now_ms, Some(Duration::from_millis(u64::from(ms) + 1)));
+        match how >> 4 {
+            0..8 => Lifetime::NONE,
+            8..15 => ends(how),
+            _ => ends(0).after(ends(255)).expect("shortened once"),
+        }
+    }
+
+    /// A node is told what time it is, and gives back what has ended.
+    fn pass_time(&mut self) {
+        self.now_ms += u64::from(self.bytes.byte());
+        let at = self.a_node();
+        self.nodes[at].tell_time(self.now_ms);
+        self.ask(self.nodes[at].address(), &Request::Reclaim);
+        let node = &self.nodes[at];
+        for id in node.partitions() {
+            node.each(id, |_, known, _| {
+                assert_eq!(known.at(self.now_ms), known, "what has ended takes space still");
+            });
+        }
+    }
+
     fn write(&mut self) {
         let (at, key, timestamp) = (self.a_node(), self.a_key(), self.a_timestamp());
         let how = self.bytes.byte();
         let value = (!how.is_multiple_of(8)).then(|| self.a_value());
         let name = Key::new(&key).expect("short");
         let write = match &value {
-            Some(value) => Write::put(name, timestamp, Value::new(value).expect("short")),
+            Some(value) => {
+                let value = Value::new(value).expect("short");
+                Write::put_living(name, timestamp, value, self.a_lifetime(how))
+            }
             None => Write::remove(name, timestamp),
         };
         let (to, before) = (self.nodes[at].address(), self.nodes[at].stats());
@@ -308,6 +341,9 @@ impl<'a> Story<'a> {
                 let accepted =
                     Accepted { coordinator: to, key, value, version, dot, stable_upto, used, epoch, seen_by };
                 keep(&mut self.accepted, accepted);
+            }
+            Some(Ok(Reply::Written(Written::Outlived(by)))) => {
+                assert!(write.version.lifetime < by, "it was outlived by less");
             }
             Some(Ok(Reply::Written(_))) => {}
             Some(Err(Error::ValueTooLarge { .. })) => {

@@ -3,9 +3,11 @@
 //!
 //! replay: cargo run --profile simulation --example simulate -- SEED 1
 
+use std::time::Duration;
+
 use distributed_consistent_cache::Config;
 use distributed_consistent_cache::runtime::simulated::Weather;
-use distributed_consistent_cache::simulation::{Fault, Operation, Options, World, run};
+use distributed_consistent_cache::simulation::{Fault, Operation, Options, World, run, run_with, trial};
 
 /// Seeds that found a fault in the nodes, in the cluster or in the simulator itself.
 const ONCE_BROKEN: [u64; 54] = [
@@ -23,6 +25,12 @@ fn every_seed_that_ever_broke_a_promise_keeps_all_of_them() {
     for seed in ONCE_BROKEN {
         if let Err(violation) = run(seed, Options::default()) {
             panic!("seed {seed}: {violation}");
+        }
+        // What they found, most of them found where nothing ends.
+        let mut endless = trial(seed, Options::default()).expect("valid");
+        endless.ttls = None;
+        if let Err(violation) = run_with(&endless) {
+            panic!("seed {seed} without ends: {violation}");
         }
     }
     for (seed, nodes, replicas) in ONCE_BROKEN_OF {
@@ -47,7 +55,7 @@ fn a_world_without_faults_answers_every_call_and_loses_nothing() {
     let config = Config::new(3, Some(2)).expect("valid");
     let mut world = World::new(7, config, Weather::FINE, 100_000);
     for number in 0..100_u64 {
-        world.call(number * 1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: number });
+        world.call(number * 1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: number, ttl: None });
         world.call(number * 1_000 + 500, 1, Operation::Get { key: b"key" });
     }
     world.run_until(200_000);
@@ -60,11 +68,33 @@ fn a_world_without_faults_answers_every_call_and_loses_nothing() {
 fn an_acknowledged_write_outlives_the_crash_of_all_owners_but_one() {
     let config = Config::new(3, Some(3)).expect("valid");
     let mut world = World::new(7, config, Weather::FINE, 100_000);
-    world.call(1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: 1 });
+    world.call(1_000, 0, Operation::Put { key: b"key", value: b"value", timestamp: 1, ttl: None });
     world.plan(50_000, Fault::Crash { node: 0, noticed_us: 10_000 });
     world.plan(60_000, Fault::Crash { node: 1, noticed_us: 10_000 });
     world.call(200_000, 2, Operation::Get { key: b"key" });
     world.run_until(300_000);
     let counts = world.settle(|_| false).expect("every promise is kept");
     assert_eq!((counts.hits, counts.faults), (1, 2));
+}
+
+#[test]
+fn what_has_ended_is_a_miss_and_a_touch_comes_before_or_too_late() {
+    let config = Config::new(3, Some(3)).expect("valid");
+    let mut world = World::new(7, config, Weather::FINE, 100_000);
+    world.skew(vec![0, 3, 5]);
+    let ttl = |ms| Some(Duration::from_millis(ms));
+    let put = |key| Operation::Put { key, value: b"value", timestamp: 1, ttl: ttl(100) };
+    world.call(0, 0, put(b"ends"));
+    world.call(0, 0, put(b"is touched"));
+    world.call(50_000, 1, Operation::Touch { key: b"is touched", ttl: ttl(200) });
+    world.call(80_000, 2, Operation::Get { key: b"ends" });
+    world.call(110_000, 1, Operation::Get { key: b"ends" });
+    world.call(110_000, 1, Operation::Touch { key: b"ends", ttl: None });
+    world.call(120_000, 0, Operation::Get { key: b"ends" });
+    world.call(220_000, 0, Operation::Get { key: b"is touched" });
+    world.call(260_000, 0, Operation::Get { key: b"is touched" });
+    world.run_until(500_000);
+    let counts = world.settle(|_| false).expect("every promise is kept");
+    assert_eq!((counts.reads, counts.hits, counts.writes), (7, 3, 2));
+    assert_eq!((counts.expired, counts.evictions), (6, 0), "every copy of both");
 }

@@ -890,6 +890,18 @@ impl Runtime for Meddling {
         self.nodes.look(to, look)
     }
 
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        self.nodes.visit(to, wait, look)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.nodes.now_ms()
+    }
+
+    fn tell_time(&self, now_ms: u64) {
+        self.nodes.tell_time(now_ms);
+    }
+
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
         self.nodes.start(node, bytes_max, partitions)
     }

@@ -82,12 +82,18 @@ class Scenario:
 
     # What clients do.
 
-    def put(self, at: float, key: str, value: bytes, *, timestamp: int, home: int = 0) -> Self:
-        """A client beside the node `home` puts a value. timestamp: 0 to 2**63-1.
+    def put(
+        self, at: float, key: str, value: bytes, *, timestamp: int, ttl: float | None = None, home: int = 0
+    ) -> Self:
+        """A client beside the node `home` puts a value. timestamp: 0 to 2**63-1. ttl: see `Cache.put`; None for ever.
 
         It waits half a second for each answer. A value that fits in no node is refused, and counted as such.
         """
-        return self._add(at, "put", home, key, value, timestamp)
+        return self._add(at, "put", home, key, value, timestamp, ttl)
+
+    def touch(self, at: float, key: str, *, ttl: float | None, home: int = 0) -> Self:
+        """A client beside the node `home` gives what it finds another ttl: see `Cache.touch`; None for ever."""
+        return self._add(at, "touch", home, key, ttl)
 
     def remove(self, at: float, key: str, *, timestamp: int, home: int = 0) -> Self:
         """A client beside the node `home` removes a key. timestamp: 0 to 2**63-1."""

@@ -94,6 +94,7 @@ def summary(info: _core.SnapshotInfo) -> str:
         ["read quorum", info.read_quorum],
         ["gossip", gossip],
         ["compression", info.compression or "none"],
+        ["default ttl", "none" if info.default_ttl is None else _text.duration(info.default_ttl)],
     ]
     return _text.table(["what", "saved"], rows)
 
@@ -110,6 +111,6 @@ def as_json(info: _core.SnapshotInfo) -> dict[str, Any]:
     """Everything in plain types: times in seconds and in microseconds since 1970 (`saved_at`), sizes in bytes."""
     names = (
         "format saved_at entries removes blocks record_bytes file_bytes nodes replicas node_capacity write_quorum "
-        "read_quorum gossip_interval compression"
+        "read_quorum gossip_interval compression default_ttl"
     )
     return {name: getattr(info, name) for name in names.split()}

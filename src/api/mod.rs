@@ -9,7 +9,7 @@ mod depth;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::entry::{Key, NodeId, Value};
 use crate::error::Error;
 use crate::hybrid_clock;
+use crate::lifetime::{Ttl, check_ttl};
 use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -114,7 +115,8 @@ impl Cache {
         Ok((cache, report))
     }
 
-    /// Writes bytes under a key, unless something newer is known. `timestamp` is 0 to 2^63 - 1, higher is newer.
+    /// Writes bytes under a key, unless something newer is known. The value lives as long as the configuration says.
+    /// `timestamp` is 0 to 2^63 - 1, higher is newer.
     ///
     /// True if this is now the newest write known (also if the very same was in place), false if a newer one is known, and
     /// then nothing changed.
@@ -123,9 +125,50 @@ impl Cache {
     /// [`Error::KeyTooLarge`], [`Error::ValueTooLarge`], [`Error::NoLiveNode`], [`Error::Invalid`] for the timestamp and
     /// [`Error::Closed`]: nothing was written. [`Error::Quorum`]: fewer owners have it than asked for, and it spreads.
     pub fn put(&self, key: &str, value: &[u8], timestamp: u64) -> Result<bool, Error> {
-        let put = Write::put(Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
-        let packed = self.packing.pack(put)?;
+        self.put_living(key, value, timestamp, Ttl::OfCache)
+    }
+
+    /// As [`Cache::put`], for a value that lives so long: until then it is found, and not a moment later. `None`: for ever,
+    /// whatever the configuration says.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use distributed_consistent_cache::{Cache, Config};
+    /// let cache = Cache::new(Config::new(3, None)?);
+    /// cache.put_with_ttl("session:1", b"Ada", 1, Some(Duration::from_secs(60)))?;
+    /// assert!(cache.ttl("session:1")?.expect("found").expect("it ends") <= Duration::from_secs(60));
+    /// assert!(cache.touch("session:1", None)?, "from now on it lives for ever");
+    /// assert_eq!(cache.ttl("session:1")?, Some(None));
+    /// # Ok::<(), distributed_consistent_cache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Cache::put`], and [`Error::Invalid`] for a time of 0 or above 100 years.
+    pub fn put_with_ttl(&self, key: &str, value: &[u8], timestamp: u64, ttl: Option<Duration>) -> Result<bool, Error> {
+        self.put_living(key, value, timestamp, check_or_forever(ttl)?)
+    }
+
+    fn put_living(&self, key: &str, value: &[u8], timestamp: u64, ttl: Ttl) -> Result<bool, Error> {
+        let (key, timestamp, value) = (Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
+        let packed = self.packing.pack(Write::put_living(key, timestamp, value, self.cluster.lifetime(ttl)))?;
         Ok(self.cluster.write(packed.write(), None, None)?.newest)
+    }
+
+    /// Has the value of a key live so long from now on, or for ever. Its timestamp stays, and it becomes its nodes' most
+    /// recently used. True if the key was found and has this time to live now; false for a miss.
+    ///
+    /// # Errors
+    /// Those of [`Cache::put_with_ttl`] and of [`Cache::get`].
+    pub fn touch(&self, key: &str, ttl: Option<Duration>) -> Result<bool, Error> {
+        self.cluster.touch(Key::new(key.as_bytes())?, check_or_forever(ttl)?)
+    }
+
+    /// How long the value of a key goes on living: `Some(None)` for ever, and `None` for a miss. Not a use.
+    ///
+    /// # Errors
+    /// Those of [`Cache::get`].
+    pub fn ttl(&self, key: &str) -> Result<Option<Option<Duration>>, Error> {
+        self.cluster.time_left(Key::new(key.as_bytes())?)
     }
 
     /// The bytes and the timestamp of the newest write known of a key, or `None`. A use: the entry becomes its node's most
@@ -223,6 +266,10 @@ impl Deref for Cache {
     fn deref(&self) -> &Self::Target {
         &self.cluster
     }
+}
+
+fn check_or_forever(ttl: Option<Duration>) -> Result<Ttl, Error> {
+    ttl.map_or(Ok(Ttl::Forever), |ttl| check_ttl("ttl", ttl).map(Ttl::For))
 }
 
 fn check(timestamp: u64) -> Result<Timestamp, Error> {

@@ -32,7 +32,8 @@ impl<R: Runtime> Cluster<R> {
     pub fn gauges(&self) -> Result<Gauges, Error> {
         self.check_open()?;
         let view = self.view();
-        let of_partition = |id| self.gauges_of(&view, id);
+        let now_ms = self.runtime.now_ms();
+        let of_partition = |id| self.gauges_of(&view, id, now_ms);
         let sum = |a: Gauges, b: Gauges| a.and(b);
         let mut gauges =
             workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).reduce(Gauges::default, sum));
@@ -44,14 +45,14 @@ impl<R: Runtime> Cluster<R> {
         Ok(gauges)
     }
 
-    fn gauges_of(&self, view: &View, id: PartitionId) -> Gauges {
+    fn gauges_of(&self, view: &View, id: PartitionId, now_ms: u64) -> Gauges {
         let mut owners = Vec::new();
         for &owner in view.owners(id) {
             // An owner that went down this moment holds nothing.
             let _ = self.runtime.look(view.address(owner), &mut |node| {
                 if let Some((clock, _)) = node.clock(id) {
                     let mut owned = Owned { clock: clock.clone(), held: Vec::new() };
-                    node.each(id, |hash, known, dot| owned.held.push((hash.0, known, dot)));
+                    node.each(id, |hash, known, dot| owned.held.push((hash.0, known.at(now_ms), dot)));
                     owners.push(owned);
                 }
             });

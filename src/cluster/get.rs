@@ -6,7 +6,8 @@
 //!            v
 //!           miss
 //! ```
-//! A read, as a conversation: it takes what owners answer, in their order, and says when it has heard enough.
+//! A read, as a conversation: it takes what owners answer, in their order, and says when it has heard enough. What has ended
+//! is a marker by the time it comes here (`Read::at`): nothing older is an answer.
 //!
 //! Promise: the value that comes back is not older than anything an asked owner knows. Only owners that are synced speak
 //! with authority; the others are heard when there is nobody else.

@@ -16,8 +16,10 @@
 mod background;
 mod dictionaries;
 pub mod exchange;
+mod expiry;
 mod gauges;
 pub mod get;
+mod many;
 mod membership;
 pub mod put;
 pub mod restore;
@@ -46,7 +48,7 @@ use crate::node::{Take, entry_bytes};
 use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
-use crate::version::Timestamp;
+use crate::version::{Timestamp, Version};
 use background::{Background, Study};
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
@@ -91,6 +93,11 @@ impl Writing<'_> {
     pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
         self.put.reply(from, reply)
     }
+
+    /// The version that it writes, as it is now.
+    pub const fn version(&self) -> Version {
+        self.put.version()
+    }
 }
 
 /// What a write wants next.
@@ -132,6 +139,8 @@ pub struct Cluster<R> {
     orphans: Mutex<Vec<DictionaryId>>,
     /// So many snapshots are being written or read.
     keeping: AtomicUsize,
+    /// Something was written that ends: from then on calls need to know the time.
+    has_ends: AtomicBool,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -156,6 +165,7 @@ impl<R: Runtime> Cluster<R> {
             has_taught: AtomicBool::new(false),
             orphans: Mutex::default(),
             keeping: AtomicUsize::new(0),
+            has_ends: AtomicBool::new(false),
         };
         cluster.introduce(None, &cluster.view());
         cluster
@@ -194,7 +204,7 @@ impl<R: Runtime> Cluster<R> {
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
-    #[inline]
+    #[inline(always)]
     pub fn begin<'a>(
         &self,
         write: Write<'a>,
@@ -203,6 +213,7 @@ impl<R: Runtime> Cluster<R> {
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
         self.check_fits(&write)?;
+        self.tell_time_of(&write);
         let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
         if let Some(node) = via {
             self.check_live(&self.view(), node)?;
@@ -217,7 +228,16 @@ impl<R: Runtime> Cluster<R> {
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        let bytes = entry_bytes(write.key.bytes().len(), write.value.map_or(0, |value| value.bytes().len()));
+        self.check_sizes(write.key.bytes().len(), write.value_bytes())
+    }
+
+    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key_bytes, value_bytes);
         let bytes_max = self.routes.entry_bytes_max();
         if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
     }
@@ -266,7 +286,7 @@ impl<R: Runtime> Cluster<R> {
             return Ok(Turn::Send(to, request));
         }
         if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
-            return writing.put.outcome(&self.routes).map(Turn::Done);
+            return writing.put.outcome(&self.routes, || self.runtime.now_ms()).map(Turn::Done);
         }
         // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
         // published: that takes a moment.
@@ -280,7 +300,20 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// Those of [`Cluster::begin`] and [`Cluster::advance`].
     pub fn write(&self, write: Write<'_>, quorum: Option<Quorum>, via: Option<NodeId>) -> Result<Outcome, Error> {
-        let mut writing = self.begin(write, quorum, via)?;
+        self.finish(self.begin(write, quorum, via)?)
+    }
+
+    /// Writes what was written before, elsewhere: as [`Cluster::write`], but it is superseded by any newer decision about
+    /// its lifetime.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::write`].
+    pub fn write_copy(&self, write: Write<'_>, quorum: Quorum) -> Result<Outcome, Error> {
+        let Writing { put, pending, restarts } = self.begin(write, Some(quorum), None)?;
+        self.finish(Writing { put: put.as_copy(), pending, restarts })
+    }
+
+    fn finish(&self, mut writing: Writing<'_>) -> Result<Outcome, Error> {
         loop {
             if let Progress::Done(outcome) = self.advance(&mut writing, Wait::ForTurn)? {
                 return Ok(outcome);
@@ -299,7 +332,9 @@ impl<R: Runtime> Cluster<R> {
         // Nearly always the first owner is synced and has the value, and nobody else need be asked.
         let first = match self.routes.owner(partition, 0) {
             Some(owner) => match self.runtime.read(owner, key, touch, wait, take) {
-                Ok(Read { known: Known::Live(version), synced: true }) if quorum == Quorum::One => {
+                Ok(Read { known: Known::Live(version), synced: true })
+                    if quorum == Quorum::One && !version.lifetime.ends() =>
+                {
                     return Answer::Hit(version.timestamp);
                 }
                 Err(Unread::Busy) => return Answer::Busy,
@@ -310,15 +345,15 @@ impl<R: Runtime> Cluster<R> {
         let mut get = Get::new(partition, quorum, epoch);
         if let Some(read) = first {
             get.went_on_to(1);
-            get.hear(read);
+            self.hear(&mut get, read);
         }
-        self.read_on(get, key, touch, wait, take)
+        self.read_on(&mut get, key, touch, wait, take)
     }
 
     /// The rest of a read, after what the first owner said.
     #[inline]
-    fn read_on(&self, mut get: Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Answer {
-        match self.ask_owners(&mut get, key, touch, wait, take) {
+    fn read_on(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Answer {
+        match self.ask_owners(get, key, touch, wait, take) {
             Some(answer) => answer,
             None if wait == Wait::Never => Answer::Busy,
             None => self.read_again(get, key, touch, take),
@@ -330,12 +365,13 @@ impl<R: Runtime> Cluster<R> {
     fn ask_owners(&self, get: &mut Get, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Option<Answer> {
         while let Some(owner) = get.next(&self.routes) {
             let better = &mut |read: Read, lent: Lent<'_>| {
-                if get.improves(read) {
+                let improves = if read.known.ends() { get.improves(self.as_of_now(read)) } else { get.improves(read) };
+                if improves {
                     take(read, lent);
                 }
             };
             match self.runtime.read(owner, key, touch, wait, better) {
-                Ok(read) => get.hear(read),
+                Ok(read) => self.hear(get, read),
                 Err(Unread::Busy) => return Some(Answer::Busy),
                 Err(Unread::Down) => {}
             }
@@ -343,9 +379,21 @@ impl<R: Runtime> Cluster<R> {
         get.answer(&self.routes)
     }
 
+    /// What an owner said, as of now.
+    #[inline]
+    fn hear(&self, get: &mut Get, read: Read) {
+        if read.known.ends() { get.hear(self.as_of_now(read)) } else { get.hear(read) }
+    }
+
+    /// What an entry that ends comes to now.
+    #[cold]
+    fn as_of_now(&self, read: Read) -> Read {
+        read.at(self.runtime.now_ms())
+    }
+
     /// Begins a read again, and again, because nodes come and go.
     #[cold]
-    fn read_again(&self, mut get: Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
+    fn read_again(&self, get: &mut Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
         let (mut restarts, mut quiet) = (0, None);
         loop {
             if restarts < PATIENCE {
@@ -354,7 +402,7 @@ impl<R: Runtime> Cluster<R> {
                 quiet = Some(self.changes.lock());
             }
             restarts += 1;
-            if let Some(answer) = self.ask_owners(&mut get, key, touch, Wait::ForTurn, take) {
+            if let Some(answer) = self.ask_owners(get, key, touch, Wait::ForTurn, take) {
                 return answer;
             }
         }
@@ -380,8 +428,10 @@ impl<R: Runtime> Cluster<R> {
         let view = self.view();
         self.check_live(&view, node)?;
         match self.runtime.read(view.address(node), key, false, Wait::ForTurn, take) {
-            Ok(Read { known: Known::Live(version), .. }) => Ok(Some(version.timestamp)),
-            Ok(_) => Ok(None),
+            Ok(read) => Ok(match read.at(self.runtime.now_ms()).known {
+                Known::Live(version) => Some(version.timestamp),
+                Known::Marker(_) | Known::Nothing => None,
+            }),
             Err(_) => Err(Error::NodeDown { node }),
         }
     }
@@ -425,7 +475,8 @@ impl<R: Runtime> Cluster<R> {
     /// How many live keys there are.
     pub fn len(&self) -> usize {
         let view = self.view();
-        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live).count();
+        let now_ms = self.runtime.now_ms();
+        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live(now_ms)).count();
         workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).sum())
     }
 
@@ -435,7 +486,8 @@ impl<R: Runtime> Cluster<R> {
     }
 
     fn keys_of(&self, view: &View, id: PartitionId) -> impl Iterator<Item = Vec<u8>> + use<R> {
-        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live).map(|(_, key)| key)
+        let now_ms = self.runtime.now_ms();
+        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live(now_ms)).map(|(_, key)| key)
     }
 
     /// What the owners of a partition together know of its keys: the newest of each, by the hash of the key.
@@ -473,6 +525,6 @@ fn pause(restarts: u32) {
     }
 }
 
-fn is_live<K>((known, _): &(Known, K)) -> bool {
-    known.is_live()
+fn is_live<K>(now_ms: u64) -> impl Fn(&(Known, K)) -> bool {
+    move |(known, _)| known.at(now_ms).is_live()
 }

@@ -18,9 +18,11 @@ use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
 use crate::entry::{Items, NodeId, PartitionId};
 use crate::error::Error;
+use crate::lifetime::Lifetime;
 use crate::message::{Address, Known, Reply, Request, Used, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;
+use crate::version::Version;
 use std::borrow::Cow;
 
 /// How a write ended.
@@ -52,6 +54,8 @@ pub struct Put<'a> {
     stage: Stage,
     /// The node the caller is connected to, when it is connected to one.
     via: Option<NodeId>,
+    /// Its version was decided before, elsewhere: it is not made to win.
+    is_copy: bool,
     /// The next of the owners to be asked.
     next: usize,
     coordinator: Address,
@@ -98,6 +102,7 @@ impl<'a> Put<'a> {
             partition,
             stage: Stage::Accept { force: false },
             via: None,
+            is_copy: false,
             next: 0,
             coordinator: nowhere,
             dot: Dot { incarnation: Incarnation(0), counter: 0 },
@@ -118,6 +123,12 @@ impl<'a> Put<'a> {
         self
     }
 
+    /// It was decided before, elsewhere, and wins or loses with the version it has.
+    pub const fn as_copy(mut self) -> Self {
+        self.is_copy = true;
+        self
+    }
+
     /// Begins again under a newer view. What was found out stays: who held a value.
     pub fn restart(&mut self, routes: &Routes) {
         self.epoch = routes.epoch();
@@ -128,17 +139,37 @@ impl<'a> Put<'a> {
         self.outcome.reached = 0;
     }
 
+    /// The version that it writes now.
+    pub const fn version(&self) -> Version {
+        self.write.version
+    }
+
+    /// An owner has the same value with another lifetime, which counts as decided later. It was decided before, so the write
+    /// begins again with one that counts as later still.
+    fn outlive(&mut self, other: Lifetime) {
+        match self.write.version.lifetime.after(other) {
+            Some(lifetime) if !self.is_copy => {
+                self.write.version.lifetime = lifetime;
+                self.stage = Stage::Stranded;
+            }
+            _ => {
+                self.outcome.newest = false;
+                self.stage = Stage::Done;
+            }
+        }
+    }
+
     /// True when it must begin again: an owner it counted on was gone, or owners changed while it was accepted.
     #[inline]
     pub fn is_outdated(&self, routes: &Routes) -> bool {
         self.stage == Stage::Stranded || (self.outcome.newest && !routes.is_still(self.epoch))
     }
 
-    /// How it ended.
+    /// How it ended. The clock is asked only if what was there before ends.
     ///
     /// # Errors
     /// [`Error::NoLiveNode`] when nobody accepted it, [`Error::Quorum`] when too few hold it.
-    pub fn outcome(&self, routes: &Routes) -> Result<Outcome, Error> {
+    pub fn outcome(&self, routes: &Routes, now_ms: impl FnOnce() -> u64) -> Result<Outcome, Error> {
         let reached = usize::from(self.outcome.reached);
         if self.outcome.newest && reached == 0 && self.silent {
             // It may have been accepted, and nobody can say so.
@@ -154,6 +185,8 @@ impl<'a> Put<'a> {
             Some(wanted) if self.outcome.newest && reached < usize::from(wanted) => {
                 Err(Error::Quorum { wanted: usize::from(wanted), reached })
             }
+            // What had ended was no value any more.
+            _ if self.before.ends() => Ok(Outcome { was_live: self.before.at(now_ms()).is_live(), ..self.outcome }),
             _ => Ok(self.outcome),
         }
     }
@@ -208,6 +241,20 @@ impl<'a> Put<'a> {
         self.outcome.was_live = self.before.is_live();
     }
 
+    /// An owner knows something newer, which the others are to have.
+    #[cold]
+    fn heard_of_newer(&mut self, newer: Box<Items>) {
+        let is_same_value = |version: &Version| version.is_same_value(self.write.version);
+        let same_value = newer.iter().map(|item| item.version).find(is_same_value);
+        match same_value {
+            Some(version) if !self.is_copy => self.outlive(version.lifetime),
+            _ => {
+                self.outcome.newest = false;
+                self.newer = Some(newer);
+            }
+        }
+    }
+
     fn spread(&mut self, coordinator: Address, dot: Dot, stable_upto: u64) {
         (self.coordinator, self.dot, self.stable_upto) = (coordinator, dot, stable_upto);
         self.outcome.newest = true;
@@ -234,6 +281,7 @@ impl<'a> Put<'a> {
                 self.outcome.newest = false;
                 self.stage = Stage::Done;
             }
+            Written::Outlived(by) => self.outlive(by),
             Written::Unsynced => self.next += 1,
             Written::NotHeld => self.stage = Stage::Stranded,
         }
@@ -311,9 +359,8 @@ impl<'a> Put<'a> {
                 if quiet {
                     self.seen_by.insert(from.node);
                 }
-                if newer.is_some() {
-                    self.outcome.newest = false;
-                    self.newer = newer;
+                if let Some(newer) = newer {
+                    self.heard_of_newer(newer);
                 }
             }
             // The next may answer: it is the same write there, whatever became of it here.

@@ -180,7 +180,7 @@ impl<R: Runtime> Restoring<'_, R> {
 
     /// So many records were written, or found superseded or too large, so far.
     pub const fn done(&self) -> u64 {
-        self.report.applied + self.report.superseded + self.report.too_large
+        self.report.applied + self.report.expired + self.report.superseded + self.report.too_large
     }
 
     /// So many records there are; 0 before they were counted.
@@ -227,7 +227,10 @@ impl<R: Runtime> Restoring<'_, R> {
                     continue;
                 }
                 // As many copies as can be had now, whatever a write has to wait for: repair would not evict for them.
-                match self.cluster.write(write, Some(Quorum::All), None) {
+                let lifetime = write.version.lifetime;
+                match self.cluster.write_copy(write, Quorum::All) {
+                    // It is written all the same: nothing older is an answer.
+                    Ok(outcome) if outcome.newest && self.cluster.has_ended(lifetime) => self.report.expired += 1,
                     Ok(outcome) if outcome.newest => self.report.applied += 1,
                     Ok(_) => self.report.superseded += 1,
                     Err(Error::ValueTooLarge { .. }) => self.report.too_large += 1,
@@ -239,8 +242,10 @@ impl<R: Runtime> Restoring<'_, R> {
             return Ok(None);
         }
         self.report.seconds = self.started.elapsed().as_secs_f64();
-        let RestoreReport { applied, superseded, too_large, .. } = self.report;
-        log::info!("restored {applied} entries and removes; {superseded} were superseded, {too_large} too large");
+        let RestoreReport { applied, expired, superseded, too_large, .. } = self.report;
+        log::info!(
+            "restored {applied} entries and removes; {expired} had expired, {superseded} were superseded, {too_large} too large"
+        );
         Ok(Some(self.report))
     }
 }

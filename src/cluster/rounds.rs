@@ -44,6 +44,7 @@ impl<R: Runtime> Cluster<R> {
         let round = self.next_round();
         let mut report = SyncReport { rounds: 1, ..SyncReport::default() };
         for node in view.live().iter() {
+            self.reclaim(view.address(node));
             for (partner, shared) in self.partners_of(&view, node, round) {
                 report.add(&self.exchange(&view, node, partner, shared, true));
             }
@@ -55,6 +56,7 @@ impl<R: Runtime> Cluster<R> {
     /// A node's part in a round, to be carried by the caller: conversations with the partners whose turn it is.
     pub fn exchanges_of(&self, node: NodeId, round: u64) -> Vec<Exchange> {
         let view = self.view();
+        self.reclaim(view.address(node));
         let exchange = |(partner, shared): (NodeId, &[PartitionId])| {
             Exchange::new(view.address(node), view.address(partner), shared).with_audit()
         };

@@ -9,8 +9,8 @@
 //! Writes down what the live nodes know: the newest version of each key. Done in steps, so that whoever drives it can stop
 //! in between; all cores work on a step, and a node is held for a look at some keys, never while anything is written.
 //!
-//! Promise: what was live when it began, at the newest version, and is neither written nor evicted until it ends, is in the
-//! file. What is written meanwhile is there as it was before or after. Nothing else is.
+//! Promise: what was live when it began, at the newest version, and is neither written nor evicted and does not expire until it
+//! ends, is in the file. What is written meanwhile is there as it was before or after. Nothing else is.
 //!
 //! Beside the blocks under way it takes 16 bytes for each key and 4 for each copy.
 
@@ -269,13 +269,16 @@ impl<R: Runtime> Cluster<R> {
         let (mut blocks, mut builder) = (Vec::new(), Builder::default());
         for found in &found {
             let Some(version) = found.rank.0 else { continue };
+            if self.has_ended(version.lifetime) {
+                continue;
+            }
             let bytes = found.spooled.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
             if builder.is_full_for(bytes) {
                 blocks.push(std::mem::take(&mut builder).seal());
             }
             match &found.large {
                 Some(share) => builder.push(&spool[found.spooled.clone()], version, Some(share.value())),
-                None if found.rank.1 || version.kind == Kind::Remove => {
+                None if found.rank.1 || version.kind() == Kind::Remove => {
                     builder.push_encoded(&spool[found.spooled.clone()], !found.rank.1);
                 }
                 // The newest was evicted, and what is older counts no more.
@@ -324,7 +327,7 @@ fn take(known: Known, key: &[u8], value: Option<Lent<'_>>, spool: &mut Vec<u8>) 
                 large = Some(share);
             }
             Some(Lent::Now(value)) => record::encode(spool, key, version, Some(value)),
-            None if version.kind == Kind::Remove => record::encode(spool, key, version, None),
+            None if version.kind() == Kind::Remove => record::encode(spool, key, version, None),
             None => {}
         }
     }

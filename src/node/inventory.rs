@@ -85,8 +85,8 @@ impl Stored<'_> {
     /// Its value, if it is here.
     pub fn value(&self) -> Option<Lent<'_>> {
         let slot = self.node.memory.slot(self.at);
-        let (payload, form) = (slot.payload(), slot.form());
-        let lend = || payload.share(form).map_or_else(|| Lent::Now(payload.value_as(form)), Lent::Share);
+        let skipped = slot.lifetime_bytes();
+        let lend = || slot.share(skipped).map_or_else(|| Lent::Now(slot.value(skipped)), Lent::Share);
         (slot.state() == State::Live).then(lend)
     }
 }
@@ -144,7 +144,7 @@ impl Node {
             for &(at, first) in &some[..count] {
                 std::hint::black_box(first);
                 let (key, is_live) = (self.memory.key(at), self.memory.state(at) == State::Live);
-                let value_bytes = self.memory.slot(at).payload().value().len();
+                let value_bytes = self.memory.slot(at).kept_bytes();
                 each(Surveyed { hash: KeyHash::of(key), stand: walk.stand(at, is_live), value_bytes });
             }
             if count < AT_A_TIME {

@@ -4,8 +4,9 @@
 //!   partition ->  table ---- number of a slot ---->  |     |     |     |     |
 //!                                                    +--|--+-----+-----+-----+
 //!   live     newest <-> .. <-> oldest                   v
-//!   removed  newest <-> .. <-> oldest              [ key | value ]
+//!   removed  newest <-> .. <-> oldest              [ key | lifetime, if it has one | value ]
 //!   evicted  newest <-> .. <-> oldest
+//!   ending   first to end  ..  last to end         of the live ones, those that end
 //! ```
 //! One node's memory: a shelf of fixed length. What is used moves to the front; what falls off the end is forgotten.
 //! It keeps entries and markers in the order in which they were used; which to keep, and why, is not its business.
@@ -17,10 +18,13 @@
 
 use hashbrown::HashTable;
 
+use super::expiry::Expiry;
 use super::payload::Payload;
 use crate::entry::{Form, Held, Key, PartitionId, Value};
 use crate::hash::KeyHash;
-use crate::version::{Kind, Timestamp, Version};
+use crate::lifetime::{LIFETIME_BYTES, Lifetime};
+use crate::message::Share;
+use crate::version::{Timestamp, Version};
 
 /// Bytes of a slot: timestamp, digest, dot, payload (16) and two links.
 pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
@@ -96,6 +100,7 @@ pub(super) struct Memory {
     pages: Vec<Box<[Slot; PAGE]>>,
     len: u32,
     lists: [List; 3],
+    expiry: Expiry,
     bytes_used: usize,
     /// Keys and values, those of markers included.
     payload_bytes: usize,
@@ -110,6 +115,7 @@ impl Memory {
             pages: Vec::new(),
             len: 0,
             lists: [List::EMPTY; 3],
+            expiry: Expiry::new(),
             bytes_used: bytes_fixed,
             payload_bytes: 0,
             marker_bytes: 0,
@@ -138,7 +144,7 @@ impl Memory {
 
     /// What would be used if there were no entries and markers: clocks and tables as they are.
     pub(super) fn bytes_beside_entries(&self) -> usize {
-        self.bytes_used - self.payload_bytes - self.pages.len() * PAGE_BYTES
+        self.bytes_used - self.payload_bytes - self.pages.len() * PAGE_BYTES - self.expiry.bytes()
     }
 
     /// Adds to, or takes from, the count what something beside entries has come to use.
@@ -147,12 +153,25 @@ impl Memory {
         self.bytes_used = self.bytes_used + after - before;
     }
 
-    /// The most by which one more entry can lengthen its table and the pages, beside its payload.
+    /// The most by which one more entry can lengthen its table and the pages, and one that ends the order in which they
+    /// do, beside its payload.
     #[inline]
-    pub(super) fn growth_bytes(&self, table: &Table) -> usize {
+    pub(super) fn growth_bytes(&self, table: &Table, ends: bool) -> usize {
         let page = if self.len as usize == self.pages.len() * PAGE { PAGE_BYTES } else { 0 };
         let table = if table.len() == table.capacity() { table.allocation_size() + 64 } else { 0 };
-        page + table
+        page + table + self.expiry_growth_bytes(ends)
+    }
+
+    /// By how much an entry lengthens the order in which entries end, if it ends.
+    #[inline]
+    pub(super) fn expiry_growth_bytes(&self, ends: bool) -> usize {
+        if ends { self.expiry.growth_bytes() } else { 0 }
+    }
+
+    /// The next live entry to end, if it has ended by now.
+    #[inline]
+    pub(super) fn first_ended(&self, now_ms: u64) -> Option<At> {
+        self.expiry.first_ended(now_ms)
     }
 
     /// How often anything came or changed.
@@ -186,7 +205,7 @@ impl Memory {
         self.len += 1;
         self.changes += 1;
         let (state, value) = unpack(entry.held);
-        let payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        let payload = payload(partition, &entry, state, value);
         self.account_payload(0, payload.bytes_held());
         let version = entry.version;
         let (timestamp, digest) = (version.timestamp.get(), version.digest);
@@ -206,7 +225,7 @@ impl Memory {
         let before = slot.payload.bytes_held();
         // The old value goes before the new one comes: they may be large.
         slot.payload = Payload::EMPTY;
-        slot.payload = Payload::new(entry.key.bytes(), value.map_or(&[], Value::bytes), label(partition, state, value));
+        slot.payload = payload(partition, &entry, state, value);
         let after = slot.payload.bytes_held();
         (slot.timestamp, slot.digest, slot.dot) = (entry.version.timestamp.get(), entry.version.digest, entry.dot);
         self.account_payload(before, after);
@@ -233,9 +252,13 @@ impl Memory {
         if at != last {
             let moved = std::mem::replace(self.slot_mut(last), Slot::VACANT);
             let hash = spread(KeyHash::of(moved.payload.key()));
-            let (partition, state) = (moved.partition(), moved.state());
+            let (partition, state, ends_ms) = (moved.partition(), moved.state(), moved.ends_ms());
             let (newer, older) = (moved.newer, moved.older);
             *self.slot_mut(at) = moved;
+            if let Some(ends_ms) = ends_ms {
+                self.expiry.remove(ends_ms, last);
+                self.expiry.insert(ends_ms, at);
+            }
             if let Some(number) = table_of(partition).find_mut(hash, |&other| other == last) {
                 *number = at;
             }
@@ -282,10 +305,10 @@ impl Memory {
     pub(super) fn forget_value(&mut self, at: At) {
         self.unlink(at);
         let slot = self.slot_mut(at);
-        let partition = slot.partition();
+        let (partition, has_lifetime) = (slot.partition(), slot.has_lifetime());
         let before = slot.payload.bytes_held();
-        slot.payload.forget_value();
-        slot.payload.set_label(label(partition, State::Evicted, None));
+        slot.payload.forget_value(has_lifetime);
+        slot.payload.set_label(label(partition, State::Evicted, None, has_lifetime));
         let after = slot.payload.bytes_held();
         self.account_payload(before, after);
         self.link(at, State::Evicted, false);
@@ -341,7 +364,7 @@ impl Memory {
     pub(super) fn held(&self, at: At) -> Held<'_> {
         let slot = self.slot(at);
         match slot.state() {
-            State::Live => Held::Live(slot.payload.value_as(slot.form())),
+            State::Live => Held::Live(slot.value(slot.lifetime_bytes())),
             State::Removed => Held::Removed,
             State::Evicted => Held::Evicted,
         }
@@ -397,13 +420,25 @@ impl Memory {
         }
         let slot = self.slot_mut(at);
         (slot.newer, slot.older) = (newer, older);
+        if slot.kind() != LIVE {
+            self.link_more(at, state);
+        }
+    }
+
+    /// What is to be noted of a marker, and of a live entry with a lifetime.
+    fn link_more(&mut self, at: At, state: State) {
         if state != State::Live {
             self.marker_bytes += self.bytes_of(at);
+        } else if let Some(ends_ms) = self.slot(at).ends_ms() {
+            let before = self.expiry.bytes();
+            self.expiry.insert(ends_ms, at);
+            self.account(before, self.expiry.bytes());
         }
     }
 
     fn unlink(&mut self, at: At) {
-        let (state, newer, older) = (self.slot(at).state(), self.slot(at).newer, self.slot(at).older);
+        let slot = self.slot(at);
+        let (kind, state, newer, older) = (slot.kind(), slot.state(), slot.newer, slot.older);
         match newer {
             NONE => self.lists[state as usize].newest = older,
             newer => self.slot_mut(newer).older = older,
@@ -413,8 +448,18 @@ impl Memory {
             older => self.slot_mut(older).newer = newer,
         }
         self.lists[state as usize].len -= 1;
+        if kind != LIVE {
+            self.unlink_more(at, state);
+        }
+    }
+
+    fn unlink_more(&mut self, at: At, state: State) {
         if state != State::Live {
             self.marker_bytes -= self.bytes_of(at);
+        } else if let Some(ends_ms) = self.slot(at).ends_ms() {
+            let before = self.expiry.bytes();
+            self.expiry.remove(ends_ms, at);
+            self.account(before, self.expiry.bytes());
         }
     }
 
@@ -431,8 +476,8 @@ impl Memory {
     /// Fails unless lists, slots, tables and the count of bytes agree. `tables` gives each partition's; `beside` is what is
     /// counted that is not an entry.
     pub(super) fn check<'t>(&self, tables: impl Iterator<Item = (PartitionId, &'t Table)>, beside: usize) {
-        let mut bytes = beside + self.pages.len() * PAGE_BYTES;
-        let (mut marker_bytes, mut linked) = (0, 0);
+        let mut bytes = beside + self.pages.len() * PAGE_BYTES + self.expiry.bytes();
+        let (mut marker_bytes, mut linked, mut ending) = (0, 0, 0);
         for state in [State::Live, State::Removed, State::Evicted] {
             let list = self.lists[state as usize];
             let (mut at, mut newer, mut len) = (list.newest, NONE, 0);
@@ -441,12 +486,17 @@ impl Memory {
                 assert_eq!((slot.newer, slot.state()), (newer, state), "a link leads elsewhere");
                 bytes += slot.payload.bytes_held();
                 marker_bytes += if state == State::Live { 0 } else { self.bytes_of(at) };
+                if let Some(ends_ms) = slot.ends_ms() {
+                    assert!(self.expiry.has(ends_ms, at), "an entry that ends is not among those that do");
+                    ending += 1;
+                }
                 (newer, at, len) = (at, slot.older, len + 1);
             }
             assert_eq!((list.oldest, list.len), (newer, len), "a list's end or length is wrong");
             linked += len;
         }
         assert_eq!(linked, self.len, "a slot is in no list");
+        assert_eq!(ending, self.expiry.len(), "something ends that is not there");
         let mut indexed = 0;
         for (partition, table) in tables {
             for &at in table {
@@ -473,8 +523,58 @@ impl Slot {
 
     #[inline]
     pub(super) fn version(&self) -> Version {
-        let kind = if self.state() == State::Removed { Kind::Remove } else { Kind::Put };
-        Version { timestamp: timestamp(self.timestamp), kind, digest: self.digest }
+        self.version_living(self.lifetime())
+    }
+
+    /// The version, whose lifetime is known to be this.
+    #[inline]
+    pub(super) fn version_living(&self, lifetime: Lifetime) -> Version {
+        Version { timestamp: timestamp(self.timestamp), digest: self.digest, lifetime }
+    }
+
+    #[inline]
+    fn lifetime(&self) -> Lifetime {
+        if self.has_lifetime() { self.lifetime_kept() } else { Lifetime::NONE }
+    }
+
+    #[cold]
+    pub(super) fn lifetime_kept(&self) -> Lifetime {
+        self.payload.lifetime().map_or(Lifetime::NONE, |&bytes| Lifetime::from_bytes(bytes))
+    }
+
+    /// When a live entry ends, if it does.
+    #[inline]
+    fn ends_ms(&self) -> Option<u64> {
+        let lifetime = if self.kind() == LIVE_WITH_LIFETIME { self.lifetime_kept() } else { return None };
+        lifetime.ends().then_some(lifetime.ends_ms())
+    }
+
+    /// The value of a live entry, after so many bytes of a lifetime.
+    #[inline]
+    pub(super) fn value(&self, skipped: usize) -> Value<'_> {
+        self.payload.value_as(skipped, self.form())
+    }
+
+    /// A share of the value of a live entry, if it is large, after so many bytes of a lifetime.
+    #[inline]
+    pub(super) fn share(&self, skipped: usize) -> Option<Share> {
+        self.payload.share(skipped, self.form())
+    }
+
+    /// Bytes that are kept beside the key.
+    #[inline]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.payload.kept_bytes()
+    }
+
+    #[inline]
+    pub(super) fn lifetime_bytes(&self) -> usize {
+        if self.has_lifetime() { LIFETIME_BYTES } else { 0 }
+    }
+
+    #[inline]
+    pub(super) fn has_lifetime(&self) -> bool {
+        WITH_LIFETIME >> (self.payload.label() >> PARTITION_BITS & 15) & 1 == 1
     }
 
     #[inline]
@@ -484,27 +584,56 @@ impl Slot {
 
     #[inline]
     pub(super) fn state(&self) -> State {
-        match self.payload.label() >> PARTITION_BITS & 3 {
-            0 => State::Live,
-            1 => State::Removed,
+        match self.kind() {
+            LIVE | LIVE_WITH_LIFETIME => State::Live,
+            REMOVED => State::Removed,
             _ => State::Evicted,
         }
     }
 
     #[inline]
-    pub(super) fn form(&self) -> Form {
-        Form::of(self.payload.label() >> (PARTITION_BITS + 2) & 3)
+    const fn kind(&self) -> u16 {
+        self.payload.label() >> PARTITION_BITS & 3
+    }
+
+    #[inline]
+    const fn form(&self) -> Form {
+        Form::of(self.payload.label() >> FORM_SHIFT)
     }
 }
 
-/// A label: 11 bits of partition, 2 of state, 2 of the value's form.
+/// A label: 11 bits of partition; 2 of kind: that of a [`State`], or a live entry with a lifetime; and 2 of a live value's
+/// form, which are not 0 for an evicted marker that has a lifetime.
+const LIVE: u16 = 0;
+const LIVE_WITH_LIFETIME: u16 = 1;
+const REMOVED: u16 = 2;
+const EVICTED: u16 = 3;
+/// Of the sixteen pairs of form and kind those with a lifetime: a bit for each, four kinds to a form.
+const WITH_LIFETIME: u16 = 0x1111 << LIVE_WITH_LIFETIME | 0x1110 << EVICTED;
 const PARTITION_BITS: u32 = 11;
+const FORM_SHIFT: u32 = PARTITION_BITS + 2;
 const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
 
 #[inline]
-fn label(partition: PartitionId, state: State, value: Option<Value<'_>>) -> u16 {
-    let form = value.map_or(Form::Raw, Value::form);
-    partition | (state as u16) << PARTITION_BITS | (form as u16) << (PARTITION_BITS + 2)
+fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lifetime: bool) -> u16 {
+    let (kind, form) = match value {
+        Some(value) if has_lifetime => (LIVE_WITH_LIFETIME, value.form() as u16),
+        Some(value) => (LIVE, value.form() as u16),
+        None => (if state == State::Removed { REMOVED } else { EVICTED }, u16::from(has_lifetime)),
+    };
+    partition | kind << PARTITION_BITS | form << FORM_SHIFT
+}
+
+#[inline]
+fn payload(partition: PartitionId, entry: &Entry<'_>, state: State, value: Option<Value<'_>>) -> Payload {
+    let lifetime = entry.version.lifetime;
+    let label = label(partition, state, value, !lifetime.is_none());
+    let (key, value) = (entry.key.bytes(), value.map_or(&[][..], Value::bytes));
+    if lifetime.is_none() {
+        Payload::new(key, value, label)
+    } else {
+        Payload::living(key, &lifetime.to_bytes(), value, label)
+    }
 }
 
 #[inline]

@@ -1,9 +1,9 @@
 //! ```text
-//!   small   [ key | value ]                      one boxed slice
-//!   large   [ counts | key | value ]             one counted slice: a reader takes a share and copies later
+//!   small   [ key | lifetime | value ]           one boxed slice
+//!   large   [ counts | key | lifetime | value ]  one counted slice: a reader takes a share and copies later
 //!           16 bytes here: pointer, length, and a word with the key's length and 15 bits of label
 //! ```
-//! The memory of one key and its value.
+//! The memory of one key and its value, and of its lifetime if it has one.
 //!
 //! Promise: one allocation, 16 bytes in the slot. A boxed slice with the key's length and the label beside it would take
 //! 24, which is 4 % of the entries that fit in a node, and a counted slice 16 more for each.
@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::entry::{Form, KEY_BYTES_MAX, Value};
+use crate::lifetime::LIFETIME_BYTES;
 use crate::message::Share;
 
 /// From this many bytes on, key and value together, a reader takes a share instead of copying while the node is held.
@@ -26,7 +27,10 @@ const ALLOCATION_BYTES: usize = 8;
 /// The two counters of an `Arc`.
 const COUNTS_BYTES: usize = 16;
 
-/// A key, a value, and a label of 15 bits that is the owner's to use.
+/// A lifetime as it is kept.
+type LifetimeBytes = [u8; LIFETIME_BYTES];
+
+/// A key, a value, perhaps a lifetime, and a label of 15 bits that is the owner's to use.
 pub(super) struct Payload {
     bytes: NonNull<u8>,
     len: u32,
@@ -50,9 +54,21 @@ impl Payload {
             bytes.extend_from_slice(value);
             NonNull::from(Box::leak(bytes.into_boxed_slice())).cast()
         } else {
-            shared(key, value)
+            shared(key, &[], value)
         };
-        // `Key` and `Value` bound both lengths so that their sum fits 32 bits.
+        // `Key` and `Value` bound both lengths so that their sum fits 32 bits, with a lifetime too.
+        Self { bytes, len: len as u32, word: key.len() as u32 | u32::from(label) << KEY_BITS }
+    }
+
+    /// The same with a lifetime between the two.
+    #[cold]
+    pub(super) fn living(key: &[u8], lifetime: &LifetimeBytes, value: &[u8], label: u16) -> Self {
+        let len = key.len() + lifetime.len() + value.len();
+        let bytes = if len < SHARED_FROM_BYTES {
+            NonNull::from(Box::leak([key, lifetime, value].concat().into_boxed_slice())).cast()
+        } else {
+            shared(key, lifetime, value)
+        };
         Self { bytes, len: len as u32, word: key.len() as u32 | u32::from(label) << KEY_BITS }
     }
 
@@ -75,14 +91,26 @@ impl Payload {
         &self.all()[..self.key_len()]
     }
 
+    /// What follows the key: the value, after `skipped` bytes of a lifetime.
     #[inline]
-    pub(super) fn value(&self) -> &[u8] {
-        &self.all()[self.key_len()..]
+    fn value(&self, skipped: usize) -> &[u8] {
+        &self.all()[self.key_len() + skipped..]
+    }
+
+    /// Bytes that follow the key.
+    #[inline]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.len as usize - self.key_len()
+    }
+
+    /// The lifetime, in a payload that was made with one.
+    pub(super) fn lifetime(&self) -> Option<&LifetimeBytes> {
+        self.value(0).first_chunk()
     }
 
     /// A share of a large value's memory; a small one is to be copied at once.
     #[inline]
-    pub(super) fn share(&self, form: Form) -> Option<Share> {
+    pub(super) fn share(&self, skipped: usize, form: Form) -> Option<Share> {
         if (self.len as usize) < SHARED_FROM_BYTES {
             return None;
         }
@@ -92,7 +120,7 @@ impl Payload {
             Arc::increment_strong_count(self.slice_pointer().cast_const());
             Arc::from_raw(self.slice_pointer().cast_const())
         };
-        Some(Share::new(bytes, self.key_len(), form))
+        Some(Share::new(bytes, self.key_len() + skipped, form))
     }
 
     #[inline]
@@ -105,9 +133,12 @@ impl Payload {
         self.word = self.word & KEY_MASK | u32::from(label) << KEY_BITS;
     }
 
-    /// Gives the value's memory back and keeps the key.
-    pub(super) fn forget_value(&mut self) {
-        *self = Self::new(self.key(), &[], self.label());
+    /// Gives the value's memory back and keeps the key, and the lifetime if it was made with one.
+    pub(super) fn forget_value(&mut self, has_lifetime: bool) {
+        *self = match self.lifetime().filter(|_| has_lifetime) {
+            Some(lifetime) => Self::living(self.key(), lifetime, &[], self.label()),
+            None => Self::new(self.key(), &[], self.label()),
+        };
     }
 
     #[inline]
@@ -130,15 +161,17 @@ impl Payload {
     }
 }
 
-/// A counted slice of key and value, taken apart. Written once, in place: a value may have gigabytes.
-fn shared(key: &[u8], value: &[u8]) -> NonNull<u8> {
-    let bytes = Arc::<[u8]>::new_uninit_slice(key.len() + value.len());
-    // Safety: the slice is fresh, so it has one owner and overlaps nothing; both copies together fill it.
+/// A counted slice of key, lifetime and value, taken apart. Written once, in place: a value may have gigabytes.
+fn shared(key: &[u8], lifetime: &[u8], value: &[u8]) -> NonNull<u8> {
+    let before = key.len() + lifetime.len();
+    let bytes = Arc::<[u8]>::new_uninit_slice(before + value.len());
+    // Safety: the slice is fresh, so it has one owner and overlaps nothing; the copies together fill it.
     #[expect(unsafe_code, reason = "filling a slice without writing it twice")]
     unsafe {
         let start: *mut u8 = Arc::as_ptr(&bytes).cast_mut().cast();
         std::ptr::copy_nonoverlapping(key.as_ptr(), start, key.len());
-        std::ptr::copy_nonoverlapping(value.as_ptr(), start.add(key.len()), value.len());
+        std::ptr::copy_nonoverlapping(lifetime.as_ptr(), start.add(key.len()), lifetime.len());
+        std::ptr::copy_nonoverlapping(value.as_ptr(), start.add(before), value.len());
         NonNull::new_unchecked(Arc::into_raw(bytes.assume_init()).cast_mut().cast())
     }
 }
@@ -159,10 +192,10 @@ impl Drop for Payload {
 }
 
 impl Payload {
-    /// The value as it came.
+    /// The value as it came, after `skipped` bytes of a lifetime.
     #[inline]
-    pub(super) fn value_as(&self, form: Form) -> Value<'_> {
-        Value::stored(self.value(), form)
+    pub(super) fn value_as(&self, skipped: usize, form: Form) -> Value<'_> {
+        Value::stored(self.value(skipped), form)
     }
 }
 
@@ -173,21 +206,30 @@ mod tests {
     #[test]
     fn key_value_and_label_come_back_small_and_large() {
         for value_bytes in [0, 1, 100, SHARED_FROM_BYTES - 4, SHARED_FROM_BYTES, 1 << 20] {
-            let value = vec![7; value_bytes];
-            let mut payload = Payload::new(b"key", &value, 0x7abc);
-            assert_eq!((payload.key(), payload.value(), payload.label()), (&b"key"[..], &value[..], 0x7abc));
-            payload.set_label(3);
-            payload.forget_value();
-            assert_eq!((payload.key(), payload.value(), payload.label()), (&b"key"[..], &b""[..], 3));
+            for lifetime in [None, Some(&[5; LIFETIME_BYTES])] {
+                let (value, skipped) = (vec![7; value_bytes], lifetime.map_or(0, |_| LIFETIME_BYTES));
+                let mut payload = match lifetime {
+                    Some(lifetime) => Payload::living(b"key", lifetime, &value, 0x7abc),
+                    None => Payload::new(b"key", &value, 0x7abc),
+                };
+                let all =
+                    |payload: &Payload| (payload.key().to_vec(), payload.value(skipped).to_vec(), payload.label());
+                assert_eq!(all(&payload), (b"key".to_vec(), value.clone(), 0x7abc));
+                assert_eq!(payload.lifetime().filter(|_| lifetime.is_some()), lifetime);
+                payload.set_label(3);
+                payload.forget_value(lifetime.is_some());
+                assert_eq!(all(&payload), (b"key".to_vec(), Vec::new(), 3));
+                assert_eq!(payload.lifetime().filter(|_| lifetime.is_some()), lifetime);
+            }
         }
     }
 
     #[test]
     fn a_share_outlives_the_entry() {
-        let payload = Payload::new(b"key", &vec![9; 1 << 20], 0);
-        let share = payload.share(Form::Raw).expect("large");
+        let payload = Payload::living(b"key", &[5; LIFETIME_BYTES], &vec![9; 1 << 20], 0);
+        let share = payload.share(LIFETIME_BYTES, Form::Raw).expect("large");
         drop(payload);
         assert_eq!(share.value().bytes(), vec![9; 1 << 20]);
-        assert!(Payload::new(b"key", b"small", 0).share(Form::Raw).is_none());
+        assert!(Payload::new(b"key", b"small", 0).share(0, Form::Raw).is_none());
     }
 }

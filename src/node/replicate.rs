@@ -198,7 +198,9 @@ impl Node {
         let doubtful = !was_live
             && partition.floor().is_some_and(|floor| item.version.timestamp <= floor)
             && !partition.knows_lost(sender);
-        let held = if doubtful && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
+        // Of what has ended nobody needs the value, and nothing is evicted for it.
+        let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms);
+        let held = if is_unfit && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         self.install_or_mark(place, item, held, via.room());
         Received::Taken { before }
     }
@@ -395,7 +397,8 @@ impl Node {
             let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
             partition.clock.see(dot);
             let item = Item { dot, ..item };
-            let held = if matches!(item.held, Held::Live(_)) && (low || is_vague) { Held::Evicted } else { item.held };
+            let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms);
+            let held = if matches!(item.held, Held::Live(_)) && is_unfit { Held::Evicted } else { item.held };
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }
@@ -593,7 +596,11 @@ impl Node {
     fn item_at(&self, place: usize, at: u32) -> Item<'_> {
         let key = Key::stored(self.memory.key(at));
         let dot = self.held[place].1.lengthen(self.memory.dot(at));
-        Item { key, version: self.memory.version(at), dot, held: self.memory.held(at) }
+        let version = self.memory.version(at);
+        // The value of what has ended stays here; but all must hear of it, so that nothing older takes its place.
+        let has_ended = version.lifetime.has_ended(self.now_ms);
+        let held = if has_ended { Held::Evicted } else { self.memory.held(at) };
+        Item { key, version, dot, held }
     }
 }
 

@@ -1,24 +1,29 @@
 //! ```text
-//!   items -> a batch: encoded with the GIL -> packed and written by all cores without it -> the next batch
-//!   keys  -> a batch: hashed with the GIL  -> read and unpacked by all cores without it  -> decoded with it
+//!   items -> a batch: pickled with the GIL -> packed and written by all cores without it -> the next batch
+//!   keys  -> a batch: one visit a node     -> unpacked by all cores without the GIL      -> decoded with it
 //! ```
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::cache::Cache;
-use super::codec::{Encoded, Taken, encode, hit};
+use super::codec::{Encoded, Later, Taken, Unpacker, hit};
 use super::convert;
 use super::errors::raise;
+use super::serializer::Format;
 use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
-use crate::message::Write;
+use crate::hash::KeyHash;
+use crate::lifetime::Ttl;
+use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
@@ -28,27 +33,69 @@ use crate::version::Timestamp;
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
 const BATCH: usize = 256;
 
+/// Writes of a batch. Waking the workers takes as long as tens of writes.
+const WRITES: usize = 2048;
+
+/// The GIL is held for so long before others have their turn: as long as they may wait unnoticed.
+const TURN: Duration = Duration::from_millis(1);
+
 /// A batch of large values ends earlier, after so many bytes: they are held twice until they are written.
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// Fewer writes or reads than this are done by the calling thread: handing out work costs more than they do.
+/// So many bytes are unpacked by all cores: fewer take no longer than waking them.
+const UNPACKED_BYTES_MIN: usize = 32 * 1024;
+/// Values are unpacked before they are decoded, but not more than this at a time: a core's cache has room for it.
+const UNPACKED_BYTES_MAX: usize = 256 * 1024;
+
+/// Fewer writes than this are done by the calling thread: handing out work costs more than they do.
 const PARALLEL_FROM: usize = 64;
 
-/// One item, encoded.
+/// One item, encoded; a string is encoded by who writes it.
 struct Item<'py> {
     key: Bound<'py, PyString>,
     timestamp: Timestamp,
-    encoded: Encoded<'py>,
+    value: Bound<'py, PyAny>,
+    /// Boxed, because it has room for a short value and items are moved.
+    encoded: Option<Box<Encoded<'py>>>,
+}
+
+/// What of it can be written without the GIL.
+struct Put<'a> {
+    key: Key<'a>,
+    timestamp: Timestamp,
+    value: Result<Value<'a>, Later<'a>>,
+}
+
+impl<'a> Put<'a> {
+    /// The value as nodes take it, if need be put together in a buffer.
+    fn value<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Value<'b>, Error>
+    where
+        'a: 'b,
+    {
+        match &self.value {
+            Ok(value) => Ok(*value),
+            Err(later) => later.value(buffer),
+        }
+    }
+
+    /// How long that will be, or a little more.
+    const fn value_bytes(&self) -> usize {
+        match &self.value {
+            Ok(value) => value.bytes().len(),
+            Err(later) => later.len(),
+        }
+    }
 }
 
 pub(super) fn put_many<'py>(
     py: Python<'py>,
-    cache: &Cache,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
+    format: &Format,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
+    ttl: Ttl,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let (cluster, packing) = (cache.cluster()?, cache.packing());
     cluster.check_open().map_err(raise)?;
     // A timestamp that is wrong is wrong before anything is written.
     convert::timestamp(timestamp)?;
@@ -60,9 +107,19 @@ pub(super) fn put_many<'py>(
     let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let (batch, ending) = collect(py, (cluster, packing), &mut rows, timestamp, written);
-        let writes = batch.iter().map(Item::write).collect::<PyResult<Vec<_>>>()?;
-        let outcomes = py.detach(|| write_each(cluster, Some(packing), &writes, quorum));
+        let (batch, ending) = collect(py, (cluster, packing), format, &mut rows, timestamp, written);
+        let lifetime = cluster.lifetime(ttl);
+        let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
+        let outcomes = py.detach(|| {
+            let hash = |put: &Put<'_>| put.key.hash();
+            each(&puts, hash, |put, buffer| {
+                let write = Write::put_living(put.key, put.timestamp, put.value(buffer)?, lifetime);
+                if packing.leaves(&write) {
+                    return cluster.write(write, quorum, None);
+                }
+                cluster.write(packing.pack(write)?.write(), quorum, None)
+            })
+        });
         for (item, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Ok(Outcome { newest: true, .. }) => {}
@@ -80,12 +137,15 @@ pub(super) fn put_many<'py>(
 }
 
 /// Whether a put fits, if need be packed; bytes that it takes.
-fn check_fits(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packing, put: Write<'_>) -> Result<u64, Error> {
-    let fits = cluster.check_fits(&put);
-    if fits.is_err() && !packing.leaves(&put) {
-        return py.detach(|| cluster.check_fits(&packing.pack(put)?.write()));
-    }
-    fits
+fn check_fits(py: Python<'_>, (cluster, packing): (&Cluster<Embedded>, &Packing), put: &Put<'_>) -> Result<u64, Error> {
+    let key_bytes = put.key.bytes().len();
+    cluster.check_sizes(key_bytes, put.value_bytes()).or_else(|_| {
+        py.detach(|| {
+            let mut buffer = Vec::new();
+            let packed = packing.pack(Write::put(put.key, put.timestamp, put.value(&mut buffer)?))?;
+            cluster.check_sizes(key_bytes, packed.write().value_bytes())
+        })
+    })
 }
 
 /// Why a batch ended.
@@ -102,19 +162,24 @@ enum Ending {
 fn collect<'py>(
     py: Python<'py>,
     (cluster, packing): (&Cluster<Embedded>, &Packing),
+    format: &Format,
     rows: &mut Bound<'py, PyIterator>,
     timestamp: Option<&Bound<'py, PyAny>>,
     written: usize,
 ) -> (Vec<Item<'py>>, Ending) {
-    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
-    while batch.len() < BATCH && bytes < BATCH_BYTES {
+    let (mut batch, mut bytes, turn) = (Vec::with_capacity(BATCH), 0, Instant::now());
+    while batch.len() < WRITES && bytes < BATCH_BYTES {
+        // A look at the clock takes as long as a part of an item.
+        if batch.len() % PARALLEL_FROM == PARALLEL_FROM - 1 && turn.elapsed() > TURN {
+            break;
+        }
         let row = match rows.next() {
             Some(Ok(row)) => row,
             Some(Err(error)) => return (batch, Ending::Failed(error)),
             None => return (batch, Ending::Last),
         };
-        let item = item(&row, timestamp).and_then(|item| {
-            let fits = check_fits(py, cluster, packing, item.write()?).map_err(raise);
+        let item = item(format, &row, timestamp).and_then(|item| {
+            let fits = check_fits(py, (cluster, packing), &item.put()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -133,28 +198,78 @@ fn collect<'py>(
 
 pub(super) fn get_many<'py>(
     py: Python<'py>,
-    cache: &Cache,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
+    format: &Format,
     keys: &Bound<'py, PyAny>,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let (cluster, packing) = (&**cache.cluster()?, cache.packing());
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
+    let unpacker = Unpacker { packing, library: cluster };
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut turn = Instant::now();
     loop {
-        let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
+        batch.clear();
+        for key in keys.by_ref().take(BATCH) {
+            batch.push(key?);
+        }
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
-        let answers = py.detach(|| each(&hashed, |key| read(cluster, packing, *key, quorum)));
-        for ((key, hashed), (answer, taken)) in batch.iter().zip(&hashed).zip(answers) {
+        let mut taken: Vec<Taken> = Vec::new();
+        taken.resize_with(hashed.len(), || Taken::Nothing);
+        let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, packing, read, lent);
+        let mut answers = cluster.read_many(&hashed, quorum, Wait::Never, &mut take);
+        if answers.contains(&Answer::Busy) {
+            py.detach(|| read_busy(cluster, &hashed, quorum, &mut answers, &mut taken));
+        }
+        let mut unpacked = 0;
+        for (at, ((key, hash), answer)) in batch.iter().zip(&hashed).zip(answers).enumerate() {
+            if at == unpacked {
+                unpacked += unpack_some(py, unpacker, &hashed[at..], &mut taken[at..]);
+            }
             if let Some(timestamp) = answer.found().map_err(raise)? {
-                found.set_item(key, hit(py, taken.into_object(py, *hashed, packing, cluster)?, timestamp)?)?;
+                let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
+                found.set_item(key, hit(py, format.decode(py, unpacker, taken, *hash)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
             return Ok(found);
         }
         py.check_signals()?;
+        if turn.elapsed() > TURN {
+            // Whoever waits for the GIL gets it.
+            py.detach(|| {});
+            turn = Instant::now();
+        }
     }
+}
+
+/// Unpacks the first few, if there is much to unpack; returns how many.
+fn unpack_some(py: Python<'_>, unpacker: Unpacker<'_>, keys: &[Key<'_>], taken: &mut [Taken]) -> usize {
+    let (mut count, mut bytes) = (0, 0);
+    while count < taken.len() && bytes < UNPACKED_BYTES_MAX {
+        bytes += taken[count].unpacked_bytes(unpacker.packing);
+        count += 1;
+    }
+    if bytes >= UNPACKED_BYTES_MIN {
+        Taken::unpack_all(py, unpacker, keys, &mut taken[..count]);
+    }
+    count
+}
+
+/// Reads what was not read because its node was busy.
+fn read_busy(
+    cluster: &Cluster<Embedded>,
+    keys: &[Key<'_>],
+    quorum: Option<Quorum>,
+    answers: &mut [Answer],
+    taken: &mut [Taken],
+) {
+    let busy: Vec<_> = (0..keys.len()).filter(|&at| answers[at] == Answer::Busy).collect();
+    let of_busy: Vec<_> = busy.iter().map(|&at| keys[at]).collect();
+    let mut keep = |at: usize, read, lent: Lent<'_>| taken[busy[at]] = Taken::keep(read, lent);
+    let again = cluster.read_many(&of_busy, quorum, Wait::ForTurn, &mut keep);
+    busy.iter().zip(again).for_each(|(&at, answer)| answers[at] = answer);
 }
 
 pub(super) fn remove_many(
@@ -192,66 +307,70 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Time
 }
 
 fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
-    let outcomes = write_each(cluster, None, writes, quorum);
+    let outcomes = write_each(cluster, writes, quorum);
     outcomes
         .into_iter()
         .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
 }
 
-/// Writes each, by all cores unless a key comes twice: then in their order, which decides between them.
 fn write_each(
     cluster: &Cluster<Embedded>,
-    packing: Option<&Packing>,
     writes: &[Write<'_>],
     quorum: Option<Quorum>,
 ) -> Vec<Result<Outcome, Error>> {
-    let mut hashes: Vec<_> = writes.iter().map(|write| write.key.hash()).collect();
-    hashes.sort_unstable();
-    let write = |write: &Write<'_>| match packing.filter(|packing| !packing.leaves(write)) {
-        Some(packing) => cluster.write(packing.pack(*write)?.write(), quorum, None),
-        None => cluster.write(*write, quorum, None),
-    };
-    if hashes.windows(2).any(|pair| pair[0] == pair[1]) {
-        return writes.iter().map(write).collect();
-    }
-    each(writes, write)
+    each(writes, |write| write.key.hash(), |write, _| cluster.write(*write, quorum, None))
 }
 
-/// Does it for each, by all cores when there are many.
-fn each<T: Sync, A: Send>(of: &[T], run: impl Fn(&T) -> A + Send + Sync) -> Vec<A> {
+/// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
+/// writes: one core has all of it. Each core has a buffer of its own, which it uses again and again.
+fn each<T: Sync>(
+    of: &[T],
+    hash: impl Fn(&T) -> KeyHash + Sync,
+    run: impl Fn(&T, &mut Vec<u8>) -> Result<Outcome, Error> + Sync,
+) -> Vec<Result<Outcome, Error>> {
     if of.len() < PARALLEL_FROM {
-        return of.iter().map(run).collect();
+        let mut buffer = Vec::new();
+        return of.iter().map(|one| run(one, &mut buffer)).collect();
     }
-    workers::divide(|| of.par_iter().with_min_len(PARALLEL_FROM / 2).map(&run).collect())
-}
-
-fn read(cluster: &Cluster<Embedded>, packing: &Packing, key: Key<'_>, quorum: Option<Quorum>) -> (Answer, Taken) {
-    let mut taken = Taken::Nothing;
-    let answer = cluster.read(key, true, quorum, Wait::ForTurn, &mut |read, lent| taken = Taken::keep(read, lent));
-    (answer, taken.unpack(key, packing, cluster))
+    let shares = workers::divide(|| {
+        let count = rayon::current_num_threads() as u64;
+        let share = |share: u64| {
+            let mut buffer = Vec::new();
+            let own = of.iter().enumerate().filter(|(_, one)| hash(one).0 % count == share);
+            own.map(|(at, one)| (at, run(one, &mut buffer))).collect::<Vec<_>>()
+        };
+        (0..count).into_par_iter().map(share).collect::<Vec<_>>()
+    });
+    // Each was in one share.
+    let mut outcomes: Vec<_> = of.iter().map(|_| Err(Error::Closed)).collect();
+    shares.into_iter().flatten().for_each(|(at, outcome)| outcomes[at] = outcome);
+    outcomes
 }
 
 impl Item<'_> {
-    fn write(&self) -> PyResult<Write<'_>> {
-        let key = convert::key(self.key.as_any())?;
-        let value: Value<'_> = self.encoded.value()?;
-        Ok(Write::put(key, self.timestamp, value))
+    fn put(&self) -> PyResult<Put<'_>> {
+        let value = match &self.encoded {
+            Some(encoded) => Ok(encoded.value()?),
+            None => Err(Later::of(&self.value).ok_or_else(|| PyTypeError::new_err("no string"))?),
+        };
+        Ok(Put { key: convert::key(self.key.as_any())?, timestamp: self.timestamp, value })
     }
 }
 
 /// A pair or a triple, encoded.
-fn item<'py>(row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
-    let wrong = || pyo3::exceptions::PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
+fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
+    let wrong = || PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
     let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
     let (key, value, own) = match row.len() {
         2 => (row.get_item(0)?, row.get_item(1)?, None),
         3 => (row.get_item(0)?, row.get_item(1)?, Some(row.get_item(2)?).filter(|own| !own.is_none())),
         _ => return Err(wrong()),
     };
-    convert::key(&key)?;
+    let key = convert::text_of_key(key)?;
     let timestamp = convert::timestamp(own.as_ref().or(timestamp))?;
-    let encoded = encode(&value)?;
-    Ok(Item { key: key.cast_into::<PyString>()?, timestamp, encoded })
+    let encoded =
+        if format.is_own() || Later::of(&value).is_none() { Some(Box::new(format.encode(&value)?)) } else { None };
+    Ok(Item { key, timestamp, value, encoded })
 }
 
 /// What a note says of an item that cannot be written.

@@ -8,17 +8,19 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 
-use super::codec::{LARGE_BYTES, Taken, encode, hit};
+use super::codec::{LARGE_BYTES, Taken, Unpacker, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
+use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::entry::NodeId;
+use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
@@ -27,7 +29,7 @@ use crate::values::Packing;
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       compression="lz4", signing_key=None)
+///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
@@ -36,13 +38,19 @@ use crate::values::Packing;
 /// None for none but those asked for by `gossip` and `sync`. compression: values are made smaller if that saves an eighth:
 /// "lz4" or "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also those of 100 bytes, with a dictionary that
 /// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
-/// `value_stats`); or None. Each value says how it is packed, so settings may change.
+/// `value_stats`); or None. Each value says how it is packed, so settings may change. default_ttl: seconds that
+/// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
 ///
 /// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
 /// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
 /// decompressed or unpickled, counted in `value_stats().refused`, and stays until it is overwritten; without a key, what is
 /// signed is refused. A signature covers the key, the timestamp, that it is a put, and the bytes. It does not cover how long
 /// an entry lives, removes, or which of several signed values of a key is given back.
+///
+/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
+/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
+/// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
+/// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -54,6 +62,7 @@ use crate::values::Packing;
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
+    format: Arc<Format>,
     packing: Arc<Packing>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
@@ -71,10 +80,10 @@ impl Cache {
         }
     }
 
-    /// How its values are packed.
+    /// What unpacks the values of this cluster.
     #[inline]
-    pub(super) fn packing(&self) -> &Packing {
-        &self.packing
+    fn unpacker<'a>(&'a self, cluster: &'a Cluster<Embedded>) -> Unpacker<'a> {
+        Unpacker { packing: &self.packing, library: cluster }
     }
 
     /// A quorum for one call, if one is given.
@@ -94,11 +103,11 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), compression=Given(None), signing_key=Given(None)))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), signing_key=Given(None), default_ttl=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, compression=\"lz4\", signing_key=None)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", signing_key=None, default_ttl=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
         py: Python<'_>,
         nodes: Option<&Bound<'_, PyAny>>,
@@ -107,8 +116,11 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
         read_quorum: Option<&Bound<'_, PyAny>>,
         gossip_interval: Given<'_>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        decode: Option<&Bound<'_, PyAny>>,
         compression: Given<'_>,
         signing_key: Given<'_>,
+        default_ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -127,11 +139,17 @@ impl Cache {
         if let Given(Some(interval)) = gossip_interval {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
+        let format = Arc::new(Format::new(serializer, decode)?);
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
         if let Given(Some(key)) = signing_key {
             config = config.signing_keys(convert::signing_keys(&key)?).map_err(raise)?;
+        }
+        if let Some(ttl) = default_ttl
+            && let Ttl::For(ttl) = convert::given_ttl("default_ttl", ttl)?
+        {
+            config = config.default_ttl(Some(ttl)).map_err(raise)?;
         }
         let miss = miss(py, py.None().bind(py))?.unbind();
         let packing = Arc::new(Packing::new(&config));
@@ -143,33 +161,75 @@ impl Cache {
         }
         process::close_at_exit(&cluster);
         let (restored, generation) = (Mutex::new(None), process::generation());
-        Ok(Self { cluster: Some(cluster), packing, miss, restored, generation })
+        Ok(Self { cluster: Some(cluster), format, packing, miss, restored, generation })
     }
 
     /// Writes a value under a key, unless something newer is known.
     ///
     /// key: a str, at most 64 KiB in UTF-8. value: any picklable object. timestamp: 0 to 2**63-1, higher is newer, in any
-    /// unit; None takes the cache's own clock, microseconds since 1970. write_quorum: see the class; None for its own.
+    /// unit; None takes the cache's own clock, microseconds since 1970. ttl: seconds that the value lives, above 0 and at most
+    /// 3153600000 (100 years), rounded up to milliseconds, or math.inf for ever; None for the cache's default_ttl. From its
+    /// end on it is a miss on every node. write_quorum: see the class; None for its own.
     ///
     /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
-    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere.
+    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere; the
+    /// very same value put again has its new ttl, or none.
     ///
     /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, ValueError, TypeError or
     /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.
     ///
     /// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
     /// True
-    #[pyo3(signature = (key, value, timestamp=None, *, write_quorum=None))]
+    #[pyo3(signature = (key, value, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        put(py, (self.cluster()?, &self.packing), None, key, value, timestamp, quorum)
+        put(py, (self.cluster()?, &self.packing), &self.format, None, (key, value), timestamp, ttl, quorum)
+    }
+
+    /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
+    ///
+    /// ttl: seconds, as in `put`; math.inf for ever; None for the cache's default_ttl, or for ever if it has none.
+    ///
+    /// Returns True if the key was found and has this ttl now, shorter or longer than before, and False for a miss: what
+    /// has expired does not come back. It counts as a use.
+    ///
+    /// Raises as `get` and `put` do, ValueError or TypeError for a bad ttl, and then nothing changed.
+    ///
+    /// >>> cache.put("session:1", "Ada", timestamp=1, ttl=60)
+    /// True
+    /// >>> cache.touch("session:1", 3600)
+    /// True
+    /// >>> cache.touch("nobody", 3600)
+    /// False
+    #[pyo3(signature = (key, ttl))]
+    fn touch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (key, ttl) = (convert::key(key)?, convert::ttl(ttl)?);
+        self.detached(py, |cluster| cluster.touch(key, ttl))?.map_err(raise)
+    }
+
+    /// How many seconds the value of a key goes on living: a float, None if it does for ever, or -1.0 for a miss, which what
+    /// has expired is. It does not count as a use.
+    ///
+    /// Raises as `get` does. The cache stays as it was.
+    ///
+    /// >>> cache.put("session:2", "Ada", timestamp=1, ttl=60)
+    /// True
+    /// >>> 0 < cache.ttl("session:2") <= 60
+    /// True
+    /// >>> cache.ttl("nobody")
+    /// -1.0
+    fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+        let key = convert::key(key)?;
+        let left = self.detached(py, |cluster| cluster.time_left(key))?.map_err(raise)?;
+        Ok(left.map_or(Some(-1.0), |left| left.map(|left| left.as_secs_f64())))
     }
 
     /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
@@ -195,7 +255,7 @@ impl Cache {
         let quorum = self.quorum("read_quorum", read_quorum)?;
         let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = Taken::take(py, &self.packing, read, lent);
+        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, &self.packing, read, lent);
         let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
             answer = py.detach(|| {
@@ -203,7 +263,7 @@ impl Cache {
             });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, taken.into_object(py, key, &self.packing, &**cluster)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, self.unpacker(cluster), taken, key)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -315,8 +375,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        let (cluster, packing) = (Arc::clone(cluster), Arc::clone(&self.packing));
-        Ok(NodeHandle { cluster, packing, id, generation: self.generation })
+        let (cluster, format, packing) = (Arc::clone(cluster), Arc::clone(&self.format), Arc::clone(&self.packing));
+        Ok(NodeHandle { cluster, format, packing, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -467,20 +527,21 @@ impl Cache {
     }
 
     /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
-    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each.
+    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
     ///
     /// Returns the keys that were refused because something newer is known: an empty list when all are the newest. An
     /// error names the item it stopped at in a note; those before it are written.
-    #[pyo3(signature = (items, timestamp=None, *, write_quorum=None))]
+    #[pyo3(signature = (items, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put_many<'py>(
         &self,
         py: Python<'py>,
         items: &Bound<'py, PyAny>,
         timestamp: Option<&Bound<'py, PyAny>>,
+        ttl: Option<&Bound<'py, PyAny>>,
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let quorum = self.quorum("write_quorum", write_quorum)?;
-        super::bulk::put_many(py, self, items, timestamp, quorum)
+        let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
+        super::bulk::put_many(py, (self.cluster()?, &self.packing), &self.format, items, timestamp, ttl, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -492,7 +553,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self, keys, quorum)
+        super::bulk::get_many(py, (self.cluster()?, &self.packing), &self.format, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -534,6 +595,7 @@ impl Drop for Cache {
 #[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
+    format: Arc<Format>,
     packing: Arc<Packing>,
     id: NodeId,
     generation: u32,
@@ -555,15 +617,16 @@ impl NodeHandle {
 
     /// Writes through this node: it coordinates if it owns the key, and passes the write on to the owners it can reach.
     /// Returns and raises as `Cache.put`, and NodeDownError.
-    #[pyo3(signature = (key, value, timestamp=None))]
+    #[pyo3(signature = (key, value, timestamp=None, *, ttl=None))]
     fn put(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         timestamp: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, (self.cluster()?, &self.packing), Some(self.id), key, value, timestamp, None)
+        put(py, (self.cluster()?, &self.packing), &self.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -575,14 +638,16 @@ impl NodeHandle {
         key: &Bound<'py, PyAny>,
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let cluster = self.cluster()?;
-        let key = convert::key(key)?;
+        let (cluster, key) = (self.cluster()?, convert::key(key)?);
         let mut taken = Taken::Nothing;
         let found = py
             .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
             .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, taken.into_object(py, key, &self.packing, &**cluster)?, timestamp),
+            Some(timestamp) => {
+                let unpacker = Unpacker { packing: &self.packing, library: &**cluster };
+                hit(py, self.format.decode(py, unpacker, taken, key)?, timestamp)
+            }
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -615,26 +680,34 @@ impl KeyIterator {
     }
 }
 
-/// Encodes a value, packs it and writes it.
+/// Encodes a value and writes it.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
 fn put(
     py: Python<'_>,
     (cluster, packing): (&Cluster<Embedded>, &Packing),
+    format: &Format,
     via: Option<NodeId>,
-    key: &Bound<'_, PyAny>,
-    value: &Bound<'_, PyAny>,
+    (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
     timestamp: Option<&Bound<'_, PyAny>>,
+    ttl: Option<&Bound<'_, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<bool> {
     let key = convert::key(key)?;
     let timestamp = convert::timestamp(timestamp)?;
-    let encoded = encode(value)?;
+    let ttl = convert::ttl(ttl)?;
+    let encoded = format.encode(value)?;
     let value = encoded.value()?;
+    // It lives from when it is written, not from before it was encoded.
+    let lifetime = cluster.lifetime(ttl);
     if value.bytes().len() >= LARGE_BYTES || packing.packs_long(value) {
-        let put = || cluster.write(packing.pack(Write::put(key, timestamp, value))?.write(), quorum, via);
+        let put = || {
+            let packed = packing.pack(Write::put_living(key, timestamp, value, lifetime))?;
+            cluster.write(packed.write(), quorum, via)
+        };
         return py.detach(put).map(|outcome| outcome.newest).map_err(raise);
     }
-    let put = Write::put(key, timestamp, value);
+    let put = Write::put_living(key, timestamp, value, lifetime);
     if packing.leaves(&put) {
         return write(py, cluster, put, quorum, via).map(|outcome| outcome.newest);
     }
@@ -664,7 +737,10 @@ fn write(
     quorum: Option<Quorum>,
     via: Option<NodeId>,
 ) -> PyResult<Outcome> {
-    let mut writing = cluster.begin(write, quorum, via).map_err(raise)?;
+    let mut writing = match cluster.begin(write, quorum, via) {
+        Ok(writing) => writing,
+        Err(error) => return Err(raise(error)),
+    };
     let mut wait = Wait::Never;
     loop {
         let progress = match wait {

@@ -4,22 +4,29 @@
 //! ```
 //! Values to bytes and back. Plain values of exactly these types are written and read here, without a call into Python,
 //! byte for byte as pickle would; subclasses, integers beyond 64 bits and strings that are no UTF-8 are left to pickle.
-//! Containers of plain values are written by pickle and read in `plain`.
+//! Containers of plain values are written in `small` or by pickle, and read in `plain`.
 //!
-//! Promise: what is stored is always a plain protocol 5 pickle.
+//! Promise: what is stored is always a plain protocol 5 pickle, unless its first byte is a tag that says what else it is.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
+use rayon::prelude::*;
+
+use super::buffers::{self, Pickled};
 use super::errors::{raise, serialization};
 use super::plain;
+use super::small;
 use crate::dictionary::Library;
 use crate::entry::{Form, Key, Value};
 use crate::error::Error;
 use crate::message::{Kept, Lent, Read};
-use crate::values::Packing;
+use crate::packed::Parts;
+use crate::runtime::workers;
+use crate::values::{Opened, Packing};
 use crate::version::{Timestamp, Version};
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
@@ -28,13 +35,18 @@ pub(super) const LARGE_BYTES: usize = 16 * 1024;
 /// From this length on pickle writes a string outside of its frames.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 
-const PROTO_5: [u8; 2] = [0x80, 5];
-const STOP: u8 = b'.';
-const MEMOIZE: u8 = 0x94;
+/// What is stored and is no pickle begins with a tag: 0 for buffers beside a pickle, the others for what a serializer wrote.
+/// No pickle begins with so small a byte.
+pub(super) const TAG_MAX: u8 = 3;
+
+pub(super) const PROTO_5: [u8; 2] = [0x80, 5];
+pub(super) const STOP: u8 = b'.';
+pub(super) const MEMOIZE: u8 = 0x94;
 const SHORT_BINUNICODE: u8 = 0x8c;
 const BINUNICODE: u8 = b'X';
 const SHORT_BINBYTES: u8 = b'C';
 const BINBYTES: u8 = b'B';
+const BYTEARRAY8: u8 = 0x96;
 const LONG1: u8 = 0x8a;
 
 /// Room for a plain value: most are shorter, and then nothing is allocated.
@@ -46,22 +58,45 @@ pub(super) enum Encoded<'py> {
     Short { bytes: [u8; SHORT_BYTES], len: u8, framed: bool },
     /// The same, longer.
     Long { bytes: Vec<u8>, framed: bool },
+    /// The body of a one-frame pickle of a small record.
+    Small(small::Body),
     /// What pickle gave.
     Pickle(Bound<'py, PyBytes>),
 }
 
 impl Encoded<'_> {
+    /// What a serializer wrote.
+    pub(super) fn tagged(tag: u8, written: &[u8]) -> Self {
+        let len = 1 + written.len();
+        if len > SHORT_BYTES {
+            return Self::Long { bytes: [&[tag], written].concat(), framed: false };
+        }
+        let mut bytes = [0; SHORT_BYTES];
+        bytes[0] = tag;
+        bytes[1..len].copy_from_slice(written);
+        Self::Short { bytes, len: len as u8, framed: false }
+    }
+
     /// The value as nodes take it.
+    ///
+    /// # Errors
+    /// `ValueTooLargeError`.
     #[inline]
     pub(super) fn value(&self) -> PyResult<Value<'_>> {
-        let value = match self {
+        self.as_value().map_err(super::errors::raise)
+    }
+
+    /// The same without Python.
+    #[inline]
+    pub(super) fn as_value(&self) -> Result<Value<'_>, Error> {
+        match self {
             Self::Short { bytes, len, framed: true } => Value::unframed(&bytes[..usize::from(*len)]),
             Self::Short { bytes, len, framed: false } => Value::new(&bytes[..usize::from(*len)]),
             Self::Long { bytes, framed: true } => Value::unframed(bytes),
             Self::Long { bytes, framed: false } => Value::new(bytes),
+            Self::Small(body) => Value::unframed(body),
             Self::Pickle(bytes) => Value::new(bytes.as_bytes()),
-        };
-        value.map_err(raise)
+        }
     }
 }
 
@@ -69,7 +104,7 @@ impl Encoded<'_> {
 ///
 /// # Errors
 /// `SerializationError` from the error that pickle raised.
-#[inline]
+#[inline(always)]
 pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     if let Ok(bytes) = value.cast_exact::<PyBytes>() {
         return Ok(encode_text(value.py(), bytes.as_bytes(), SHORT_BINBYTES, BINBYTES)
@@ -83,10 +118,33 @@ pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
         }
         return pickle(value);
     }
-    match encode_number(value) {
-        Some((bytes, len, framed)) => Ok(Encoded::Short { bytes, len, framed }),
-        None => pickle(value),
+    if let Some((bytes, len, framed)) = encode_number(value) {
+        return Ok(Encoded::Short { bytes, len, framed });
     }
+    encode_object(value)
+}
+
+// Not inlined: what is written without it is faster so.
+#[inline(never)]
+fn encode_object<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
+    if let Some(body) = small::encode(value) {
+        return Ok(Encoded::Small(body));
+    }
+    match value.cast_exact::<PyByteArray>() {
+        Ok(array) => Ok(encode_byte_array(array)),
+        Err(_) => pickle(value),
+    }
+}
+
+/// `bytearray`: copied with the GIL held, since it may be changed by whoever has it.
+fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> Encoded<'py> {
+    // Safety: the GIL is held and no Python code runs while the slice is there.
+    #[expect(unsafe_code, reason = "a large array is copied once")]
+    let array = unsafe { array.as_bytes() };
+    let framed = array.len() < FRAME_BYTES_MAX;
+    let proto = if framed { &[][..] } else { &PROTO_5 };
+    let length = (array.len() as u64).to_le_bytes();
+    Encoded::Long { bytes: [proto, &[BYTEARRAY8], &length, array, &[MEMOIZE, STOP]].concat(), framed }
 }
 
 /// `str` and `bytes`. `None` above 4 GiB.
@@ -99,14 +157,7 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
         bytes[2 + text.len()..4 + text.len()].copy_from_slice(&[MEMOIZE, STOP]);
         return Some(Encoded::Short { bytes, len: text.len() as u8 + 4, framed: true });
     }
-    let len = u32::try_from(text.len()).ok()?;
-    let head = match u8::try_from(len) {
-        Ok(len) => ([short, len, 0, 0, 0], 2),
-        Err(_) => {
-            let [a, b, c, d] = len.to_le_bytes();
-            ([long, a, b, c, d], 5)
-        }
-    };
+    let head = text_head(text.len(), short, long)?;
     let head = &head.0[..head.1];
     if text.len() >= LARGE_BYTES {
         // The caller keeps the object alive, and neither kind ever changes.
@@ -115,6 +166,59 @@ fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option
     }
     let (bytes, framed) = long_text(head, text);
     Some(Encoded::Long { bytes, framed })
+}
+
+/// What comes before a `str` or `bytes` of so many bytes. `None` above 4 GiB.
+#[inline]
+pub(super) fn text_head_of(len: usize, is_bytes: bool) -> Option<([u8; 5], usize)> {
+    if is_bytes { text_head(len, SHORT_BINBYTES, BINBYTES) } else { text_head(len, SHORT_BINUNICODE, BINUNICODE) }
+}
+
+#[inline]
+fn text_head(len: usize, short: u8, long: u8) -> Option<([u8; 5], usize)> {
+    let len = u32::try_from(len).ok()?;
+    Some(match u8::try_from(len) {
+        Ok(len) => ([short, len, 0, 0, 0], 2),
+        Err(_) => {
+            let [a, b, c, d] = len.to_le_bytes();
+            ([long, a, b, c, d], 5)
+        }
+    })
+}
+
+/// A string that is encoded later, by a thread that need not hold the GIL: strings never change.
+pub(super) struct Later<'a> {
+    head: ([u8; 5], usize),
+    text: &'a [u8],
+}
+
+impl<'a> Later<'a> {
+    /// Nothing for what is to be encoded now.
+    #[inline]
+    pub(super) fn of(value: &'a Bound<'_, PyAny>) -> Option<Self> {
+        let (text, short, long) = if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+            (bytes.as_bytes(), SHORT_BINBYTES, BINBYTES)
+        } else {
+            (value.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes(), SHORT_BINUNICODE, BINUNICODE)
+        };
+        Some(Self { head: text_head(text.len(), short, long)?, text })
+    }
+
+    /// The value as nodes take it, put together in a buffer.
+    pub(super) fn value<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Value<'b>, Error> {
+        let framed = self.text.len() < FRAME_BYTES_MAX;
+        buffer.clear();
+        buffer.extend_from_slice(if framed { &[][..] } else { &PROTO_5 });
+        buffer.extend_from_slice(&self.head.0[..self.head.1]);
+        buffer.extend_from_slice(self.text);
+        buffer.extend_from_slice(&[MEMOIZE, STOP]);
+        if framed { Value::unframed(buffer) } else { Value::new(buffer) }
+    }
+
+    /// How long it will be, or a little more.
+    pub(super) const fn len(&self) -> usize {
+        self.text.len() + 9
+    }
 }
 
 /// The bytes of a long string, and whether they are a frame's body.
@@ -127,6 +231,20 @@ fn long_text(head: &[u8], text: &[u8]) -> (Vec<u8>, bool) {
 /// `None`, `bool`, `int` of 64 bits and `float`: the bytes, their number, and whether pickle frames them.
 #[inline]
 fn encode_number(value: &Bound<'_, PyAny>) -> Option<([u8; SHORT_BYTES], u8, bool)> {
+    let (mut body, len) = number_opcodes(value)?;
+    body[len] = STOP;
+    // Pickle frames what has at least four bytes.
+    let framed = len + 1 >= 4;
+    let start = if framed { 0 } else { PROTO_5.len() };
+    let mut bytes = [0; SHORT_BYTES];
+    bytes[..start].copy_from_slice(&PROTO_5[..start]);
+    bytes[start..start + 12].copy_from_slice(&body);
+    Some((bytes, (start + len + 1) as u8, framed))
+}
+
+/// Their opcodes, and how many bytes that is.
+#[inline(always)]
+pub(super) fn number_opcodes(value: &Bound<'_, PyAny>) -> Option<([u8; 12], usize)> {
     let mut body = [0; 12];
     let len = if let Ok(int) = value.cast_exact::<PyInt>() {
         encode_int(int.extract().ok()?, &mut body)
@@ -143,14 +261,7 @@ fn encode_number(value: &Bound<'_, PyAny>) -> Option<([u8; SHORT_BYTES], u8, boo
     } else {
         return None;
     };
-    body[len] = STOP;
-    // Pickle frames what has at least four bytes.
-    let framed = len + 1 >= 4;
-    let start = if framed { 0 } else { PROTO_5.len() };
-    let mut bytes = [0; SHORT_BYTES];
-    bytes[..start].copy_from_slice(&PROTO_5[..start]);
-    bytes[start..start + 12].copy_from_slice(&body);
-    Some((bytes, (start + len + 1) as u8, framed))
+    Some((body, len))
 }
 
 /// The shortest of pickle's forms; returns its length.
@@ -180,20 +291,20 @@ pub(super) enum Taken {
     Nothing,
     /// It was plain, and is a Python object already.
     Object(Py<PyAny>),
-    /// The bytes of a pickle, as a Python object.
-    Pickle(Py<PyBytes>),
-    /// Not yet a Python object.
-    Kept(Box<Outside>),
+    /// The bytes of a pickle, or what else was stored, as a Python object.
+    Bytes(Py<PyBytes>),
+    /// Not yet a Python object, and its version.
+    Kept(Box<(Kept, Version)>),
+    /// It cannot be unpacked.
+    Broken(Box<Error>),
 }
 
-/// A value outside of Python.
-pub(super) enum Outside {
-    /// As it was stored, and its version.
-    Stored(Kept, Version),
-    /// Unpacked.
-    Unpacked(Vec<u8>, Form),
-    /// Not to be unpacked.
-    Broken(Error),
+/// What unpacks the values of a cache.
+#[derive(Clone, Copy)]
+pub(super) struct Unpacker<'a> {
+    pub(super) packing: &'a Packing,
+    /// Where the dictionaries are.
+    pub(super) library: &'a dyn Library,
 }
 
 impl Taken {
@@ -211,108 +322,200 @@ impl Taken {
         // The node is held: the GIL is not let go of here. A failure to make bytes means that memory is exhausted; the
         // next attempt, with no node held, will say so.
         match whole(py, value, Copying::Attached) {
-            Ok(bytes) => Self::Pickle(bytes.unbind()),
+            Ok(bytes) => Self::Bytes(bytes.unbind()),
             Err(_) => Self::keep(read, Lent::Now(value)),
         }
     }
 
     /// Takes what a node lends without the GIL.
-    #[inline(never)]
     pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
         // Only a value that is live is lent, under its version.
-        read.known
-            .version()
-            .map_or(Self::Nothing, |version| Self::Kept(Box::new(Outside::Stored(lent.keep(), version))))
+        read.known.version().map_or(Self::Nothing, |version| Self::Kept(Box::new((lent.keep(), version))))
     }
 
-    /// Unpacks what is packed or signed, on the calling thread and without the GIL. What is neither stays as it is.
-    pub(super) fn unpack(self, key: Key<'_>, packing: &Packing, library: &dyn Library) -> Self {
-        let Self::Kept(kept) = self else { return self };
-        let unpacked = match &*kept {
-            Outside::Stored(stored, version) if !packing.left(stored.value().form()) => {
-                packing.unpack(key, *version, stored.value(), library)
-            }
-            _ => return Self::Kept(kept),
+    /// What is to be unpacked or to be verified, and its version.
+    #[inline]
+    fn closed(&self, packing: &Packing) -> Option<(Value<'_>, Version)> {
+        match self {
+            Self::Kept(kept) if !packing.left(kept.0.value().form()) => Some((kept.0.value(), kept.1)),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it takes unpacked, if it is packed.
+    #[inline]
+    pub(super) fn unpacked_bytes(&self, packing: &Packing) -> usize {
+        let parts = self.closed(packing).and_then(|(value, _)| Parts::read(value.bytes()).ok());
+        parts.map_or(0, |parts| parts.bytes)
+    }
+
+    /// Unpacks many, by all cores and without the GIL.
+    pub(super) fn unpack_all(py: Python<'_>, unpacker: Unpacker<'_>, keys: &[Key<'_>], all: &mut [Self]) {
+        let Unpacker { packing, library } = unpacker;
+        let closed = |(at, taken): (usize, _)| Taken::closed(taken, packing).map(|found| (at, found));
+        let closed: Vec<_> = all.iter().enumerate().filter_map(closed).collect();
+        // Signatures take time; to look for a length takes none.
+        let open = |&(at, (value, version)): &(usize, _)| (at, packing.open(keys[at], version, value, library));
+        let opened: Vec<_> = if packing.signs() {
+            py.detach(|| workers::divide(|| closed.par_iter().with_min_len(4).map(open).collect()))
+        } else {
+            closed.iter().map(open).collect()
         };
-        Self::Kept(Box::new(match unpacked {
-            Ok((bytes, form)) => Outside::Unpacked(bytes.into_owned(), form),
-            Err(error) => Outside::Broken(error),
-        }))
+        let (mut rooms, mut broken) = (Vec::new(), Vec::new());
+        for (at, opened) in opened {
+            match opened {
+                // Where there is no memory for it, who reads it will say so.
+                Ok(opened) => rooms.extend(Room::new(py, opened).map(|room| (at, room))),
+                Err(error) => broken.push((at, error)),
+            }
+        }
+        py.detach(|| workers::divide(|| rooms.par_iter_mut().with_min_len(4).for_each(|(_, room)| room.fill(packing))));
+        let full: Vec<_> = rooms.into_iter().map(|(at, room)| (at, room.full())).collect();
+        full.into_iter().for_each(|(at, full)| all[at] = full);
+        broken.into_iter().for_each(|(at, error)| all[at] = Self::Broken(Box::new(error)));
     }
 
-    /// The Python object, with no node held.
+    /// Unpacked, if it was packed.
     ///
     /// # Errors
-    /// `SerializationError` from the error that pickle raised, or of a value that cannot be unpacked.
+    /// `SerializationError` when it is corrupt or not signed as it should be; `MemoryError`.
     #[inline]
-    pub(super) fn into_object<'py>(
-        self,
-        py: Python<'py>,
-        key: Key<'_>,
-        packing: &Packing,
-        library: &dyn Library,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn unpacked(self, py: Python<'_>, unpacker: Unpacker<'_>, key: Key<'_>) -> PyResult<Self> {
+        match self {
+            Self::Kept(kept) if !unpacker.packing.left(kept.0.value().form()) => {
+                unpack(py, unpacker, key, kept.1, kept.0.value()).map(|bytes| Self::Bytes(bytes.unbind()))
+            }
+            Self::Broken(error) => Err(raise(*error)),
+            taken => Ok(taken),
+        }
+    }
+
+    /// The Python object, with no node held, of what is not packed.
+    ///
+    /// # Errors
+    /// What pickle raised; with `plain_only`, a `ValueError` for what is not plain data.
+    #[inline]
+    pub(super) fn into_object(self, py: Python<'_>, plain_only: bool) -> PyResult<Bound<'_, PyAny>> {
         match self {
             Self::Object(object) => Ok(object.into_bound(py)),
-            Self::Pickle(bytes) => unpickle(bytes.bind(py)),
+            Self::Bytes(bytes) => {
+                let bytes = bytes.bind(py);
+                match decode(py, bytes.as_bytes(), plain_only) {
+                    Some(value) => value,
+                    None => unpickle(bytes),
+                }
+            }
             Self::Nothing => Ok(py.None().into_bound(py)),
-            Self::Kept(kept) => kept.into_object(py, key, packing, library),
+            Self::Broken(error) => Err(raise(*error)),
+            Self::Kept(kept) => {
+                let value = kept.0.value();
+                if let Some(object) = decode_plain(py, value.bytes()) {
+                    return Ok(object);
+                }
+                match decode(py, value.bytes(), plain_only) {
+                    Some(value) => value,
+                    None => unpickle(&whole(py, value, Copying::Detached)?),
+                }
+            }
         }
     }
 }
 
-impl Outside {
-    /// By itself, so that the way of a short value stays short.
-    #[inline(never)]
-    fn into_object<'py>(
-        self,
-        py: Python<'py>,
-        key: Key<'_>,
-        packing: &Packing,
-        library: &dyn Library,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Stored(kept, version) => unpack_and_decode(py, key, version, kept.value(), packing, library),
-            Self::Unpacked(bytes, form) => decode(py, Value::stored(&bytes, form)),
-            Self::Broken(error) => Err(raise(error)),
+/// Reads what needs no unpickler: nothing when it is for one.
+#[inline]
+fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if let Some(&tag) = bytes.first()
+        && tag <= TAG_MAX
+    {
+        return Some(decode_tagged(py, bytes, plain_only));
+    }
+    if plain_only {
+        return Some(plain::decode(py, bytes).ok_or_else(|| not_plain(py, bytes)));
+    }
+    if plain::is_quicker(bytes) { plain::decode(py, bytes).map(Ok) } else { decode_plain(py, bytes).map(Ok) }
+}
+
+#[cold]
+fn decode_tagged<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> PyResult<Bound<'py, PyAny>> {
+    if !buffers::is_tagged(bytes) {
+        return Err(PyValueError::new_err("it was written by a serializer, and this cache has none"));
+    }
+    buffers::read(py, bytes, |pickle, beside| {
+        if plain_only {
+            plain::decode_beside(py, pickle, &beside).ok_or_else(|| not_plain(py, pickle))
+        } else {
+            buffers::loads(py, pickle, beside)
+        }
+    })
+}
+
+#[cold]
+fn not_plain(py: Python<'_>, pickle: &[u8]) -> PyErr {
+    PyValueError::new_err(format!("{}, and this cache has decode=\"plain\"", plain::refusal(py, pickle)))
+}
+
+/// An opened value, and Python bytes for it, which nobody else has.
+struct Room<'a> {
+    opened: Opened<'a>,
+    bytes: Py<PyBytes>,
+    /// Where they are, and how many.
+    start: usize,
+    len: usize,
+    filled: Result<(), Error>,
+}
+
+impl<'a> Room<'a> {
+    fn new(py: Python<'_>, opened: Opened<'a>) -> Option<Self> {
+        let proto = if opened.form() == Form::Unframed { &PROTO_5[..] } else { &[] };
+        let len = proto.len() + opened.bytes();
+        let bytes = PyBytes::new_with(py, len, |bytes| {
+            bytes[..proto.len()].copy_from_slice(proto);
+            Ok(())
+        });
+        let bytes = bytes.ok()?;
+        // Safety: they are Python bytes, and are kept.
+        #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
+        let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) } as usize;
+        Some(Self { opened, bytes: bytes.unbind(), start, len, filled: Ok(()) })
+    }
+
+    fn fill(&mut self, packing: &Packing) {
+        // Safety: the object is fresh, of this length, initialized, alive, and nobody else knows it, so that it may be
+        // written to, with or without the GIL.
+        #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start as *mut u8, self.len) };
+        let body = &mut bytes[self.len - self.opened.bytes()..];
+        self.filled = packing.unpack_into(&self.opened, body);
+    }
+
+    fn full(self) -> Taken {
+        match self.filled {
+            Ok(()) => Taken::Bytes(self.bytes),
+            Err(error) => Taken::Broken(Box::new(error)),
         }
     }
 }
 
-/// Opens a value as it was stored and unpacks it, without the GIL when that takes long, and decodes it.
-fn unpack_and_decode<'py>(
+/// A value that is packed or signed as Python bytes: a pickle without its frame, or what else was stored. Without the GIL
+/// when it takes long.
+fn unpack<'py>(
     py: Python<'py>,
+    unpacker: Unpacker<'_>,
     key: Key<'_>,
     version: Version,
-    stored: Value<'_>,
-    packing: &Packing,
-    library: &dyn Library,
-) -> PyResult<Bound<'py, PyAny>> {
-    let is_long = packing.unpacks_long(stored);
-    let open = || packing.open(key, version, stored, library);
+    value: Value<'_>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let Unpacker { packing, library } = unpacker;
+    let is_long = packing.unpacks_long(value);
+    let open = || packing.open(key, version, value, library);
     let opened = if is_long { py.detach(open) } else { open() }.map_err(raise)?;
-    if let Some(plain) = opened.plain() {
-        return decode(py, plain);
-    }
     let start = if opened.form() == Form::Unframed { PROTO_5.len() } else { 0 };
-    let pickled = PyBytes::new_with(py, start + opened.bytes(), |bytes| {
+    PyBytes::new_with(py, start + opened.bytes(), |bytes| {
         let (proto, body) = bytes.split_at_mut(start);
         proto.copy_from_slice(&PROTO_5[..start]);
         let mut unpack = || packing.unpack_into(&opened, body);
         if is_long { py.detach(unpack) } else { unpack() }.map_err(raise)
-    })?;
-    match decode_plain(py, pickled.as_bytes()) {
-        Some(object) => Ok(object),
-        None => unpickle(&pickled),
-    }
-}
-
-#[inline(never)]
-fn decode<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
-    match decode_plain(py, value.bytes()) {
-        Some(object) => Ok(object),
-        None => unpickle(&whole(py, value, Copying::Detached)?),
-    }
+    })
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.
@@ -452,47 +655,35 @@ pub(super) fn int_object(py: Python<'_>, int: i64) -> Bound<'_, PyAny> {
     }
 }
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static PROTOCOL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-fn function<'py>(
-    py: Python<'py>,
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    Ok(cell.get_or_try_init(py, || py.import("pickle")?.getattr(name).map(Bound::unbind))?.bind(py))
-}
 
 fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
-    let py = value.py();
-    let dumps = function(py, &DUMPS, "dumps")?;
-    let protocol = PROTOCOL.get_or_init(py, || int_object(py, 5).unbind()).bind(py);
-    let pickled = call(dumps, &[value.as_ptr(), protocol.as_ptr()]);
-    let pickled = pickled.map_err(|error| {
-        serialization(py, &format!("a value of type {} cannot be pickled", type_name(value)), error)
-    })?;
-    Ok(Encoded::Pickle(pickled.cast_into::<PyBytes>()?))
+    match buffers::pickle(value) {
+        Ok(Pickled::Pickle(bytes)) => Ok(Encoded::Pickle(bytes)),
+        Ok(Pickled::Tagged(bytes)) => Ok(Encoded::Long { bytes, framed: false }),
+        Err(error) => {
+            let what = format!("a value of type {} cannot be pickled", type_name(value));
+            Err(serialization(value.py(), &what, error))
+        }
+    }
 }
 
 fn unpickle<'py>(pickled: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     let py = pickled.py();
-    if let Some(value) = plain::decode(py, pickled.as_bytes()) {
-        return Ok(value);
-    }
-    let loads = function(py, &LOADS, "loads")?;
-    call(loads, &[pickled.as_ptr()]).map_err(|error| serialization(py, "a stored value cannot be unpickled", error))
+    let loads = LOADS.get_or_try_init(py, || py.import("pickle")?.getattr("loads").map(Bound::unbind))?.bind(py);
+    call(loads, &[pickled.as_ptr()])
 }
 
-/// Calls with one or two arguments that the caller keeps alive: under the stable ABI 10 to 30 ns quicker than `call1`.
-fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyObject]) -> PyResult<Bound<'py, PyAny>> {
+/// Calls with one argument, or none, that the caller keeps alive: under the stable ABI 10 to 30 ns quicker than `call1`.
+#[inline]
+pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyObject]) -> PyResult<Bound<'py, PyAny>> {
     let nothing = std::ptr::null_mut::<ffi::PyObject>();
-    let second = arguments.get(1).copied().unwrap_or(nothing);
-    // Safety: callable and arguments are alive, the list ends with a null pointer, and the answer is a new reference or
+    let first = arguments.first().copied().unwrap_or(nothing);
+    // Safety: callable and argument are alive, the list ends with a null pointer, and the answer is a new reference or
     // null with an exception set.
     #[expect(unsafe_code, reason = "the call that pickle's cost is measured with")]
     unsafe {
-        let answer = ffi::PyObject_CallFunctionObjArgs(callable.as_ptr(), arguments[0], second, nothing);
+        let answer = ffi::PyObject_CallFunctionObjArgs(callable.as_ptr(), first, nothing);
         Bound::from_owned_ptr_or_err(callable.py(), answer)
     }
 }

@@ -15,9 +15,10 @@ use super::codec::type_name;
 use super::errors::raise;
 use crate::cluster::Cluster;
 use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, SigningKey, parse_bytes};
-use crate::entry::Key;
+use crate::entry::{KEY_BYTES_MAX, Key};
 use crate::error::Error;
 use crate::hybrid_clock;
+use crate::lifetime::{Ttl, check_ttl};
 use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
 
@@ -26,6 +27,15 @@ use crate::version::Timestamp;
 pub(super) fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<Key<'a>> {
     let Ok(text) = key.cast::<PyString>() else { return Err(wrong_type("key", "str", key)) };
     Key::new(text.to_str()?.as_bytes()).map_err(raise)
+}
+
+/// The same, to be hashed later.
+pub(super) fn text_of_key(key: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
+    let text = key.cast_into::<PyString>().map_err(|error| wrong_type("key", "str", &error.into_inner()))?;
+    match text.to_str()?.len() {
+        ..=KEY_BYTES_MAX => Ok(text),
+        bytes => Err(raise(Error::KeyTooLarge { bytes, bytes_max: KEY_BYTES_MAX })),
+    }
 }
 
 /// A timestamp: a non-negative `int` up to 2**63-1, or the cache's own clock for `None`.
@@ -214,6 +224,32 @@ pub(super) fn signing_keys(given: &Bound<'_, PyAny>) -> PyResult<Vec<SigningKey>
         ));
     }
     Ok(keys)
+}
+
+/// What a time to live must be.
+const TTL_EXPECTED: &str = "above 0 and at most 3153600000 seconds (100 years), or math.inf for ever";
+
+/// A time to live in seconds: a number that is no `bool`, infinity for ever, or `None` for the cache's own.
+#[inline]
+pub(super) fn ttl(seconds: Option<&Bound<'_, PyAny>>) -> PyResult<Ttl> {
+    seconds.map_or(Ok(Ttl::OfCache), |seconds| given_ttl("ttl", seconds))
+}
+
+/// A time to live that is not `None`.
+pub(super) fn given_ttl(argument: &'static str, seconds: &Bound<'_, PyAny>) -> PyResult<Ttl> {
+    if !is_number(seconds) {
+        return Err(wrong_type(argument, "float, int or None", seconds));
+    }
+    let wrong = || out_of_range(argument, seconds, TTL_EXPECTED);
+    // An int beyond every float is beyond the range as well.
+    let number = seconds.extract::<f64>().map_err(|_| wrong())?;
+    if number == f64::INFINITY {
+        return Ok(Ttl::Forever);
+    }
+    // Less than a nanosecond is more than nothing.
+    let ttl = Duration::try_from_secs_f64(number).ok().filter(|_| number > 0.0);
+    let ttl = ttl.map(|ttl| ttl.max(Duration::from_nanos(1))).filter(|&ttl| check_ttl(argument, ttl).is_ok());
+    ttl.map(Ttl::For).ok_or_else(wrong)
 }
 
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.

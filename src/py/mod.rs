@@ -7,16 +7,21 @@
 //! call and hands the turn to whoever computes. It lets go when a node is busy, and for what takes long: large values,
 //! bulk calls, sync, changes of the membership, close. No Python code runs while a node is held.
 
+mod buffers;
 mod bulk;
 mod cache;
 mod codec;
 mod convert;
 mod errors;
+mod key_strings;
 mod plain;
+mod plain_types;
 mod process;
 mod report;
 mod scenario;
+mod serializer;
 mod simulate;
+mod small;
 mod snapshot;
 
 use pyo3::exceptions::PyKeyboardInterrupt;

@@ -12,7 +12,7 @@ pub(super) struct NodeStatus {
     id: u8,
     /// "live", "cut off" (unreachable, memory kept) or "failed" (memory lost).
     state: &'static str,
-    /// Live entries.
+    /// Live entries, those included that have expired and still take space.
     entries: u64,
     /// Bytes used: keys, values, bookkeeping, markers and clocks.
     bytes_used: u64,
@@ -28,6 +28,8 @@ pub(super) struct NodeStatus {
     unsynced_partitions: u64,
     /// Entries that fell off the end in this life.
     evictions: u64,
+    /// Expired entries whose space was given back in this life. They are no evictions.
+    expired: u64,
 }
 
 impl NodeStatus {
@@ -48,6 +50,7 @@ impl NodeStatus {
             partitions: stats.partitions,
             unsynced_partitions: stats.unsynced_partitions,
             evictions: stats.evictions,
+            expired: stats.expired,
         }
     }
 }
@@ -55,10 +58,10 @@ impl NodeStatus {
 #[pymethods]
 impl NodeStatus {
     fn __repr__(&self) -> String {
-        let Self { id, state, entries, bytes_used, bytes_max, markers, evictions, .. } = self;
+        let Self { id, state, entries, bytes_used, bytes_max, markers, evictions, expired, .. } = self;
         format!(
             "NodeStatus(id={id}, state='{state}', entries={entries}, bytes_used={bytes_used}, bytes_max={bytes_max}, \
-             markers={markers}, evictions={evictions})"
+             markers={markers}, evictions={evictions}, expired={expired})"
         )
     }
 }

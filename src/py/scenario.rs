@@ -16,6 +16,7 @@ use super::errors::raise;
 use super::simulate::{self, NODES_MAX, Violation, quietly, seconds};
 use crate::config::{Config, Quorum, check_node_bytes};
 use crate::entry::{self, Key, NodeId, Value};
+use crate::lifetime::Ttl;
 use crate::message::Lent;
 use crate::runtime::Wait;
 use crate::runtime::simulated::Weather;
@@ -41,7 +42,8 @@ enum Step {
 
 /// What a client does with a key.
 enum Action {
-    Put(Vec<u8>, u64),
+    Put(Vec<u8>, u64, Option<Duration>),
+    Touch(Option<Duration>),
     Remove(u64),
     Get,
 }
@@ -53,7 +55,10 @@ impl Step {
             Self::Call { home, key, action } => {
                 let key = key.as_bytes();
                 let operation = match action {
-                    Action::Put(value, timestamp) => Operation::Put { key, value, timestamp: *timestamp },
+                    Action::Put(value, timestamp, ttl) => {
+                        Operation::Put { key, value, timestamp: *timestamp, ttl: *ttl }
+                    }
+                    Action::Touch(ttl) => Operation::Touch { key, ttl: *ttl },
                     Action::Remove(timestamp) => Operation::Remove { key, timestamp: *timestamp },
                     Action::Get => Operation::Get { key },
                 };
@@ -251,14 +256,15 @@ impl Numbers {
         let Ok(kind) = kind.cast::<PyString>() else { return Err(no_step()) };
         let node = |given| self.node("node", given);
         let fault = match (kind.to_str()?, arguments) {
-            ("put", [home, key, value, timestamp]) => {
+            ("put", [home, key, value, timestamp, ttl]) => {
                 let Ok(value) = value.cast::<PyBytes>() else {
                     return Err(convert::wrong_type("value", "bytes", value));
                 };
                 Value::new(value.as_bytes()).map_err(raise)?;
                 let timestamp = convert::timestamp(Some(timestamp))?.get();
-                return self.call(at, home, key, Action::Put(value.as_bytes().to_vec(), timestamp));
+                return self.call(at, home, key, Action::Put(value.as_bytes().to_vec(), timestamp, lives(ttl)?));
             }
+            ("touch", [home, key, ttl]) => return self.call(at, home, key, Action::Touch(lives(ttl)?)),
             ("remove", [home, key, timestamp]) => {
                 let timestamp = convert::timestamp(Some(timestamp))?.get();
                 return self.call(at, home, key, Action::Remove(timestamp));
@@ -325,6 +331,14 @@ impl Numbers {
     }
 }
 
+/// How long a value lives: seconds, or `None` for ever.
+fn lives(ttl: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    Ok(match convert::ttl(Some(ttl).filter(|ttl| !ttl.is_none()))? {
+        Ttl::For(ttl) => Some(ttl),
+        Ttl::OfCache | Ttl::Forever => None,
+    })
+}
+
 #[cold]
 fn no_step() -> PyErr {
     PyTypeError::new_err("a step must be (at, name, ...) as `Scenario` makes them; nothing was done")
@@ -355,7 +369,7 @@ pub(super) struct ScenarioReport {
     faults: u64,
     /// Puts and removes that were begun.
     writes: u64,
-    /// Gets that were begun.
+    /// Gets and touches that were begun.
     reads: u64,
     /// Gets that found a value.
     hits: u64,
@@ -363,6 +377,8 @@ pub(super) struct ScenarioReport {
     refused: u64,
     /// Entries that fell off full nodes.
     evictions: u64,
+    /// Expired entries whose space was given back.
+    expired: u64,
     /// Markers that had to be dropped before every owner had seen them.
     markers_lost: u64,
     /// Keys with a write below what everybody who could be reached had forgotten, which counts as new.
@@ -387,6 +403,7 @@ impl ScenarioReport {
             hits,
             refused,
             evictions,
+            expired,
             markers_lost,
             late_keys,
             rounds,
@@ -402,6 +419,7 @@ impl ScenarioReport {
             hits,
             refused,
             evictions,
+            expired,
             markers_lost,
             late_keys,
             rounds,

@@ -135,7 +135,7 @@ fn options(nodes: Option<&Bound<'_, PyAny>>, replicas: Option<&Bound<'_, PyAny>>
 pub(super) struct Violation {
     /// The seed of the execution in which it was seen.
     seed: u64,
-    /// Which promise: "I1" to "I16", by their numbers in docs/reliability.md; or "a panic".
+    /// Which promise: "I1" to "I18", by their numbers in docs/reliability.md; or "a panic".
     invariant: &'static str,
     /// When it was seen, in seconds of virtual time.
     at_seconds: f64,
@@ -171,7 +171,7 @@ pub(super) struct SimulationReport {
     faults: u64,
     /// Puts and removes that were begun.
     writes: u64,
-    /// Gets that were begun.
+    /// Gets and touches that were begun.
     reads: u64,
     /// Gets that found a value.
     hits: u64,
@@ -179,6 +179,8 @@ pub(super) struct SimulationReport {
     refused: u64,
     /// Entries that fell off full nodes.
     evictions: u64,
+    /// Expired entries whose space was given back.
+    expired: u64,
     /// Markers that had to be dropped before every owner had seen them.
     markers_lost: u64,
     /// Keys with a write below what everybody who could be reached had forgotten, which counts as new.
@@ -205,6 +207,7 @@ impl SimulationReport {
                 self.hits += counts.hits;
                 self.refused += counts.refused;
                 self.evictions += counts.evictions;
+                self.expired += counts.expired;
                 self.markers_lost += counts.markers_lost;
                 self.late_keys += counts.late_keys;
                 self.node_seconds += seconds(counts.node_us);

@@ -79,6 +79,7 @@ pub(super) fn load<'py>(
     }
     set("gossip_interval", config.interval().map(|interval| interval.as_secs_f64()).into_pyobject(py)?)?;
     set("compression", config.packs().name().into_pyobject(py)?)?;
+    set("default_ttl", config.ttl().as_ref().map(Duration::as_secs_f64).into_pyobject(py)?)?;
     if let Some(overrides) = overrides {
         arguments.update(overrides.as_mapping())?;
     }
@@ -172,7 +173,7 @@ impl SaveReport {
     }
 }
 
-/// What was restored. Every entry and every remove of the file is applied, superseded or too large.
+/// What was restored. Every entry and every remove of the file is applied, expired, superseded or too large.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RestoreReport {
@@ -182,6 +183,8 @@ pub(super) struct RestoreReport {
     removes: u64,
     /// Of both: now the newest known, or in place already. Entries among them may have been evicted since, by the others.
     applied: u64,
+    /// Of both: the newest known, and a miss, as their ttl is over.
+    expired: u64,
     /// Of both: refused, because something newer is known.
     superseded: u64,
     /// Of both: refused, because they fit in no node.
@@ -194,18 +197,18 @@ pub(super) struct RestoreReport {
 
 impl From<stats::RestoreReport> for RestoreReport {
     fn from(report: stats::RestoreReport) -> Self {
-        let stats::RestoreReport { entries, removes, applied, superseded, too_large, bytes, seconds } = report;
-        Self { entries, removes, applied, superseded, too_large, bytes, seconds }
+        let stats::RestoreReport { entries, removes, applied, expired, superseded, too_large, bytes, seconds } = report;
+        Self { entries, removes, applied, expired, superseded, too_large, bytes, seconds }
     }
 }
 
 #[pymethods]
 impl RestoreReport {
     fn __repr__(&self) -> String {
-        let Self { entries, removes, applied, superseded, too_large, bytes, seconds } = self;
+        let Self { entries, removes, applied, expired, superseded, too_large, bytes, seconds } = self;
         format!(
-            "RestoreReport(entries={entries}, removes={removes}, applied={applied}, superseded={superseded}, \
-             too_large={too_large}, bytes={bytes}, seconds={seconds:.6})"
+            "RestoreReport(entries={entries}, removes={removes}, applied={applied}, expired={expired}, \
+             superseded={superseded}, too_large={too_large}, bytes={bytes}, seconds={seconds:.6})"
         )
     }
 }
@@ -232,6 +235,8 @@ pub(super) struct SnapshotInfo {
     gossip_interval: Option<f64>,
     /// How values were made smaller: a name, or None.
     compression: Option<&'static str>,
+    /// Seconds that a value lived which was put without a ttl of its own, or None.
+    default_ttl: Option<f64>,
     /// Blocks of records in the file.
     blocks: u64,
     /// Keys with their values.
@@ -257,6 +262,7 @@ impl From<Info> for SnapshotInfo {
             read_quorum: quorum_text(config.reads()),
             gossip_interval: config.interval().as_ref().map(Duration::as_secs_f64),
             compression: config.packs().name(),
+            default_ttl: config.ttl().as_ref().map(Duration::as_secs_f64),
             blocks: totals.blocks,
             entries: totals.entries,
             removes: totals.removes,

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
 use crate::entry::{Key, NODES_MAX, NodeId};
+use crate::hybrid_clock;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
 
@@ -20,6 +21,10 @@ pub struct Embedded {
     /// A place is made when its node first starts, and stays; a node that is stopped leaves it empty.
     places: [OnceLock<Box<Place>>; NODES_MAX as usize],
     lives: AtomicU64,
+    /// What nodes are told of the time; 0 while nothing ends.
+    told_ms: AtomicU64,
+    /// The time is what nodes were told last, and no clock says another.
+    is_virtual: bool,
 }
 
 /// One node's place, on cache lines of its own: neighbours' locks must not share one.
@@ -28,7 +33,12 @@ struct Place(Mutex<Option<Node>>);
 
 impl Default for Embedded {
     fn default() -> Self {
-        Self { places: [const { OnceLock::new() }; NODES_MAX as usize], lives: AtomicU64::new(0) }
+        Self {
+            places: [const { OnceLock::new() }; NODES_MAX as usize],
+            lives: AtomicU64::new(0),
+            told_ms: AtomicU64::new(0),
+            is_virtual: false,
+        }
     }
 }
 
@@ -50,6 +60,17 @@ fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Res
 }
 
 impl Embedded {
+    /// No nodes yet, in a time that only [`Embedded::set_now_ms`] changes.
+    pub fn in_virtual_time(now_ms: u64) -> Self {
+        Self { told_ms: AtomicU64::new(now_ms), is_virtual: true, ..Self::default() }
+    }
+
+    /// In virtual time it is so late now, in milliseconds since 1970, until it is set again: also earlier than before, as
+    /// clocks beside two nodes differ.
+    pub fn set_now_ms(&self, now_ms: u64) {
+        self.told_ms.store(now_ms, Ordering::Relaxed);
+    }
+
     /// The present life of a node; nothing when it is down.
     pub fn life(&self, node: NodeId) -> Option<Incarnation> {
         let place = self.places.get(usize::from(node)).and_then(OnceLock::get)?;
@@ -61,7 +82,9 @@ impl Runtime for Embedded {
     #[inline]
     fn carry(&self, to: Address, request: &Request<'_>, wait: Wait) -> Result<Reply, Unreached> {
         let mut held = self.hold(to, wait)?;
-        addressed(&mut held, to)?.answer(request).map_err(Unreached::Refused)
+        let node = addressed(&mut held, to)?;
+        node.tell_time(self.told_ms.load(Ordering::Relaxed));
+        node.answer(request).map_err(Unreached::Refused)
     }
 
     #[inline]
@@ -71,9 +94,24 @@ impl Runtime for Embedded {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        let mut held = self.hold(to, Wait::ForTurn)?;
+        Ok(self.visit(to, Wait::ForTurn, look)?)
+    }
+
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
+        let mut held = self.hold(to, wait)?;
         look(addressed(&mut held, to)?);
         Ok(())
+    }
+
+    fn now_ms(&self) -> u64 {
+        if self.is_virtual { self.told_ms.load(Ordering::Relaxed) } else { hybrid_clock::now_ms() }
+    }
+
+    fn tell_time(&self, now_ms: u64) {
+        // Written at most once in a millisecond: every message reads it.
+        if self.told_ms.load(Ordering::Relaxed) < now_ms {
+            self.told_ms.fetch_max(now_ms, Ordering::Relaxed);
+        }
     }
 
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {

@@ -74,8 +74,21 @@ pub trait Runtime: Send + Sync {
     /// [`Unreached::Down`] when this life of the node is over.
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached>;
 
+    /// Looks at a node, if it can be had without waiting or `wait` says that it may.
+    ///
+    /// # Errors
+    /// [`Unread`] when there was no look.
+    fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread>;
+
     /// Starts a life of a node with empty memory; what the node had before is gone.
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation;
+
+    /// The time, in milliseconds since 1970: never backwards, and never 0.
+    fn now_ms(&self) -> u64;
+
+    /// Nodes are to know that it is so late: they are told with the next message that comes to them. While nobody says so,
+    /// nobody looks at a clock.
+    fn tell_time(&self, now_ms: u64);
 
     /// Ends a node's life; its memory is gone.
     fn stop(&self, node: NodeId);

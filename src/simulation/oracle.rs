@@ -18,7 +18,7 @@ use crate::version::{Kind, Timestamp, Version};
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1` to `I16`.
+    /// Which: `I1` to `I18`.
     pub invariant: &'static str,
     /// When, in virtual microseconds.
     pub at_us: u64,
@@ -48,6 +48,8 @@ struct Life {
     /// The highest floor that each partition ever had.
     floors: Vec<Option<Timestamp>>,
     evictions: u64,
+    all_evictions: u64,
+    expired: u64,
     is_over: bool,
 }
 
@@ -69,6 +71,9 @@ pub enum Cause {
     Repair,
 }
 
+/// Clocks count milliseconds, and a lifetime is rounded up to one.
+const CLOCK_US: u64 = 2_000;
+
 /// All that ever happened.
 #[derive(Default)]
 pub struct Oracle {
@@ -77,6 +82,10 @@ pub struct Oracle {
     hashes: Vec<KeyHash>,
     /// Versions of each key that were ever written, with their dots.
     issued: Vec<Vec<(Version, Option<Dot>)>>,
+    /// When those of them end that do, in virtual microseconds.
+    ends: Vec<Vec<(Version, u64)>>,
+    /// Clocks are off by so much at most.
+    skew_us: u64,
     /// Keys of which a write was accepted below a version that all who could be reached had forgotten: a new write.
     late: Vec<bool>,
     /// Keys of which a value was evicted somewhere, or found no room.
@@ -106,6 +115,7 @@ impl Oracle {
         self.keys.push(key.to_vec());
         self.hashes.push(KeyHash::of(key));
         self.issued.push(Vec::new());
+        self.ends.push(Vec::new());
         self.late.push(false);
         self.evicted.push(false);
         self.names.insert_unique(tail(key), number, |&number| tail(&self.keys[number]));
@@ -115,6 +125,21 @@ impl Oracle {
     /// The time at which what follows happens.
     pub const fn set_now(&mut self, now_us: u64) {
         self.now_us = now_us;
+    }
+
+    /// Clocks are off by so much at most.
+    pub const fn set_skew_ms(&mut self, skew_ms: u64) {
+        self.skew_us = skew_ms * 1000;
+    }
+
+    /// When a version ends, in virtual microseconds; by a clock, a little earlier or later.
+    fn ends_us(&self, key: KeyNumber, version: Version) -> Option<u64> {
+        self.ends[key].iter().find(|(known, _)| *known == version).map(|(_, ends_us)| *ends_us)
+    }
+
+    /// Whether a version may have ended by some clock.
+    fn may_have_ended(&self, key: KeyNumber, version: Version) -> bool {
+        self.ends_us(key, version).is_some_and(|ends_us| ends_us <= self.now_us + self.skew_us + CLOCK_US)
     }
 
     /// The first promise that was broken.
@@ -139,10 +164,14 @@ impl Oracle {
         }
     }
 
-    /// A write begins.
-    pub fn issue(&mut self, key: KeyNumber, version: Version) {
+    /// A write begins, of a value that ends at this virtual time.
+    pub fn issue(&mut self, key: KeyNumber, version: Version, ends_us: Option<u64>) {
         // The order of versions, said once more: nodes and oracle ask the same code, and would be wrong together.
-        let rank = |version: Version| (version.timestamp.get(), version.kind == Kind::Remove, version.digest);
+        let rank = |version: Version| {
+            let lifetime = version.lifetime;
+            let decided = (lifetime.shortened(), lifetime.ends_ms());
+            (version.timestamp.get(), version.kind() == Kind::Remove, version.digest, decided)
+        };
         if let Some((other, _)) =
             self.issued[key].iter().find(|(other, _)| rank(*other).cmp(&rank(version)) != other.cmp(&version))
         {
@@ -150,6 +179,15 @@ impl Oracle {
             self.fail("I2", || format!("{other:?} and {version:?} of key {key} are in the wrong order"));
         }
         self.issued[key].push((version, None));
+        self.ends[key].extend(ends_us.map(|ends_us| (version, ends_us)));
+    }
+
+    /// A write begins again with a lifetime that counts as decided later, and ends when it did.
+    pub fn issue_again(&mut self, key: KeyNumber, before: Version, version: Version) {
+        if !version.is_same_value(before) || version.lifetime.ends_ms() != before.lifetime.ends_ms() {
+            self.fail("I3", || format!("a write of {before:?} of key {key} became one of {version:?}"));
+        }
+        self.issue(key, version, self.ends_us(key, before));
     }
 
     /// A coordinator accepted a write under a dot. It is late when the coordinator's clock has the dot of something newer,
@@ -161,7 +199,14 @@ impl Oracle {
         let forgotten = |&(_, known): &(Version, Option<Dot>)| {
             known.is_some_and(|known| !synced || clock.is_some_and(|clock| clock.has(known)))
         };
-        let known = self.life(by.address().incarnation).known.get(key).copied().flatten();
+        let life = self.life(by.address().incarnation);
+        let known = life.known.get(key).copied().flatten();
+        // As it was looked at last, before this write.
+        let held = [&life.live, &life.marked].map(|held| held.get(key).copied().flatten()).into_iter().max().flatten();
+        if held > Some(version) {
+            let address = by.address();
+            self.fail("I4", || format!("{address:?} accepted {version:?} of key {key} while it held {held:?}"));
+        }
         if known > Some(version) || self.issued[key].iter().filter(newer).any(forgotten) {
             self.late[key] = true;
         }
@@ -219,8 +264,14 @@ impl Oracle {
         }
     }
 
-    /// A read gave this value, or nothing.
-    pub fn read(&mut self, key: KeyNumber, version: Version, value_is_right: bool) {
+    /// A read gave this value, which it had heard at this time.
+    pub fn read(&mut self, key: KeyNumber, version: Version, value_is_right: bool, heard_us: u64) {
+        let ends_us = self.ends_us(key, version).map(|ends_us| ends_us + self.skew_us + CLOCK_US);
+        if let Some(ends_us) = ends_us.filter(|&ends_us| ends_us <= heard_us) {
+            self.fail("I18", || {
+                format!("a read of key {key} gave {version:?} at {heard_us}, which ended at {ends_us}")
+            });
+        }
         if !value_is_right || !self.issued[key].iter().any(|(issued, _)| *issued == version) {
             self.fail("I3", || format!("a read of key {key} gave {version:?}, which was never put so"));
         }
@@ -235,6 +286,8 @@ impl Oracle {
             dots: Vec::new(),
             floors: Vec::new(),
             evictions: 0,
+            all_evictions: 0,
+            expired: 0,
             is_over: false,
         };
         self.lives.get(incarnation.life() as usize).unwrap_or(&NEW)
@@ -266,7 +319,9 @@ impl Oracle {
         if cause == Cause::Repair && evictions > life.evictions {
             self.fail("I10", || format!("repair evicted on node {}: {stats:?}", address.node));
         }
-        life.evictions = evictions;
+        // Evictions for clocks count with the others here.
+        let (has_evicted, given_back) = (stats.evictions > life.all_evictions, stats.expired - life.expired);
+        (life.evictions, life.all_evictions, life.expired) = (evictions, stats.evictions, stats.expired);
         // What one node had no room for, another that pulls from it hears to be seen.
         self.something_fell_out |= stats.evictions + stats.refused + stats.markers_lost > 0;
         let was_live = std::mem::take(&mut life.live);
@@ -293,11 +348,21 @@ impl Oracle {
                 self.look(address, &mut life, (&was_live, &was_marked), (node, partition), key, known)
             });
         }
+        let mut ended = 0;
         for (key, was) in was_live.iter().enumerate() {
+            let Some(was) = was.filter(|&was| life.live[key] != Some(was)) else { continue };
+            let may_have_ended = self.may_have_ended(key, was);
+            ended += u64::from(may_have_ended);
             // Gone, or a marker at the same version: it was evicted, dropped in doubt, or handed over.
-            if was.is_some() && life.live[key].is_none() && life.known[key] == *was {
-                self.evicted[key] = true;
-            }
+            self.evicted[key] |= !may_have_ended && life.live[key].is_none() && life.known[key] == Some(was);
+        }
+        if given_back > ended {
+            self.fail("I18", || format!("{address:?} gave back {given_back} entries, of which {ended} had ended"));
+        }
+        let still_there = |live: &&Option<Version>| live.is_some_and(|live| live.lifetime.has_ended(node.now_ms()));
+        if has_evicted && let Some(there) = life.live.iter().find(still_there) {
+            let there = *there;
+            self.fail("I18", || format!("{address:?} evicted while it held {there:?}, which had ended"));
         }
         self.lives[number] = life;
     }
@@ -361,7 +426,7 @@ impl Oracle {
             self.fail("I3", || format!("{address:?} holds {version:?} of {name}, which nobody wrote"));
         }
         // An evicted value whose marker is all that is left.
-        if !is_live && version.kind == Kind::Put {
+        if !is_live && version.kind() == Kind::Put && !self.may_have_ended(key, version) {
             self.evicted[key] = true;
         }
         life.known[key] = life.known[key].max(Some(version));
@@ -385,7 +450,10 @@ impl Oracle {
         let everything_fits = !self.something_fell_out;
         for key in 0..self.keys.len() {
             let owners = owners_of(&self.keys[key]);
-            let live: Vec<Option<Version>> = owners.iter().map(|(_, known)| live_of(*known)).collect();
+            // What ends about now may be gone on one node and not on another.
+            let goes_on = |version: &Version| !self.may_have_ended(key, *version);
+            let live = owners.iter().map(|(_, known)| live_of(*known).filter(goes_on));
+            let live: Vec<Option<Version>> = live.collect();
             let newest_live = live.iter().copied().max().flatten();
             let newest = owners.iter().filter_map(|(_, known)| known.rank().0).max();
             if live.iter().flatten().any(|version| Some(*version) != newest_live) {
@@ -404,7 +472,7 @@ impl Oracle {
             }
             if everything_fits
                 && !self.evicted[key]
-                && top.is_some_and(|top| top.kind == Kind::Put)
+                && top.is_some_and(|top| top.kind() == Kind::Put && !self.may_have_ended(key, top))
                 && let Some(missing) = live.iter().position(|version| *version != top)
             {
                 let address = owners[missing].0;
@@ -422,11 +490,14 @@ impl Oracle {
             let key = acknowledged.key;
             let top = living.iter().filter_map(|life| self.life(*life).known.get(key).copied().flatten()).max();
             // A removal's marker may be dropped once all have seen it, and then nothing tells.
-            let is_removed = top.is_some_and(|top| top.kind == Kind::Remove);
+            let is_removed = top.is_some_and(|top| top.kind() == Kind::Remove);
+            // So may that of what has ended.
+            let has_ended = top.is_some_and(|top| self.may_have_ended(key, top));
             !self.late[key]
                 && !is_removed
+                && !has_ended
                 && !self.evicted[key]
-                && acknowledged.version.kind == Kind::Put
+                && acknowledged.version.kind() == Kind::Put
                 && acknowledged.witnesses.iter().any(|witness| {
                     living.contains(witness) && self.life(*witness).known[key] >= Some(acknowledged.version)
                 })

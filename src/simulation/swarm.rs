@@ -5,11 +5,12 @@
 //! combinations come up, and no kind drowns the others.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::oracle::Violation;
 use super::world::{Counts, Fault, Operation, World};
 use crate::config::{Config, Quorum};
-use crate::entry::NodeId;
+use crate::entry::{NODES_MAX, NodeId};
 use crate::error::Error;
 use crate::runtime::simulated::{Chance, Weather};
 
@@ -46,10 +47,46 @@ pub struct Trial {
     times: Times,
     /// Bytes in one answer to a pull, when they are fewer than usual.
     pub chunk_bytes: Option<usize>,
+    /// How values end, if they do.
+    pub ttls: Option<Ttls>,
     /// What happens when.
     pub faults: Vec<(u64, Fault)>,
     /// These nodes stay broken to the end.
     pub broken: u128,
+}
+
+/// How values end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ttls {
+    /// So many puts of a thousand have a time to live.
+    puts_permille: u64,
+    /// So many reads of a thousand are touches.
+    touches_permille: u64,
+    /// So many puts of a thousand are of one and the same value: then the end is all that tells them apart.
+    same_permille: u64,
+    /// Up to so many milliseconds; some live a hundred times as long, and some for ever.
+    ms_max: u64,
+    /// By how much the clock beside each node is ahead, in milliseconds.
+    skews_ms: Vec<u64>,
+}
+
+impl Ttls {
+    fn new(chance: &mut Chance) -> Self {
+        let (puts_permille, touches_permille) = (100 + chance.below(900), chance.below(600));
+        let ms_max = [20, 300, 3_000][chance.below(3) as usize];
+        let skew_ms = [1, 50, 2_000][chance.below(3) as usize];
+        let skews_ms = (0..NODES_MAX).map(|_| chance.below(skew_ms)).collect();
+        Self { puts_permille, touches_permille, same_permille: chance.below(700), ms_max, skews_ms }
+    }
+
+    fn ttl(&self, chance: &mut Chance) -> Option<Duration> {
+        let ms = 1 + chance.below(self.ms_max);
+        match chance.below(10) {
+            0 => None,
+            1 | 2 => Some(Duration::from_millis(ms * 100)),
+            _ => Some(Duration::from_millis(ms)),
+        }
+    }
 }
 
 /// How users give timestamps.
@@ -118,6 +155,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
     let times = [Times::Rising, Times::Few, Times::Nearly, Times::Skewed][chance.below(4) as usize];
     let keys = 2 + chance.below(if roomy { 14 } else { 24 });
     let mut chunks = Chance::new(seed ^ 0xC5A4);
+    let mut endings = Chance::new(seed ^ 0xE4D5);
     let mut trial = Trial {
         seed,
         config,
@@ -132,6 +170,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         removes_permille: chance.below(400),
         times,
         chunk_bytes: chunks.permille(500).then(|| chunks.below(4_000) as usize),
+        ttls: endings.permille(500).then(|| Ttls::new(&mut endings)),
         faults: Vec::new(),
         broken: 0,
     };
@@ -220,6 +259,10 @@ pub fn run_with(trial: &Trial) -> Result<Counts, Violation> {
 fn play(trial: &Trial) -> Result<Counts, Violation> {
     let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
     world.chunk_bytes = trial.chunk_bytes;
+    if let Some(ttls) = &trial.ttls {
+        world.skew(ttls.skews_ms.clone());
+    }
+    let mut endings = Chance::new(trial.seed ^ 0x7713);
     for (at_us, fault) in &trial.faults {
         world.plan(*at_us, fault.clone());
     }
@@ -243,12 +286,20 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         };
         let bytes = 8 + chance.below(trial.value_bytes_max as u64) as usize;
         let what = chance.below(1000);
-        let operation = if what < trial.reads_permille {
+        // They have a chance of their own, so that a seed is the same execution but for them.
+        let is_touch = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.touches_permille));
+        let ends = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.puts_permille));
+        let ttl = trial.ttls.as_ref().and_then(|ttls| ttls.ttl(&mut endings));
+        let is_same = trial.ttls.as_ref().is_some_and(|ttls| endings.permille(ttls.same_permille));
+        let value = if is_same { value_of(0, 8) } else { value_of(number, bytes) };
+        let operation = if what < trial.reads_permille && is_touch {
+            Operation::Touch { key, ttl }
+        } else if what < trial.reads_permille {
             Operation::Get { key }
         } else if chance.permille(trial.removes_permille) {
             Operation::Remove { key, timestamp }
         } else {
-            Operation::Put { key, value: value_of(number, bytes), timestamp }
+            Operation::Put { key, value, timestamp, ttl: ttl.filter(|_| ends) }
         };
         world.call(at_us, home, operation);
     }

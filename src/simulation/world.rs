@@ -9,9 +9,11 @@
 //! Nodes are told who holds what at once and reliably, as within one process; all other messages meet the weather.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
-use super::oracle::{Cause, Oracle, Violation};
+use super::oracle::{Cause, KeyNumber, Oracle, Violation};
 use crate::clock::Incarnation;
 use crate::cluster::exchange::Exchange;
 use crate::cluster::get::{Answer, Get};
@@ -19,6 +21,7 @@ use crate::cluster::view::State;
 use crate::cluster::{Cluster, Turn, Writing};
 use crate::config::Config;
 use crate::entry::{Key, NODES_MAX, NodeId, Value};
+use crate::lifetime::Lifetime;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write, Written};
 use crate::runtime::embedded::Embedded;
 use crate::runtime::simulated::{Simulated, Weather};
@@ -29,6 +32,8 @@ use crate::version::{Timestamp, Version};
 const TIMEOUT_US: u64 = 500_000;
 /// It is not known how long a change of the membership takes; a call that met one tries again after so long.
 const PAUSE_US: u64 = 1_000;
+/// What a clock says at the beginning.
+const EPOCH_MS: u64 = 1_000_000_000_000;
 /// After the faults have stopped, all must agree, and then be silent until each pair has met twice, within so many rounds
 /// of gossip; and so many more for each node.
 pub const ROUNDS_MAX: (u64, u64) = (40, 8);
@@ -108,6 +113,15 @@ pub enum Operation<'w> {
         value: &'w [u8],
         /// The user's time.
         timestamp: u64,
+        /// How long it lives; `None` for ever.
+        ttl: Option<Duration>,
+    },
+    /// Another lifetime for what is found, from then on.
+    Touch {
+        /// The key.
+        key: &'w [u8],
+        /// How long it lives; `None` for ever.
+        ttl: Option<Duration>,
     },
     /// A remove.
     Remove {
@@ -155,9 +169,28 @@ struct Call<'w> {
 }
 
 enum Kind<'w> {
-    Write { writing: Writing<'w>, key: Key<'w>, version: Version },
-    Read { get: Get, key: Key<'w>, best: Option<(Version, bool)>, asked: Option<Address>, heard: Vec<Read> },
+    Write {
+        writing: Writing<'w>,
+        key: Key<'w>,
+        version: Version,
+    },
+    Read {
+        get: Get,
+        key: Key<'w>,
+        best: Option<Best>,
+        heard: Vec<Read>,
+        /// What is found gets another lifetime.
+        touch: Option<Option<Duration>>,
+    },
     Exchange(Exchange),
+}
+
+/// The answer that a read has so far.
+struct Best {
+    version: Version,
+    /// The value was one that was put so.
+    is_right: bool,
+    heard_us: u64,
 }
 
 /// What happened in a simulation, in numbers.
@@ -169,7 +202,7 @@ pub struct Counts {
     pub faults: u64,
     /// Puts and removes that were begun.
     pub writes: u64,
-    /// Gets that were begun.
+    /// Gets and touches that were begun.
     pub reads: u64,
     /// Those that found a value.
     pub hits: u64,
@@ -177,6 +210,8 @@ pub struct Counts {
     pub refused: u64,
     /// Entries that fell off full nodes.
     pub evictions: u64,
+    /// Entries whose space was given back because they had ended.
+    pub expired: u64,
     /// Markers that had to be dropped before every owner had seen them.
     pub markers_lost: u64,
     /// Keys with a write below what everybody had forgotten, which counts as new.
@@ -199,6 +234,10 @@ pub struct World<'w> {
     /// Bytes in one answer to a pull, when they are fewer than usual.
     pub chunk_bytes: Option<usize>,
     rounds: [u64; NODES_MAX as usize],
+    /// By how much the clock beside each node is ahead of the slowest there can be, in milliseconds.
+    skews_ms: Vec<u64>,
+    /// Every value that was put, by its digest.
+    values: HashMap<u64, Value<'w>>,
     /// New calls, beats and faults are over.
     is_quiet: bool,
     /// Items and bytes that exchanges moved.
@@ -211,13 +250,15 @@ impl<'w> World<'w> {
     pub fn new(seed: u64, config: Config, weather: Weather, gossip_us: u64) -> Self {
         let nodes = config.nodes();
         let mut world = Self {
-            cluster: Cluster::new(config, Embedded::default()),
+            cluster: Cluster::new(config, Embedded::in_virtual_time(EPOCH_MS)),
             network: Simulated::new(seed, weather),
             calls: Vec::new(),
             oracle: Oracle::default(),
             gossip_us,
             chunk_bytes: None,
             rounds: [0; NODES_MAX as usize],
+            skews_ms: Vec::new(),
+            values: HashMap::new(),
             is_quiet: false,
             moved: (0, 0),
             counts: Counts::default(),
@@ -227,6 +268,22 @@ impl<'w> World<'w> {
             world.network.after(first, Event::Beat { node });
         }
         world
+    }
+
+    /// Clocks beside the nodes are so many milliseconds ahead of each other: that of node 0, that of node 1, and so on.
+    pub fn skew(&mut self, skews_ms: Vec<u64>) {
+        self.oracle.set_skew_ms(skews_ms.iter().copied().max().unwrap_or(0));
+        self.skews_ms = skews_ms;
+    }
+
+    /// What the clock beside a node says now.
+    fn clock_ms(&self, node: NodeId) -> u64 {
+        EPOCH_MS + self.network.now_us() / 1000 + self.skews_ms.get(usize::from(node)).copied().unwrap_or(0)
+    }
+
+    /// What follows is done beside this node.
+    fn be_beside(&self, node: NodeId) {
+        self.cluster.runtime().set_now_ms(self.clock_ms(node));
     }
 
     /// The cluster itself.
@@ -317,6 +374,8 @@ impl<'w> World<'w> {
             self.oracle.fail("I7", || format!("no agreement, or no silence, after {rounds_max} rounds: {what}"));
         }
         self.conclude(any_broken);
+        // What is read from now on is read by the slowest clock.
+        self.cluster.runtime().set_now_ms(EPOCH_MS + self.network.now_us() / 1000);
         self.result()
     }
 
@@ -430,28 +489,41 @@ impl<'w> World<'w> {
         if self.is_quiet {
             return;
         }
-        let (key, write) = match operation {
-            Operation::Get { key } => (key, None),
-            Operation::Remove { key, timestamp } => (key, Some((timestamp, None))),
-            Operation::Put { key, value, timestamp } => (key, Some((timestamp, Some(value)))),
+        self.be_beside(home);
+        let (key, touch, write) = match operation {
+            Operation::Get { key } => (key, None, None),
+            Operation::Touch { key, ttl } => (key, Some(ttl), None),
+            Operation::Remove { key, timestamp } => (key, None, Some((timestamp, None, None))),
+            Operation::Put { key, value, timestamp, ttl } => (key, None, Some((timestamp, Some(value), ttl))),
         };
         let Ok(key) = Key::new(key) else { return };
         let number = self.oracle.number(key.bytes());
-        let Some((timestamp, value)) = write else {
+        let Some((timestamp, value, ttl)) = write else {
             self.counts.reads += 1;
             let get = self.cluster.begin_read(key, None);
-            return self.begin(home, Kind::Read { get, key, best: None, asked: None, heard: Vec::new() });
+            return self.begin(home, Kind::Read { get, key, best: None, heard: Vec::new(), touch });
         };
-        self.counts.writes += 1;
         let Some(timestamp) = Timestamp::new(timestamp) else { return };
         let write = match value.map(Value::new) {
             None => Write::remove(key, timestamp),
-            Some(Ok(value)) => Write::put(key, timestamp, value),
+            Some(Ok(value)) => {
+                self.values.insert(value.digest(), value);
+                let lifetime = ttl.map_or(Lifetime::NONE, |ttl| Lifetime::new(self.clock_ms(home), Some(ttl)));
+                Write::put_living(key, timestamp, value, lifetime)
+            }
             Some(Err(_)) => return,
         };
+        self.counts.writes += 1;
+        self.write(home, number, write, ttl);
+    }
+
+    /// A client begins to write, with a value that ends after so long.
+    fn write(&mut self, home: NodeId, number: KeyNumber, write: Write<'w>, ttl: Option<Duration>) {
+        let key = write.key;
         match self.cluster.begin(write, None, None) {
             Ok(writing) => {
-                self.oracle.issue(number, write.version);
+                let ends_us = ttl.map(|ttl| self.network.now_us() + ttl.as_micros() as u64);
+                self.oracle.issue(number, write.version, ends_us);
                 self.begin(home, Kind::Write { writing, key, version: write.version });
             }
             Err(_) => self.counts.refused += 1,
@@ -483,8 +555,12 @@ impl<'w> World<'w> {
     fn gossip(&mut self, node: NodeId) {
         let round = self.rounds[usize::from(node)];
         self.rounds[usize::from(node)] += 1;
+        self.be_beside(node);
         if self.cluster.runtime().life(node).is_some() && self.cluster.view().live().contains(node) {
-            for exchange in self.cluster.exchanges_of(node, round) {
+            let exchanges = self.cluster.exchanges_of(node, round);
+            // What had ended has given back its space.
+            self.observe(node, Cause::Repair);
+            for exchange in exchanges {
                 let exchange = match self.chunk_bytes {
                     Some(bytes) => exchange.in_chunks_of(bytes),
                     None => exchange,
@@ -499,6 +575,8 @@ impl<'w> World<'w> {
         let Some(mut call) = self.calls[number].take() else { return };
         call.turn += 1;
         let (home, turn) = (call.home, call.turn);
+        // An exchange's home is who asks.
+        self.be_beside(home);
         let (to, source, request) = match &mut call.kind {
             Kind::Write { writing, key, version } => match self.cluster.turn(writing) {
                 Ok(Turn::Send(to, request)) => {
@@ -538,18 +616,18 @@ impl<'w> World<'w> {
                     return;
                 }
             },
-            Kind::Read { get, key, best, asked, heard } => match get.next(self.cluster.routes()) {
-                Some(owner) => {
-                    *asked = Some(owner);
-                    (owner, home, Carried::Read(*key))
-                }
+            Kind::Read { get, key, best, heard, touch } => match get.next(self.cluster.routes()) {
+                Some(owner) => (owner, home, Carried::Read(*key)),
                 None => match get.answer(self.cluster.routes()) {
                     Some(answer) => {
-                        if let (Answer::Hit(_), &mut Some((version, is_right))) = (answer, best) {
+                        if let (Answer::Hit(_), &mut Some(Best { version, is_right, heard_us })) = (answer, best) {
                             self.counts.hits += 1;
-                            let key = self.oracle.number(key.bytes());
-                            self.oracle.read(key, version, is_right);
-                            self.oracle.read_heard(key, version, heard);
+                            let number = self.oracle.number(key.bytes());
+                            self.oracle.read(number, version, is_right, heard_us);
+                            self.oracle.read_heard(number, version, heard);
+                            if let Some(ttl) = *touch {
+                                self.touch(home, number, *key, version, ttl);
+                            }
                         }
                         return;
                     }
@@ -585,10 +663,19 @@ impl<'w> World<'w> {
         self.network.after(TIMEOUT_US, Event::Timeout { call: number, turn });
     }
 
+    /// A value was found that is to have another lifetime.
+    fn touch(&mut self, home: NodeId, number: KeyNumber, key: Key<'w>, found: Version, ttl: Option<Duration>) {
+        self.be_beside(home);
+        let Some(&value) = self.values.get(&found.digest) else { return };
+        let Some(lifetime) = Lifetime::new(self.clock_ms(home), ttl).after(found.lifetime) else { return };
+        self.write(home, number, Write { key, version: found.living(lifetime), value: Some(value) }, ttl);
+    }
+
     /// A message arrives at a node, or where one was.
     fn arrive(&mut self, call: usize, turn: u32, home: NodeId, to: Address, request: Carried<'w>) -> u64 {
         let node = to.node;
         let Some(life) = self.cluster.runtime().life(node) else { return 8 << 32 };
+        self.be_beside(node);
         let reply = match &request {
             Carried::Read(key) => {
                 let mut is_right = true;
@@ -604,7 +691,7 @@ impl<'w> World<'w> {
             Carried::Request(request) => {
                 let reply = self.cluster.runtime().carry(to, request, Wait::ForTurn);
                 let is_write = matches!(request, Request::Write { .. } | Request::Update { .. });
-                if let (Request::Write { write, force }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
+                if let (Request::Write { write, force, .. }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
                     (request, &reply)
                 {
                     let key = self.oracle.number(write.key.bytes());
@@ -629,9 +716,20 @@ impl<'w> World<'w> {
 
     /// A reply arrives, or none in time. One that comes too late, or twice, is nobody's.
     fn reply(&mut self, number: usize, turn: u32, from: Address, answered: Answered) {
+        let now_us = self.network.now_us();
+        let home = self.calls[number].as_ref().map_or(0, |call| call.home);
+        let clock_ms = self.clock_ms(home);
         let Some(call) = self.calls[number].as_mut().filter(|call| call.turn == turn) else { return };
         let ended = match (&mut call.kind, answered) {
-            (Kind::Write { writing, .. }, Answered::Reply(reply)) => writing.reply(from, reply).is_err(),
+            (Kind::Write { writing, key, version }, Answered::Reply(reply)) => {
+                let ended = writing.reply(from, reply).is_err();
+                if writing.version() != *version {
+                    let number = self.oracle.number(key.bytes());
+                    self.oracle.issue_again(number, *version, writing.version());
+                    *version = writing.version();
+                }
+                ended
+            }
             (Kind::Write { writing, .. }, _) => writing.reply(from, Err(Unreached::Silent)).is_err(),
             (Kind::Exchange(exchange), Answered::Reply(reply)) => {
                 exchange.reply(reply);
@@ -642,11 +740,13 @@ impl<'w> World<'w> {
                 false
             }
             (Kind::Read { get, best, heard, .. }, Answered::Read(read, is_right)) => {
+                // As the owner said it: what it comes to by now is for the cluster's code to say.
                 heard.push(read);
+                let read = read.at(clock_ms);
                 if let Known::Live(version) = read.known
                     && get.improves(read)
                 {
-                    *best = Some((version, is_right));
+                    *best = Some(Best { version, is_right, heard_us: now_us });
                 }
                 get.hear(read);
                 false
@@ -763,6 +863,7 @@ impl<'w> World<'w> {
         let _ = self.cluster.runtime().look(Address { node, incarnation }, &mut |node| {
             let stats = node.stats();
             counts.evictions += stats.evictions;
+            counts.expired += stats.expired;
             counts.markers_lost += stats.markers_lost;
         });
     }
@@ -826,6 +927,7 @@ impl<'w> World<'w> {
                 node.check();
                 let stats = node.stats();
                 counts.evictions += stats.evictions;
+                counts.expired += stats.expired;
                 counts.markers_lost += stats.markers_lost;
                 for partition in node.partitions() {
                     let Some((clock, synced)) = node.clock(partition) else { continue };

@@ -106,6 +106,8 @@ impl Header {
             Compression::Zstd => 2,
             Compression::ZstdDict => 3,
         });
+        bytes.push(0);
+        bytes.extend(config.ttl().map_or(0, |ttl| ttl.as_nanos() as u64).to_le_bytes());
         // Room for what later releases have to say of a cache.
         bytes.resize(PREFIX_BYTES + BODY_BYTES, 0);
         bytes.extend(xxh3_64(&bytes).to_le_bytes());
@@ -153,6 +155,8 @@ impl Header {
         let config = config.and_then(|config| config.write_quorum(quorum([body[26], body[27]])?));
         let config = config.and_then(|config| config.read_quorum(quorum([body[28], body[29]])?));
         let config = config.and_then(|config| Ok(config.compression(compression(body[30])?)));
+        let ttl = word(body, 32);
+        let config = config.and_then(|config| config.default_ttl((ttl > 0).then(|| Duration::from_nanos(ttl))));
         let config =
             config.map_err(|_| Fault::format(PREFIX_BYTES as u64, "the configuration is out of its ranges"))?;
         Ok(Self { config, saved_at_us: word(body, 0) })

@@ -4,11 +4,13 @@
 //!   value length 1 to 5 bytes, the same
 //!   timestamp    8 bytes, little-endian, as the digest
 //!   digest       8 bytes, for a put
+//!   lifetime     8 bytes, for a put that has one
 //!   key, value   as a node stores them
 //! ```
 //! One write in a snapshot: this pair of functions is all that knows how it is laid out.
 
 use crate::entry::{Form, KEY_BYTES_MAX, Key, VALUE_BYTES_MAX, Value};
+use crate::lifetime::Lifetime;
 use crate::message::Write;
 use crate::version::{Kind, Timestamp, Version};
 
@@ -18,6 +20,8 @@ const REMOVED: u8 = 1;
 const UNFRAMED: u8 = 2;
 /// A value that is stored packed: its digest is that of what was packed, and is checked when it is unpacked.
 const PACKED: u8 = 4;
+/// Added to the tag of a value that has a lifetime.
+const LIVING: u8 = 8;
 
 /// Appends a write.
 #[inline]
@@ -30,14 +34,18 @@ pub fn encode(to: &mut Vec<u8>, key: &[u8], version: Version, value: Option<Valu
             Form::Packed => PACKED,
         },
     };
+    let living = if version.lifetime.is_none() { 0 } else { LIVING };
     let bytes = value.map_or(&[][..], Value::bytes);
-    to.reserve(25 + key.len() + bytes.len());
-    to.push(tag);
+    to.reserve(33 + key.len() + bytes.len());
+    to.push(tag | living);
     push_length(to, key.len());
     push_length(to, bytes.len());
     to.extend_from_slice(&version.timestamp.get().to_le_bytes());
     if value.is_some() {
         to.extend_from_slice(&version.digest.to_le_bytes());
+    }
+    if living != 0 {
+        to.extend_from_slice(&version.lifetime.to_bytes());
     }
     to.extend_from_slice(key);
     to.extend_from_slice(bytes);
@@ -50,7 +58,8 @@ pub fn encode(to: &mut Vec<u8>, key: &[u8], version: Version, value: Option<Valu
 #[inline]
 pub fn decode<'a>(from: &mut &'a [u8]) -> Result<Write<'a>, &'static str> {
     let [tag] = *take::<1>(from)?;
-    if ![0, REMOVED, UNFRAMED, PACKED].contains(&tag) {
+    let (tag, is_living) = (tag & !LIVING, tag & LIVING != 0);
+    if ![0, REMOVED, UNFRAMED, PACKED].contains(&tag) || (tag == REMOVED && is_living) {
         return Err("its tag is not known");
     }
     let (key_bytes, value_bytes) = (take_length(from)?, take_length(from)?);
@@ -63,6 +72,11 @@ pub fn decode<'a>(from: &mut &'a [u8]) -> Result<Write<'a>, &'static str> {
         REMOVED => Version::remove(timestamp),
         _ => Version::put(timestamp, u64::from_le_bytes(*take::<8>(from)?)),
     };
+    let lifetime = if is_living { Lifetime::from_bytes(*take::<8>(from)?) } else { Lifetime::NONE };
+    if lifetime.is_none() && is_living {
+        return Err("its lifetime is out of range");
+    }
+    let version = version.living(lifetime);
     let key = take_bytes(from, key_bytes)?;
     let bytes = take_bytes(from, value_bytes)?;
     if std::str::from_utf8(key).is_err() {
@@ -86,8 +100,8 @@ pub fn decode<'a>(from: &mut &'a [u8]) -> Result<Write<'a>, &'static str> {
 #[inline]
 pub fn is_true(write: &Write<'_>) -> bool {
     match write.value {
-        Some(value) => write.version.kind == Kind::Put && write.version.digest == value.digest(),
-        None => write.version.kind == Kind::Remove && write.version.digest == 0,
+        Some(value) => write.version.is_same_value(Version::put(write.version.timestamp, value.digest())),
+        None => write.version.kind() == Kind::Remove,
     }
 }
 
@@ -140,6 +154,7 @@ mod tests {
         let long = vec![b'x'; 70_000];
         let pickle = b"\x80\x05\x95\x04\0\0\0\0\0\0\0K\x01K.";
         let key = |bytes| Key::new(bytes).expect("short");
+        let ends = Lifetime::new(1, Some(std::time::Duration::from_secs(9)));
         let put = |name, bytes, time| Write::put(key(name), at(time), Value::new(bytes).expect("short"));
         let writes = [
             put(b"", b"", 0),
@@ -147,6 +162,7 @@ mod tests {
             put(b"pickle", pickle, i64::MAX as u64),
             put(&long[..KEY_BYTES_MAX], &long, 7),
             Write::put(key(b"packed"), at(8), Value::packed_before(b"smaller", 99).expect("short")),
+            Write::put_living(key(b"ends"), at(8), Value::new(b"value").expect("short"), ends),
             Write::remove(key("schlüssel".as_bytes()), at(9)),
         ];
         let mut bytes = Vec::new();
@@ -171,7 +187,12 @@ mod tests {
             bytes[at] = to;
             decode(&mut &bytes[..]).err()
         };
-        assert_eq!(changed(0, 8), Some("its tag is not known"));
+        assert_eq!(changed(0, 16), Some("its tag is not known"));
+        assert_eq!(changed(0, REMOVED | LIVING), Some("its tag is not known"));
+        let mut living = good.clone();
+        living[0] |= LIVING;
+        living.splice(19..19, [0; 8]);
+        assert_eq!(decode(&mut &living[..]).err(), Some("its lifetime is out of range"));
         assert_eq!(changed(0, 3), Some("its tag is not known"));
         assert_eq!(changed(0, REMOVED), Some("its length is out of range"));
         assert_eq!(changed(2, 6), Some("it ends early"));

@@ -54,7 +54,7 @@ fn sign(key: &[u8; 32], signed: &Signed<'_>) -> [u8; SIGNATURE_BYTES] {
     hasher.update(&(signed.key.len() as u32).to_le_bytes());
     hasher.update(signed.key);
     hasher.update(&signed.version.timestamp.get().to_le_bytes());
-    hasher.update(&[matches!(signed.version.kind, Kind::Remove).into(), signed.flag]);
+    hasher.update(&[matches!(signed.version.kind(), Kind::Remove).into(), signed.flag]);
     hasher.update(signed.body);
     let mut signature = [0; SIGNATURE_BYTES];
     signature.copy_from_slice(&hasher.finalize().as_bytes()[..SIGNATURE_BYTES]);
