@@ -532,7 +532,7 @@ def measure_room(_: Effort, results: Results) -> None:
 
 
 def measure_capacity(effort: Effort, results: Results) -> None:
-    """How many bytes of pickles a node holds of real data, with each way of making them smaller, and what a get takes."""
+    """How many bytes of pickles a node holds of real data, however they are made smaller, and what a get takes."""
     for kind, values in capacity.kinds().items():
         found = {name: capacity.held(values, name, effort.latency_samples // 10) for name in capacity.SETTINGS}
         results.capacities[kind] = {str(name): each for name, each in found.items()}

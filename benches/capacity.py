@@ -37,8 +37,8 @@ def kinds() -> dict[str, list[Any]]:
         found = [row for row in definitions_of(module, text) if 100 <= len(pickle.dumps(row, PROTOCOL)) <= 1000]
         texts.append(text)
         definitions += found
-        for start in range(0, len(found) - RECORD_DEFINITIONS + 1, RECORD_DEFINITIONS):
-            records.append(json.dumps(found[start : start + RECORD_DEFINITIONS]))
+        starts = range(0, len(found) - RECORD_DEFINITIONS + 1, RECORD_DEFINITIONS)
+        records += [json.dumps(found[start : start + RECORD_DEFINITIONS]) for start in starts]
     data: dict[str, list[Any]] = {"source text": texts, "definitions": definitions, "JSON records": records}
     return {kind: random.Random(0).sample(values, len(values)) for kind, values in data.items()}
 
@@ -62,14 +62,17 @@ def definitions_of(module: str, text: str) -> Iterator[dict[str, Any]]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            is_class = isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.ClassDef):
+                kind, signature = "class", ", ".join(map(ast.unparse, node.bases))
+            else:
+                kind, signature = "function", ast.unparse(node.args)
             yield {
                 "module": module,
                 "name": node.name,
-                "kind": "class" if is_class else "function",
+                "kind": kind,
                 "first_line": node.lineno,
                 "last_line": node.end_lineno,
-                "signature": ", ".join(map(ast.unparse, node.bases)) if is_class else ast.unparse(node.args),
+                "signature": signature,
                 "decorators": [ast.unparse(decorator) for decorator in node.decorator_list],
                 "calls": sorted({ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}),
                 "documentation": ast.get_docstring(node),

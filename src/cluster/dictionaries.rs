@@ -39,10 +39,12 @@ impl<R: Runtime> Cluster<R> {
     fn tell_all(&self, dictionary: &Dictionary) -> bool {
         let (view, dictionaries) = (self.view(), self.dictionaries());
         let request = Request::Learn { dictionaries: &dictionaries };
-        let learned = view.live().iter().map(|node| self.ask(view.address(node), &request));
-        // No short-cut: every node is told.
-        let keeps = |answer| matches!(answer, Ok(Reply::Learned { kept }) if kept.contains(&dictionary.id()));
-        learned.fold(false, |kept, answer| keeps(answer) || kept)
+        let keeps = |node: &NodeId| match self.ask(view.address(*node), &request) {
+            Ok(Reply::Learned { kept }) => kept.contains(&dictionary.id()),
+            // A node that went down this moment will be told when it is back.
+            _ => false,
+        };
+        view.live().iter().filter(keeps).count() > 0
     }
 
     fn tell_all_what_is_left(&self) {
