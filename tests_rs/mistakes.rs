@@ -389,3 +389,34 @@ fn equal_versions_are_one_write_under_any_number_of_names() {
     }
     assert_eq!(node.stats().entries, 1);
 }
+
+#[test]
+fn a_coordinator_does_not_call_stable_what_something_older_may_still_reach_a_peer_after() {
+    let (first, second, third) = (life(1, 0), life(2, 1), life(3, 2));
+    let mut coordinator = node(first, SMALL, &[second, third]);
+    let mut late = node(second, SMALL, &[first, third]);
+    let mut far = node(third, SMALL, &[first, second]);
+    // The newest, which the second does not know of when it accepts something older.
+    let newest = put("key", b"newest", 9);
+    let dot = write(&mut coordinator, newest);
+    update(&mut far, first, newest.item(dot));
+    assert!(pull(&mut far, &mut coordinator), "the coordinator hears that the third has seen it");
+    let older = put("key", b"older", 1);
+    let older_dot = write(&mut late, older);
+    // It reaches the coordinator at once, and the third late.
+    update(&mut coordinator, second, older.item(older_dot));
+    update(&mut late, first, newest.item(dot));
+    assert!(pull(&mut late, &mut coordinator), "and the second");
+    // All have seen the newest. But not all have seen what the second wrote before it did.
+    let other = put("other", b"value", 10);
+    let accepted = coordinator.answer(&Request::Write { write: other, force: false }).expect("room");
+    let Reply::Written(Written::Accepted { dot, stable_upto, .. }) = accepted else { panic!("{accepted:?}") };
+    assert_eq!(stable_upto, 0, "the third would forget the newest when it falls off there");
+    far.answer(&Request::Update { from: first, item: other.item(dot), stable_upto, used: Used::NONE, epoch: 0 })
+        .expect("answered");
+    for number in 0..1_000 {
+        write(&mut far, put(&format!("filler {number}"), &[7; 100], 11 + number));
+    }
+    update(&mut far, second, older.item(older_dot));
+    assert!(!is_live_at(&mut far, "key", 1), "{:?}", known(&mut far, "key"));
+}

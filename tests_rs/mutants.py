@@ -266,6 +266,18 @@ MUTANTS: Final = (
         unseen=("the same version in free space is older than nothing, and no invariant counts values that come back"),
     ),
     Mutant(
+        "stable-for-me-is-stable-for-all",
+        "A coordinator calls stable what all have seen, though something older may still be on its way to one of them.",
+        (
+            Edit(
+                PARTITION,
+                "if self.is_quiet_but_for(incarnation) { self.stable.upto_of(incarnation) } else { 0 }",
+                "self.stable.upto_of(incarnation)",
+            ),
+        ),
+        unseen=("three seeds in a million show it: an update must be later than the count of who accepted it"),
+    ),
+    Mutant(
         "second-name-not-noted",
         "A second dot of a version that is here is seen and not kept beside it.",
         (

@@ -381,9 +381,12 @@ impl Partition {
         unrest.lost_known = NodeSet::new();
     }
 
+    /// Up to which of its writes this life can say that all have seen them and all that came before them: 0 while it has
+    /// seen something from others that not all have. What they wrote before they saw this life's writes may be older than
+    /// these, and on its way to somebody who forgets them on this word.
     #[inline]
     pub(super) fn stable_upto(&self, incarnation: Incarnation) -> u64 {
-        self.stable.upto_of(incarnation)
+        if self.is_quiet_but_for(incarnation) { self.stable.upto_of(incarnation) } else { 0 }
     }
 }
 
