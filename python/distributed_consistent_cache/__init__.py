@@ -38,6 +38,7 @@ from ._core import (
     SnapshotError,
     Stats,
     SyncReport,
+    ValueStats,
     ValueTooLargeError,
     __version__,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "SnapshotError",
     "Stats",
     "SyncReport",
+    "ValueStats",
     "ValueTooLargeError",
     "__version__",
 ]
