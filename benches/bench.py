@@ -29,6 +29,7 @@ from pathlib import Path
 from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
+import capacity
 from distributed_consistent_cache import Cache
 from distributed_consistent_cache._text import duration, table
 from distributed_consistent_cache.progress import Progress
@@ -106,6 +107,8 @@ class Results:
     # Threads -> which side -> operations a second, and how many times those of the dict.
     mix_rates: dict[int, dict[str, float]] = field(default_factory=dict)
     mix_ratios: dict[int, dict[str, float]] = field(default_factory=dict)
+    # Kind of data -> compression -> bytes of pickles held for a byte of the node, and the median get in nanoseconds.
+    capacities: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
 
 def main() -> int:
@@ -127,6 +130,7 @@ def main() -> int:
         measure_latency,
         *(lambda effort, results, threads=threads: measure_mix(effort, results, threads) for threads in MIX_THREADS),
         measure_room,
+        measure_capacity,
         measure_recovery,
         measure_silence,
         measure_snapshot,
@@ -527,6 +531,18 @@ def measure_room(_: Effort, results: Results) -> None:
     results.figures.append(Figure("entries of 16 + 100 bytes in 1 MiB", ">=", 5_500, entries, "entries"))
 
 
+def measure_capacity(effort: Effort, results: Results) -> None:
+    """How many bytes of pickles a node holds of real data, however they are made smaller, and what a get takes."""
+    for kind, values in capacity.kinds().items():
+        found = {name: capacity.held(values, name, effort.latency_samples // 10) for name in capacity.SETTINGS}
+        results.capacities[kind] = {str(name): each for name, each in found.items()}
+        plain = found[None][0]
+        if kind != "definitions":
+            results.figures.append(Figure(f"lz4 holds more {kind}", ">=", 1.8, found["lz4"][0] / plain, "ratio"))
+        dictionary = found["zstd-dict"][0] / plain
+        results.figures.append(Figure(f"zstd-dict holds more {kind}", ">=", 2.5, dictionary, "ratio"))
+
+
 # ---- nodes that fail, and what it costs that they may
 
 
@@ -673,6 +689,22 @@ def report(results: Results) -> str:
                         f"{results.mix_ratios[threads]['OrderedDict + Lock']:.2f} x",
                     ]
                     for threads, rates in results.mix_rates.items()
+                ],
+            ),
+            "",
+            "Bytes of pickles held for a byte of a full node of 2 MiB, and the median get:",
+            table(
+                ["compression", *(part for kind in results.capacities for part in (kind, "get"))],
+                [
+                    [
+                        str(name),
+                        *(
+                            text
+                            for found in results.capacities.values()
+                            for text in (f"{found[str(name)][0]:.2f}", nanoseconds(found[str(name)][1]))
+                        ),
+                    ]
+                    for name in capacity.SETTINGS
                 ],
             ),
             "",

@@ -147,7 +147,7 @@ impl Forgotten {
     #[inline]
     fn place(&self, hash: KeyHash) -> (&AtomicU16, u16) {
         // Other bits than those that say where the key lives.
-        let at = u128::from(hash.0.rotate_left(24)) * self.0.len() as u128 >> 64;
+        let at = (u128::from(hash.0.rotate_left(24)) * self.0.len() as u128) >> 64;
         (&self.0[at as usize], (hash.0 >> 4) as u16 & !3)
     }
 }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod counters;
+pub mod dictionary;
 pub mod entry;
 pub mod error;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod miss_ratio;
 pub mod monitor;
 pub mod node;
 pub mod node_set;
+pub mod packed;
 #[cfg(feature = "python")]
 mod py;
 pub mod ring;
@@ -29,6 +31,6 @@ pub mod values;
 pub mod version;
 
 pub use api::Cache;
-pub use config::{Config, Quorum};
+pub use config::{Compression, Config, Quorum, SigningKey};
 pub use entry::NodeId;
 pub use error::Error;

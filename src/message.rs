@@ -19,6 +19,7 @@
 //!   itself ---Reclaim--------> node                         what has ended gives back its space
 //!   cluster ---Meet----------> node                         which lives are over
 //!   cluster ---Hold, Release-> node                         you hold this partition with these peers; you no longer do
+//!   cluster ---Learn---------> node           Learned       values may need these dictionaries, and no others
 //! ```
 //! What nodes say to each other and what they answer. Every message is addressed to one life of a node and names the life
 //! it comes from, so that nothing said to or by an earlier life is taken for the present one's.
@@ -27,6 +28,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Dot, Incarnation};
+use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
 use crate::hash::KeyHash;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
@@ -227,6 +229,11 @@ pub enum Request<'a> {
         /// What you have of it may be incomplete: pull before you speak with authority.
         doubt: bool,
     },
+    /// Values may need these dictionaries: keep them, and no others.
+    Learn {
+        /// All that there are.
+        dictionaries: &'a [Dictionary],
+    },
     /// Every owner has what you have of this partition: forget it.
     Release {
         /// Which partition.
@@ -287,6 +294,11 @@ pub enum Reply {
     Applied(bool),
     /// To [`Request::Release`]: whether the partition was given up.
     Released(bool),
+    /// To [`Request::Learn`].
+    Learned {
+        /// Those that the node keeps: there is room for them.
+        kept: Vec<DictionaryId>,
+    },
     /// To [`Request::Settle`], [`Request::Touch`], [`Request::Agreed`], [`Request::Audited`], [`Request::Fix`],
     /// [`Request::Reclaim`], [`Request::Meet`] and [`Request::Hold`].
     Done,
@@ -333,10 +345,10 @@ impl Known {
         }
     }
 
-    /// The digest of the value that is known; 0 when nothing is.
+    /// The newest version, if any is known.
     #[inline]
-    pub fn digest(self) -> u64 {
-        self.rank().0.map_or(0, |version| version.digest)
+    pub fn version(self) -> Option<Version> {
+        self.rank().0
     }
 
     /// What it comes to at this time: see [`Read::at`].

@@ -253,12 +253,12 @@ impl Watch {
         let bytes_a_use = if self.uses > 0.0 { at_risk / self.uses } else { 0.0 };
         let to_hits = if gets > 0 && self.uses > 0.0 { uses as f64 / self.uses / gets as f64 } else { 0.0 };
         let (mut points, mut still, mut bytes, mut found) = (Vec::new(), 1.0, 0.0, 0.0);
-        for step in 0..self.moved.len() {
+        for (step, (moved, waiting)) in self.moved.iter().zip(&waits).enumerate() {
             let (from, to) = (start_of(step), start_of(step + 1));
-            let stays = if at_risk > 0.0 { (1.0 - self.moved[step] / at_risk).max(0.0) } else { 1.0 };
+            let stays = if at_risk > 0.0 { (1.0 - moved / at_risk).max(0.0) } else { 1.0 };
             bytes += (to - from) * still * (1.0 + stays) / 2.0 * bytes_a_use;
             still *= stays;
-            at_risk -= self.moved[step] + waits[step];
+            at_risk -= moved + waiting;
             found += self.asked[step] * to_hits;
             points.push((bytes, found));
             if to > self.now as f64 {

@@ -1,5 +1,8 @@
 //! What is counted: on each node under its lock, for a whole exchange of gossip by whoever drives it.
 
+use std::fmt;
+
+use crate::config::Compression;
 use crate::entry::NodeId;
 use crate::version::Timestamp;
 
@@ -208,6 +211,67 @@ pub struct Latency {
     pub p999: f64,
     /// The longest.
     pub max: f64,
+}
+
+/// What became of values on their way to the nodes and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueStats {
+    /// How values are made smaller. Zstandard alone, when the nodes are too small for a dictionary.
+    pub compression: Compression,
+    /// Values that were tried.
+    pub tried: u64,
+    /// Those of them that became smaller, and went to the nodes so.
+    pub packed: u64,
+    /// Bytes of the values that were tried.
+    pub bytes_in: u64,
+    /// Bytes of the same values as they went to the nodes.
+    pub bytes_out: u64,
+    /// How far it is with a dictionary.
+    pub dictionary: DictionaryState,
+    /// Values that were looked at for a dictionary.
+    pub samples: u64,
+    /// Dictionaries that were trained here, or adopted, and are kept.
+    pub dictionaries: u64,
+    /// Dictionaries that were trained, those included that were no better.
+    pub trainings: u64,
+    /// Values that could not be unpacked: corrupt, or their dictionary is gone.
+    pub corrupt: u64,
+    /// Values that were not signed as this cache asks for.
+    pub refused: u64,
+}
+
+impl ValueStats {
+    /// How many times smaller the values that were tried became; 1 when there are none.
+    pub fn ratio(&self) -> f64 {
+        if self.bytes_out == 0 { 1.0 } else { self.bytes_in as f64 / self.bytes_out as f64 }
+    }
+}
+
+/// How far it is with a dictionary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DictionaryState {
+    /// None is asked for.
+    Off,
+    /// There is none yet: so many percent of the samples for one are there.
+    Collecting(u8),
+    /// There is none yet: one is being trained.
+    Training,
+    /// One is in use.
+    InUse,
+    /// One is in use and does less than it did: so many percent of the samples for the next are there.
+    Renewing(u8),
+}
+
+impl fmt::Display for DictionaryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => write!(f, "off"),
+            Self::Collecting(percent) => write!(f, "collecting {percent} %"),
+            Self::Training => write!(f, "training"),
+            Self::InUse => write!(f, "in use"),
+            Self::Renewing(percent) => write!(f, "in use, collecting {percent} % for the next"),
+        }
+    }
 }
 
 /// What rounds of gossip moved.

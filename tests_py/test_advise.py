@@ -36,7 +36,9 @@ def run(trace: list[int], capacity: int) -> tuple[Cache, float]:
 
 
 @pytest.mark.parametrize(
-    "trace", [zipf(30_000, 150_000), loop(3_000, 60_000), loop(12_000, 100_000)], ids=["zipf", "short loop", "long loop"]
+    "trace",
+    [zipf(30_000, 150_000), loop(3_000, 60_000), loop(12_000, 100_000)],
+    ids=["zipf", "short loop", "long loop"],
 )
 def test_predicted_rates_are_within_two_points_of_measured_ones(trace: list[int]) -> None:
     cache, hit_rate = run(trace, CAPACITY)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import RunProgram
 
+from conftest import RunProgram
 from distributed_consistent_cache import Cache, ClosedError, Event, ValueTooLargeError
 
 
@@ -36,7 +36,15 @@ def test_what_happens_to_nodes_is_told_in_order() -> None:
         assert cache.add_node() == 3
         cache.remove_node(0)
         assert cache.sync().converged
-        kinds = "node_failed node_recovered node_failed node_recovered node_joined node_left sync_finished".split()
+        kinds = [
+            "node_failed",
+            "node_recovered",
+            "node_failed",
+            "node_recovered",
+            "node_joined",
+            "node_left",
+            "sync_finished",
+        ]
         wait_until(lambda: len(heard) == len(kinds))
         assert [event.kind for event in heard] == kinds
         assert [event.node for event in heard] == [1, 1, 2, 2, 3, 0, None]

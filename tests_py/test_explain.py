@@ -64,7 +64,9 @@ def test_reasons() -> None:
     cache.remove("removed", 5)
     explained = cache.explain("removed")
     assert (explained.hit, explained.timestamp, explained.reason) == (False, None, "removed")
-    assert [(owner.knows, owner.timestamp, owner.value_bytes) for owner in explained.owners] == [("removed", 5, None)] * 2
+    assert [(owner.knows, owner.timestamp, owner.value_bytes) for owner in explained.owners] == [
+        ("removed", 5, None)
+    ] * 2
     cache.put("expired", 1, ttl=0.001)
     while "expired" in cache:
         time.sleep(0.001)
@@ -128,7 +130,9 @@ def test_it_prints_as_a_table_and_converts_to_plain_types() -> None:
     assert len(str(cache.explain("k" * 60_000))) < 1000
 
 
-@pytest.mark.parametrize(("key", "error"), [(7, TypeError), (None, TypeError), ("k" * 70_000, KeyTooLargeError)], ids=str)
+@pytest.mark.parametrize(
+    ("key", "error"), [(7, TypeError), (None, TypeError), ("k" * 70_000, KeyTooLargeError)], ids=str
+)
 def test_a_bad_key_is_refused(key: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         Cache(gossip_interval=None).explain(key)

@@ -43,6 +43,7 @@ def cache() -> Iterator[Cache]:
     with Cache(4, 2, "16KiB", gossip_interval=None) as cache:
         for number in range(400):
             cache.put(f"key {number}", bytes(100), 1)
+        cache.put("large", "the same again " * 200)
         cache.put("key 1", b"old", 0)
         cache.put("short", 1, ttl=0.01)
         cache.remove("key 399")
@@ -74,6 +75,10 @@ def test_the_metrics_are_those_of_stats(cache: Cache) -> None:
             assert said["dcc_used_bytes", (*labels, ("kind", kind))] == count, kind
     for name in ("gossip_rounds", "gossip_items", "gossip_bytes"):
         assert said[f"dcc_{name}_total", ()] == getattr(stats, name), name
+    for name in ("tried", "packed", "corrupt", "refused"):
+        assert said[f"dcc_values_{name}_total", ()] == getattr(stats.values, name), name
+    assert said["dcc_values_in_bytes_total", ()] == stats.values.bytes_in > said["dcc_values_out_bytes_total", ()]
+    assert said["dcc_values_out_bytes_total", ()] == stats.values.bytes_out > 0
     assert said["dcc_nodes", ()] == 4
     assert said["dcc_live_nodes", ()] == 3
     assert said["dcc_replicas", ()] == 2

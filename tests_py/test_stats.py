@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from conftest import RunThreads
 
+from conftest import RunThreads
 from distributed_consistent_cache import Cache, ClosedError, Latency, NodeStats, QuorumError, Stats
 
 REASONS = ["never_seen", "removed", "expired", "evicted", "superseded", "owner_down", "not_synced"]

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod convergence;
+mod dictionaries;
 mod expiry;
 mod gauges;
 mod lattice;
@@ -16,3 +17,4 @@ mod recency;
 mod simulation;
 mod snapshot;
 mod typed_values;
+mod values;

@@ -3,14 +3,32 @@
 use distributed_consistent_cache::config::Compression;
 use distributed_consistent_cache::entry::{Key, Value};
 use distributed_consistent_cache::message::Write;
-use distributed_consistent_cache::values::{pack, unpack};
-use distributed_consistent_cache::version::Timestamp;
+use distributed_consistent_cache::values::Packing;
+use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Config, Error};
 
-const ALL: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
+const ALL: [Compression; 4] = [Compression::None, Compression::Lz4, Compression::Zstd, Compression::ZstdDict];
+
+fn config(compression: Compression) -> Config {
+    Config::new(3, Some(2)).expect("in range").gossip_interval(None).expect("none").compression(compression)
+}
 
 fn cache(compression: Compression) -> Cache {
-    Cache::new(Config::new(3, Some(2)).expect("in range").gossip_interval(None).expect("none").compression(compression))
+    Cache::new(config(compression))
+}
+
+/// What a writer with this setting makes of a value.
+fn pack(given: &[u8], compression: Compression) -> Vec<u8> {
+    let put = Write::put(Key::new(b"").expect("short"), Timestamp::MAX, Value::new(given).expect("short"));
+    let packing = Packing::new(&config(compression));
+    let packed = packing.pack(put).expect("packed");
+    packed.write().value.expect("a put").bytes().to_vec()
+}
+
+/// The same as a node takes it.
+fn stored<'a>(given: &'a [u8], packed: &'a [u8]) -> Value<'a> {
+    let value = Value::new(given).expect("short");
+    if packed == given { value } else { value.packed(packed).expect("short") }
 }
 
 fn text(bytes: usize) -> Vec<u8> {
@@ -32,9 +50,9 @@ fn writers_with_different_settings_read_each_others_values() {
         let cache = cache(reader);
         for (number, writer) in ALL.into_iter().enumerate() {
             for bytes in [0, 1, 1_023, 1_024, 20_000, 300_000] {
-                let (given, mut buffer) = (text(bytes), Vec::new());
-                let key = format!("{number} {bytes}");
-                put_stored(&cache, &key, pack(Value::new(&given).expect("short"), writer, &mut buffer), 1);
+                let given = text(bytes);
+                let (key, packed) = (format!("{number} {bytes}"), pack(&given, writer));
+                put_stored(&cache, &key, stored(&given, &packed), 1);
                 assert_eq!(cache.get(&key), Ok(Some((given, 1))));
             }
         }
@@ -46,9 +64,8 @@ fn the_same_value_is_the_same_version_however_it_is_packed() {
     let cache = cache(Compression::None);
     let given = text(5_000);
     for writer in ALL {
-        let mut buffer = Vec::new();
-        let value = pack(Value::new(&given).expect("short"), writer, &mut buffer);
-        assert!(put_stored(&cache, "key", value, 1), "the very same value is in place");
+        let packed = pack(&given, writer);
+        assert!(put_stored(&cache, "key", stored(&given, &packed), 1), "the very same value is in place");
     }
     assert_eq!(cache.get("key"), Ok(Some((given, 1))));
 }
@@ -58,8 +75,7 @@ fn a_corrupt_value_is_an_error_that_names_the_key_and_stays_one() {
     let given = text(5_000);
     for writer in [Compression::Lz4, Compression::Zstd] {
         let cache = cache(writer);
-        let (value, mut buffer) = (Value::new(&given).expect("short"), Vec::new());
-        let mut broken = pack(value, writer, &mut buffer).bytes().to_vec();
+        let (value, mut broken) = (Value::new(&given).expect("short"), pack(&given, writer));
         let last = broken.len() - 1;
         broken[last] ^= 1;
         put_stored(&cache, "some key", value.packed(&broken).expect("short"), 1);
@@ -85,9 +101,15 @@ fn what_fits_only_when_it_is_packed_is_written() {
 
 #[test]
 fn unpacking_asks_for_the_digest_of_what_was_given() {
-    let (given, mut buffer) = (text(5_000), Vec::new());
-    let value = Value::new(&given).expect("short");
-    let packed = pack(value, Compression::Lz4, &mut buffer);
-    assert_eq!(unpack(packed, value.digest()), Ok(given.clone()));
-    assert!(unpack(packed, value.digest() ^ 1).is_err(), "another value's digest");
+    let (given, packing) = (text(5_000), Packing::new(&config(Compression::Lz4)));
+    let (key, value) = (Key::new(b"key").expect("short"), Value::new(&given).expect("short"));
+    let packed = pack(&given, Compression::Lz4);
+    let unpack = |digest: u64| {
+        let version = Version::put(Timestamp::MAX, digest);
+        packing
+            .unpack(key, version, stored(&given, &packed), &*cache(Compression::None))
+            .map(|(bytes, _)| bytes.into_owned())
+    };
+    assert_eq!(unpack(value.digest()), Ok(given.clone()));
+    assert!(unpack(value.digest() ^ 1).is_err(), "another value's digest");
 }

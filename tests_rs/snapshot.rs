@@ -11,7 +11,7 @@ use distributed_consistent_cache::clock::Incarnation;
 use distributed_consistent_cache::cluster::Cluster;
 use distributed_consistent_cache::cluster::restore::{self, Verifying};
 use distributed_consistent_cache::config::Compression;
-use distributed_consistent_cache::entry::{KEY_BYTES_MAX, Key, Value};
+use distributed_consistent_cache::entry::{Form, KEY_BYTES_MAX, Key, Value};
 use distributed_consistent_cache::message::{Address, Read, Reply, Request, Write};
 use distributed_consistent_cache::node::{Node, Take};
 use distributed_consistent_cache::runtime::embedded::Embedded;
@@ -21,11 +21,13 @@ use distributed_consistent_cache::snapshot::reader::{Next, Reader};
 use distributed_consistent_cache::snapshot::writer::Writer;
 use distributed_consistent_cache::snapshot::{Fault, Header, MAGIC, PREFIX_BYTES};
 use distributed_consistent_cache::stats::NodeStats;
-use distributed_consistent_cache::values::unpack;
+use distributed_consistent_cache::values::Packing;
 use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Config, Error, Quorum};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::values::Empty;
 
 /// A folder of its own for each test, removed at its end.
 struct Folder(PathBuf);
@@ -94,12 +96,22 @@ fn read(bytes: &[u8]) -> Result<(Header, Contents), Fault> {
                 block.check()?;
                 for write in block.writes() {
                     let write = write?;
-                    let value = write.value.map(|value| unpack(value, write.version.digest).expect("not corrupt"));
+                    let value = write.value.map(|value| unpack(write.key, write.version, value));
                     contents.insert(write.key.bytes().to_vec(), (write.version, value));
                 }
             }
             Next::Footer(_) => return Ok((reader.header().clone(), contents)),
         }
+    }
+}
+
+/// The bytes of a value as it was given: one that no dictionary is needed for.
+fn unpack(key: Key<'_>, version: Version, value: Value<'_>) -> Vec<u8> {
+    let packing = Packing::new(&config(1, 1, 1 << 20));
+    let (bytes, form) = packing.unpack(key, version, value, &Empty).expect("not corrupt");
+    match form {
+        Form::Unframed => Value::unframed(&bytes).expect("short").whole().into_owned(),
+        Form::Raw | Form::Packed => bytes.into_owned(),
     }
 }
 
@@ -904,7 +916,8 @@ impl Runtime for Meddling {
 fn what_changes_hands_while_it_is_saved_is_not_missed() {
     let folder = Folder::new();
     for (step, look) in (0..14).flat_map(|step| (0..4).map(move |look| (step, look))) {
-        let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), Meddling::default()));
+        let meddling = Meddling { meddles_in: AtomicI64::new(-1), ..Meddling::default() };
+        let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), meddling));
         cluster.runtime().cluster.set(Arc::downgrade(&cluster)).expect("once");
         cluster.runtime().meddles_in.store(-1, Ordering::Relaxed);
         for number in 0..500 {

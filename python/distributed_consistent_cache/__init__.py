@@ -39,6 +39,7 @@ from ._core import (
     SnapshotError,
     Stats,
     SyncReport,
+    ValueStats,
     ValueTooLargeError,
     __version__,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "SnapshotError",
     "Stats",
     "SyncReport",
+    "ValueStats",
     "ValueTooLargeError",
     "__version__",
 ]

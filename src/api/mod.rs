@@ -9,7 +9,7 @@ mod depth;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -26,8 +26,8 @@ use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
-use crate::stats::RestoreReport;
-use crate::values;
+use crate::stats::{RestoreReport, ValueStats};
+use crate::values::Packing;
 use crate::version::Timestamp;
 
 /// What a read gives: bytes and timestamp, nothing for a miss, or why it failed.
@@ -52,14 +52,39 @@ pub type Found = Result<Option<(Vec<u8>, u64)>, Error>;
 /// ```
 pub struct Cache {
     cluster: Arc<Cluster<Embedded>>,
+    packing: Arc<Packing>,
 }
 
 impl Cache {
-    /// Starts the nodes, and gossip in the background if the configuration has an interval for it.
+    /// Starts the nodes; and in the background, if the configuration has an interval for it, gossip, and the training of
+    /// dictionaries if it asks for them. Without an interval every [`gossip`](Cluster::gossip) and [`sync`](Cluster::sync)
+    /// does a step of training.
     pub fn new(config: Config) -> Self {
+        let packing = Arc::new(Packing::new(&config));
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
-        Self { cluster }
+        if packing.studies() {
+            let packing = Arc::clone(&packing);
+            cluster.start_studies(move |cluster| packing.study(cluster, Instant::now()));
+        }
+        Self { cluster, packing }
+    }
+
+    /// Another cache of the same nodes, which packs its values as this configuration says. The rest of it is not looked at,
+    /// and dictionaries are trained only by [`Packing::study`] on [`Cache::packing`].
+    #[must_use]
+    pub fn with_packing(&self, config: &Config) -> Self {
+        Self { cluster: Arc::clone(&self.cluster), packing: Arc::new(Packing::new(config)) }
+    }
+
+    /// How its values are packed.
+    pub fn packing(&self) -> &Packing {
+        &self.packing
+    }
+
+    /// What became of values on their way to the nodes and back.
+    pub fn value_stats(&self) -> ValueStats {
+        self.packing.stats()
     }
 
     /// A cache as it was saved by [`save`](Cluster::save): made with the same configuration, and filled. For another
@@ -124,11 +149,9 @@ impl Cache {
     }
 
     fn put_living(&self, key: &str, value: &[u8], timestamp: u64, ttl: Ttl) -> Result<bool, Error> {
-        let mut buffer = Vec::new();
-        let value = values::pack(Value::new(value)?, self.cluster.config().packs(), &mut buffer);
-        let (key, timestamp) = (Key::new(key.as_bytes())?, check(timestamp)?);
-        let write = Write::put_living(key, timestamp, value, self.cluster.lifetime(ttl));
-        Ok(self.cluster.write(write, None, None)?.newest)
+        let (key, timestamp, value) = (Key::new(key.as_bytes())?, check(timestamp)?, Value::new(value)?);
+        let packed = self.packing.pack(Write::put_living(key, timestamp, value, self.cluster.lifetime(ttl)))?;
+        Ok(self.cluster.write(packed.write(), None, None)?.newest)
     }
 
     /// Has the value of a key live so long from now on, or for ever. Its timestamp stays, and it becomes its nodes' most
@@ -152,14 +175,19 @@ impl Cache {
     /// recently used.
     ///
     /// # Errors
-    /// [`Error::KeyTooLarge`], [`Error::Quorum`], [`Error::Closed`], and [`Error::Serialization`] for a value that is corrupt.
-    /// The cache stays as it was.
+    /// [`Error::KeyTooLarge`], [`Error::Quorum`], [`Error::Closed`], and [`Error::Serialization`] for a value that is corrupt
+    /// or not signed as this cache asks for. The cache stays as it was.
     pub fn get(&self, key: &str) -> Found {
+        let key = Key::new(key.as_bytes())?;
         let mut taken = None;
-        let take = &mut |read: Read, lent: Lent<'_>| taken = Some((lent.keep(), read.known.digest()));
-        let answer = self.cluster.read(Key::new(key.as_bytes())?, true, None, Wait::ForTurn, take);
-        let (Some(timestamp), Some((kept, digest))) = (answer.found()?, taken) else { return Ok(None) };
-        let bytes = values::unpack(kept.value(), digest).map_err(|corrupt| corrupt.of(key))?;
+        let take = &mut |read: Read, lent: Lent<'_>| taken = Some((lent.keep(), read.known.version()));
+        let answer = self.cluster.read(key, true, None, Wait::ForTurn, take);
+        let (Some(timestamp), Some((kept, Some(version)))) = (answer.found()?, taken) else { return Ok(None) };
+        let (bytes, form) = self.packing.unpack(key, version, kept.value(), &*self.cluster)?;
+        let bytes = match Value::stored(&bytes, form).envelope() {
+            Some(envelope) => [&envelope, &bytes[..]].concat(),
+            None => bytes.into_owned(),
+        };
         Ok(Some((bytes, timestamp.get())))
     }
 

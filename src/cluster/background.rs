@@ -1,16 +1,24 @@
 //! ```text
-//!   thread:  wait for the interval, or for the end  ->  one round of gossip  ->  wait ..
+//!   thread:  wait for the interval, or for the end  ->  one round of gossip, or one step of other work  ->  wait ..
 //! ```
-//! The background beat: one thread that drives rounds of gossip. It holds the cluster only during a round, so that a cache
-//! nobody uses any more is dropped, and it ends when the cache is closed or dropped.
+//! What happens in the background: a thread that drives rounds of gossip, and one for what a cache wants to be studied.
+//! It holds the cluster only during a round, so that a cache nobody uses any more is dropped, and it ends when the cache is
+//! closed or dropped.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::Cluster;
 use crate::runtime::Runtime;
+
+/// The pause between two steps of what [`Cluster::start_studies`] was given.
+const STUDY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What [`Cluster::start_studies`] was given, when it is not done in the background.
+pub(super) type Study<R> = Box<dyn Fn(&Cluster<R>) + Send + Sync>;
 
 /// The thread, and what ends it.
 pub(super) struct Background {
@@ -24,26 +32,57 @@ impl<R: Runtime + 'static> Cluster<R> {
     /// left to [`Cluster::gossip`] and [`Cluster::sync`], and a warning is logged.
     pub fn start_gossip(self: &Arc<Self>) {
         let Some(interval) = self.config().interval() else { return };
+        self.repeat("gossip", interval, |cluster| {
+            if cluster.pulling.load(Ordering::Relaxed) == 0 {
+                cluster.round();
+            }
+        });
+    }
+
+    /// Has something done from time to time, a step each: with an interval for gossip, in a thread of its own, so that no
+    /// round waits for it; without, by every call of [`Cluster::gossip`] and [`Cluster::sync`]. To be called once.
+    pub fn start_studies(self: &Arc<Self>, study: impl Fn(&Self) + Send + Sync + 'static) {
+        match self.config().interval() {
+            Some(_) => self.repeat("studies", STUDY_INTERVAL, study),
+            // Those of another are no less than these.
+            None => drop(self.study.set(Box::new(study))),
+        }
+    }
+
+    /// Does something again and again in a thread of its own, with this pause between, until the cache is closed or dropped;
+    /// closing it waits for what is being done. When no thread can be had, it is not done, and a warning is logged.
+    fn repeat(self: &Arc<Self>, name: &str, pause: Duration, work: impl Fn(&Self) + Send + 'static) {
         let (end, ended) = channel();
         let cluster = Arc::downgrade(self);
-        let run =
-            move || while matches!(ended.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) && beat(&cluster) {};
-        match std::thread::Builder::new().name("cache-gossip".to_owned()).spawn(run) {
-            Ok(thread) => *self.background.lock() = Some(Background { end, thread }),
-            Err(error) => log::warn!("no gossip in the background: {error}"),
+        let run = move || {
+            while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) && beat(&cluster, &work) {}
+        };
+        match std::thread::Builder::new().name(format!("cache-{name}")).spawn(run) {
+            Ok(thread) => self.background.lock().push(Background { end, thread }),
+            Err(error) => log::warn!("no {name} in the background: {error}"),
         }
     }
 }
 
 impl<R> Cluster<R> {
+    /// A step of what is not done in the background.
+    pub(super) fn study(&self) {
+        if let Some(study) = self.study.get() {
+            study(self);
+        }
+    }
+
     /// Ends it: gossip stops, and every later call fails with [`Error::Closed`](crate::error::Error::Closed). Waits for a
-    /// round that is under way, and for what serves the cache.
+    /// round, or other work in the background, that is under way, and for what serves the cache.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.events.close();
-        let background = self.background.lock().take();
-        if let Some(Background { end, thread }) = background {
-            drop(end);
+        let background = std::mem::take(&mut *self.background.lock());
+        // All are told before one is waited for.
+        let (ends, threads): (Vec<_>, Vec<_>) =
+            background.into_iter().map(|Background { end, thread }| (end, thread)).unzip();
+        drop(ends);
+        for thread in threads {
             // The last owner may be the background thread itself, which must not wait for itself.
             if thread.thread().id() != std::thread::current().id() {
                 // A round that panicked has told so already.
@@ -55,11 +94,9 @@ impl<R> Cluster<R> {
 }
 
 /// One round; false when there is no cluster any more.
-fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>) -> bool {
+fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>, work: &impl Fn(&Cluster<R>)) -> bool {
     let Some(cluster) = cluster.upgrade() else { return false };
-    if cluster.pulling.load(Ordering::Relaxed) == 0 {
-        cluster.round();
-    }
+    work(&cluster);
     !cluster.is_closed()
 }
 

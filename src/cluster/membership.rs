@@ -236,11 +236,12 @@ impl<R: Runtime> Cluster<R> {
         self.view.store(Arc::new(next));
     }
 
-    /// Tells each live node which lives are over, which partitions it holds, and with whom.
+    /// Tells each live node which lives are over, which dictionaries values need, which partitions it holds, and with whom.
     pub(super) fn introduce(&self, before: Option<&View>, next: &View) {
         for node in next.live().iter() {
             // A node that went down this moment will be told when it is back.
             let _ = self.ask(next.address(node), &Request::Meet { lives: next.lives(), epoch: next.epoch() });
+            self.tell_dictionaries(next, node);
         }
         for id in 0..next.partitions() {
             let holders = next.all_holders(id);

@@ -15,6 +15,7 @@
 
 pub mod advise;
 mod background;
+mod dictionaries;
 pub mod exchange;
 mod expiry;
 pub mod explain;
@@ -32,8 +33,8 @@ pub mod statistics;
 pub mod view;
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,6 +45,7 @@ use std::collections::HashMap;
 use crate::clock::Incarnation;
 use crate::config::{Config, Quorum};
 use crate::counters::{self, Counters, Gone, Miss};
+use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Key, NodeId, PartitionId};
 use crate::error::Error;
 use crate::events::{Events, What};
@@ -55,7 +57,7 @@ use crate::ring::partition_count;
 use crate::runtime::{Runtime, Unreached, Unread, Wait, workers};
 use crate::stats::NodeStats;
 use crate::version::{Kind, Timestamp, Version};
-use background::Background;
+use background::{Background, Study};
 use get::{Answer, Get};
 use put::{Outcome, Put, Step};
 use routes::Routes;
@@ -136,9 +138,17 @@ pub struct Cluster<R> {
     /// So many calls are pulling what nodes missed just now.
     pulling: AtomicU64,
     closed: AtomicBool,
+    background: Mutex<Vec<Background>>,
+    study: OnceLock<Study<R>>,
+    dictionaries: ArcSwap<Vec<Dictionary>>,
+    /// Nodes may know dictionaries.
+    has_taught: AtomicBool,
+    /// Dictionaries that came with snapshots.
+    orphans: Mutex<Vec<DictionaryId>>,
+    /// So many snapshots are being written or read.
+    keeping: AtomicUsize,
     /// Something was written that ends: from then on calls need to know the time.
     has_ends: AtomicBool,
-    background: Mutex<Option<Background>>,
     counters: Counters,
     recent: gauges::Recent,
     services: services::Services,
@@ -168,8 +178,13 @@ impl<R: Runtime> Cluster<R> {
             rounds: AtomicU64::new(0),
             pulling: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            background: Mutex::default(),
+            study: OnceLock::new(),
+            dictionaries: ArcSwap::default(),
+            has_taught: AtomicBool::new(false),
+            orphans: Mutex::default(),
+            keeping: AtomicUsize::new(0),
             has_ends: AtomicBool::new(false),
-            background: Mutex::new(None),
             counters,
             recent: gauges::Recent::default(),
             services: services::Services::default(),

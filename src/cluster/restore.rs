@@ -17,9 +17,12 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::Cluster;
+use super::dictionaries::Keeping;
 use crate::config::Quorum;
+use crate::dictionary::DictionaryId;
 use crate::error::Error;
 use crate::hybrid_clock;
+use crate::packed;
 use crate::runtime::{Runtime, workers};
 use crate::snapshot::block::{BLOCK_BYTES, Block, Packed};
 use crate::snapshot::file::Source;
@@ -114,6 +117,7 @@ pub struct Restoring<'c, R> {
     started: Instant,
     verifying: Verifying,
     applying: Option<Applying>,
+    _keeping: Keeping<'c>,
     report: RestoreReport,
 }
 
@@ -122,6 +126,8 @@ struct Applying {
     reader: Reader<BufReader<File>>,
     /// So many of its blocks were applied.
     blocks: usize,
+    /// Dictionaries that no node has room for: what needs them cannot be read here.
+    homeless: Vec<DictionaryId>,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -147,7 +153,8 @@ impl<R: Runtime> Cluster<R> {
     pub fn begin_restore(&self, path: impl AsRef<Path>) -> Result<Restoring<'_, R>, Error> {
         self.check_open()?;
         let (started, verifying) = (Instant::now(), Verifying::begin(path)?);
-        Ok(Restoring { cluster: self, started, verifying, applying: None, report: RestoreReport::default() })
+        let (keeping, report) = (self.keep_dictionaries(), RestoreReport::default());
+        Ok(Restoring { cluster: self, started, verifying, applying: None, _keeping: keeping, report })
     }
 }
 
@@ -185,7 +192,7 @@ impl<R: Runtime> Restoring<'_, R> {
         self.report.entries = info.totals.entries;
         self.report.removes = info.totals.removes;
         self.report.bytes = info.file_bytes;
-        self.applying = Some(Applying { reader: self.verifying.source.read()?, blocks: 0 });
+        self.applying = Some(Applying { reader: self.verifying.source.read()?, blocks: 0, homeless: Vec::new() });
         // A timestamp of this cache's own clock must be newer than those of the saved one's.
         if let Some(saved_at) = Timestamp::new(info.header.saved_at_us) {
             hybrid_clock::go_on_from(saved_at);
@@ -206,8 +213,19 @@ impl<R: Runtime> Restoring<'_, R> {
             workers::divide(|| packed.into_par_iter().with_max_len(1).map(Packed::unpack).collect());
         for block in unpacked {
             let block = block.map_err(|fault| fault.of(path))?;
+            if let Some(dictionary) = block.dictionary() {
+                if !self.cluster.restore_dictionary(&dictionary) {
+                    applying.homeless.push(dictionary.id());
+                }
+                continue;
+            }
             for write in block.writes() {
                 let write = write.map_err(|fault| fault.of(path))?;
+                let needs = || write.value.and_then(packed::dictionary_of);
+                if !applying.homeless.is_empty() && needs().is_some_and(|id| applying.homeless.contains(&id)) {
+                    self.report.too_large += 1;
+                    continue;
+                }
                 // As many copies as can be had now, whatever a write has to wait for: repair would not evict for them.
                 let lifetime = write.version.lifetime;
                 match self.cluster.write_copy(write, Quorum::All) {

@@ -31,6 +31,7 @@ const QUIET_ROUNDS: u64 = 4;
 impl<R: Runtime> Cluster<R> {
     /// One round of gossip now: every live node compares notes with one partner.
     pub fn gossip(&self) -> SyncReport {
+        self.study();
         let started = Instant::now();
         let mut report = self.round();
         report.converged = self.is_converged();
@@ -88,6 +89,7 @@ impl<R: Runtime> Cluster<R> {
 
     /// Rounds of gossip, each node with all its partners, until all live owners have seen the same.
     pub fn sync(&self) -> SyncReport {
+        self.study();
         let started = Instant::now();
         let (mut report, mut quiet) = (SyncReport::default(), 0);
         loop {

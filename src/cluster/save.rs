@@ -2,7 +2,8 @@
 //!   walk     each node, coldest to hottest        where each slot stands
 //!   survey   each partition, all who hold it      every key, once, with its stand
 //!   sort     the coldest first
-//!   write    some keys at a time, all who hold them: the newest of each  ->  blocks  ->  file
+//!   write    some keys at a time, all who hold them: the newest of each, and before them the dictionaries that they
+//!            need  ->  blocks  ->  file
 //!   finish   to the disk, and in the place of the old one
 //! ```
 //! Writes down what the live nodes know: the newest version of each key. Done in steps, so that whoever drives it can stop
@@ -19,7 +20,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::Cluster;
+use super::dictionaries::Keeping;
 use super::view::View;
+use crate::dictionary::DictionaryId;
 use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -28,7 +31,7 @@ use crate::message::{Known, Lent, Share};
 use crate::node::inventory::Walk;
 use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
-use crate::snapshot::block::{BLOCK_BYTES, Builder, Sealed};
+use crate::snapshot::block::{BLOCK_BYTES, Builder, Sealed, seal_dictionary};
 use crate::snapshot::file::NewFile;
 use crate::snapshot::writer::Writer;
 use crate::snapshot::{Header, record};
@@ -70,6 +73,9 @@ pub struct Saving<'c, R> {
     started: Instant,
     /// Nothing once it is finished.
     writer: Option<Writer<NewFile>>,
+    /// Dictionaries that are in the file. None is forgotten while it is written.
+    dictionaries: Vec<DictionaryId>,
+    _keeping: Keeping<'c>,
     walks: Vec<(NodeId, Walk)>,
     rows: Vec<Row>,
     stage: Stage,
@@ -100,7 +106,9 @@ impl<R: Runtime> Cluster<R> {
         let file = NewFile::create(&path).map_err(|error| crate::snapshot::Fault::from(error).of(&path))?;
         let writer = Writer::new(file, &header).map_err(|fault| fault.of(&path))?;
         let walks = self.view().live().iter().map(|node| (node, Walk::default())).collect();
-        Ok(Saving { cluster: self, path, started, writer: Some(writer), walks, rows: Vec::new(), stage: Stage::Walk })
+        let (writer, dictionaries, rows, stage) = (Some(writer), Vec::new(), Vec::new(), Stage::Walk);
+        let keeping = self.keep_dictionaries();
+        Ok(Saving { cluster: self, path, started, writer, dictionaries, _keeping: keeping, walks, rows, stage })
     }
 }
 
@@ -169,6 +177,14 @@ impl<R: Runtime> Saving<'_, R> {
         let seal = |part: &std::ops::Range<usize>| self.cluster.gather(&self.rows[part.clone()]);
         let blocks: Vec<Vec<Sealed>> = workers::divide(|| parts.par_iter().with_max_len(1).map(seal).collect());
         if let Some(writer) = &mut self.writer {
+            // A dictionary is taught before a value needs it: those that these blocks need are known by now.
+            for dictionary in self.cluster.dictionaries().iter() {
+                if self.dictionaries.contains(&dictionary.id()) {
+                    continue;
+                }
+                writer.write(&seal_dictionary(dictionary)).map_err(|fault| fault.of(&self.path))?;
+                self.dictionaries.push(dictionary.id());
+            }
             for block in blocks.iter().flatten() {
                 writer.write(block).map_err(|fault| fault.of(&self.path))?;
             }

@@ -21,7 +21,7 @@ use crate::cluster::explain::age;
 use crate::cluster::view::State;
 use crate::counters::{Call, Miss};
 use crate::runtime::Runtime;
-use crate::stats::{Activity, Gauges, KINDS, NodeReport, NodeStats, Statistics};
+use crate::stats::{Activity, Gauges, KINDS, NodeReport, NodeStats, Statistics, ValueStats};
 
 /// The content type of [`openmetrics`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,11 +56,12 @@ struct Moment {
     live: Vec<bool>,
     replicas: u8,
     gauges: Option<(Gauges, Duration)>,
+    values: ValueStats,
     times: Vec<(Call, Vec<u64>, f64)>,
 }
 
 impl Moment {
-    fn of<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)>) -> Self {
+    fn of<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)>, values: ValueStats) -> Self {
         let bounds: Vec<u64> = BOUNDS.into_iter().chain([u64::MAX]).collect();
         let times = |call| {
             let (below, sum) = cluster.counters().latency_below(call, &bounds);
@@ -72,15 +73,16 @@ impl Moment {
             live: view.members().map(|member| member.state == State::Live).collect(),
             replicas: view.replicas(),
             gauges,
+            values,
             times: Call::ALL.map(times).into(),
         }
     }
 }
 
 /// The metrics of a cache as OpenMetrics text. The gauges that look at every key are given: they take long to count.
-pub fn openmetrics<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)>) -> String {
+pub fn openmetrics<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)>, values: ValueStats) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Moment::of(cluster, gauges)));
+    registry.register_collector(Box::new(Moment::of(cluster, gauges, values)));
     let mut text = String::new();
     // A string takes everything that is written to it.
     let _ = encode(&mut text, &registry);
@@ -162,12 +164,19 @@ impl Moment {
             }
         }
         self.misses(to)?;
-        let gossip: [(&str, &str, Option<Unit>, u64); 3] = [
+        let (values, bytes) = (&self.values, Some(Unit::Bytes));
+        let of_all: [(&str, &str, Option<Unit>, u64); 9] = [
+            ("dcc_values_tried", "Values that were long enough to be made smaller", None, values.tried),
+            ("dcc_values_packed", "Values that became smaller, and were stored so", None, values.packed),
+            ("dcc_values_in", "Bytes of the values that were tried", bytes.clone(), values.bytes_in),
+            ("dcc_values_out", "Bytes of the same values as they were stored", bytes, values.bytes_out),
+            ("dcc_values_corrupt", "Values that could not be unpacked", None, values.corrupt),
+            ("dcc_values_refused", "Values that were not signed as asked for", None, values.refused),
             ("dcc_gossip_rounds", "Rounds of gossip", None, self.report.gossip_rounds),
             ("dcc_gossip_items", "Entries and markers that gossip moved", None, self.report.gossip_items),
             ("dcc_gossip", "Bytes that gossip moved", Some(Unit::Bytes), self.report.gossip_bytes),
         ];
-        for (name, help, unit, count) in gossip {
+        for (name, help, unit, count) in of_all {
             let mut counter = to.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
             counter.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }

@@ -13,3 +13,10 @@
 pub mod metrics;
 pub mod report;
 pub mod serve;
+
+use std::sync::Arc;
+
+use crate::stats::ValueStats;
+
+/// What became of values, as those tell who turn them into bytes: nodes know nothing of it. It must not keep the cluster alive.
+pub type Values = Arc<dyn Fn() -> ValueStats + Send + Sync>;

@@ -15,7 +15,7 @@ use crate::counters::{Call, Miss};
 use crate::entry::{Key, NodeId};
 use crate::error::Error;
 use crate::runtime::Runtime;
-use crate::stats::{Activity, Gauges, KINDS, Latency, NodeReport, NodeStats};
+use crate::stats::{Activity, Gauges, KINDS, Latency, NodeReport, NodeStats, ValueStats};
 
 /// Numbers by their names.
 struct Named<const N: usize>([&'static str; N], [u64; N]);
@@ -135,12 +135,49 @@ struct Stats {
     /// How long ago these four were counted, in seconds.
     counted_ago: Option<f64>,
     latency: ByCall<Times>,
+    values: OfValues,
     /// How many of the timed calls took at most so many seconds, for each bound; the last is all of them.
     latency_bounds: Vec<f64>,
     latency_below: ByCall<Vec<u64>>,
     /// Changes with the nodes.
     epoch: u64,
     replicas: u8,
+}
+
+/// What became of values.
+#[derive(Serialize)]
+struct OfValues {
+    compression: Option<&'static str>,
+    tried: u64,
+    packed: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    ratio: f64,
+    dictionary: String,
+    samples: u64,
+    dictionaries: u64,
+    trainings: u64,
+    corrupt: u64,
+    refused: u64,
+}
+
+impl From<ValueStats> for OfValues {
+    fn from(from: ValueStats) -> Self {
+        Self {
+            compression: from.compression.name(),
+            tried: from.tried,
+            packed: from.packed,
+            bytes_in: from.bytes_in,
+            bytes_out: from.bytes_out,
+            ratio: from.ratio(),
+            dictionary: from.dictionary.to_string(),
+            samples: from.samples,
+            dictionaries: from.dictionaries,
+            trainings: from.trainings,
+            corrupt: from.corrupt,
+            refused: from.refused,
+        }
+    }
 }
 
 /// Bounds for those who draw latencies over time, in nanoseconds: a quarter more each, from 50 ns to a minute.
@@ -154,7 +191,11 @@ fn bounds() -> Vec<u64> {
 }
 
 /// What the cache has done and holds.
-pub fn stats<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)>) -> impl Serialize + use<R> {
+pub fn stats<R: Runtime>(
+    cluster: &Cluster<R>,
+    gauges: Option<(Gauges, Duration)>,
+    values: ValueStats,
+) -> impl Serialize + use<R> {
     let (report, view, bounds) = (cluster.statistics(), cluster.view(), bounds());
     let state = |id| view.member(id).map_or("failed", |member| member.state.name());
     let node = |NodeReport { node, is_live, holds, activity }: &NodeReport| Node {
@@ -175,6 +216,7 @@ pub fn stats<R: Runtime>(cluster: &Cluster<R>, gauges: Option<(Gauges, Duration)
         unseen_writes: counted.map(|gauges| gauges.unseen_writes),
         oldest_unseen: counted.and_then(|gauges| gauges.oldest_unseen).map(|oldest| oldest.get()),
         counted_ago: ago.map(|ago| ago.as_secs_f64()),
+        values: values.into(),
         latency: ByCall::new(|call| report.latency[call as usize].into()),
         latency_bounds: bounds.iter().map(|&bound| bound as f64 * 1e-9).collect(),
         latency_below: ByCall::new(|call| cluster.counters().latency_below(call, &bounds).0),

@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{metrics, report};
+use super::{Values, metrics, report};
 use crate::cluster::Cluster;
 use crate::cluster::services::Service;
 use crate::error::Error;
@@ -107,6 +107,7 @@ impl Service for Server {
 /// When the address cannot be had, or no thread.
 pub fn serve<R: Runtime + 'static>(
     cluster: &Arc<Cluster<R>>,
+    values: Values,
     addresses: &[SocketAddr],
     any_host: bool,
 ) -> io::Result<Arc<Server>> {
@@ -115,7 +116,7 @@ pub fn serve<R: Runtime + 'static>(
     listening.socket.set_nonblocking(true)?;
     let address = listening.socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
-    let site = Site { cluster: Arc::downgrade(cluster), hosts: (!any_host).then(|| own_names(address)) };
+    let site = Site { cluster: Arc::downgrade(cluster), values, hosts: (!any_host).then(|| own_names(address)) };
     let (end, ended) = watch::channel(());
     let has_ended = Arc::new(AtomicBool::new(false));
     let run = {
@@ -149,6 +150,7 @@ fn own_names(address: SocketAddr) -> Vec<String> {
 /// What is served.
 struct Site<R> {
     cluster: Weak<Cluster<R>>,
+    values: Values,
     /// The names it answers to; any, if there are none.
     hosts: Option<Vec<String>>,
 }
@@ -241,7 +243,7 @@ impl<R: Runtime + 'static> Site<R> {
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => {
-                let said = metrics::openmetrics(&cluster, gauges(&cluster, METRICS_TIME).await);
+                let said = metrics::openmetrics(&cluster, gauges(&cluster, METRICS_TIME).await, (self.values)());
                 if wants_openmetrics(request) {
                     answer(StatusCode::OK, metrics::OPENMETRICS, said)
                 } else {
@@ -250,7 +252,7 @@ impl<R: Runtime + 'static> Site<R> {
             }
             "/api/stats.json" => {
                 let gauges = gauges(&cluster, STATS_TIME).await;
-                json(StatusCode::OK, &report::stats(&cluster, gauges))
+                json(StatusCode::OK, &report::stats(&cluster, gauges, (self.values)()))
             }
             "/api/ring.json" => json(StatusCode::OK, &report::ring(&cluster)),
             "/api/explain.json" => match key(request.uri().query().unwrap_or("")) {

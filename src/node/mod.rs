@@ -15,6 +15,7 @@
 //! falling off the shelf is forgetting, not deleting.
 
 mod audit;
+mod dictionaries;
 mod expiry;
 pub mod inventory;
 mod memory;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::counters::{Forgotten, Gone};
+use crate::dictionary::Dictionary;
 use crate::entry::{Held, Key, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
@@ -86,6 +88,8 @@ pub struct Node {
     sweeps: Vec<audit::Sweep>,
     /// The number of the last pull.
     pulls: u64,
+    /// What values here may need to be unpacked.
+    dictionaries: Vec<Dictionary>,
     /// The latest time that this node was told, in milliseconds since 1970; 0 when it was told none, as nothing ends.
     now_ms: u64,
     /// Where to mark what is forgotten, beside this node's memory.
@@ -112,6 +116,7 @@ impl Node {
             epoch: 0,
             sweeps: Vec::new(),
             pulls: 0,
+            dictionaries: Vec::new(),
             now_ms: 0,
             forgotten: None,
             stats: NodeStats::default(),
@@ -217,6 +222,7 @@ impl Node {
                 self.hold(*partition, peers, *doubt);
                 Reply::Done
             }
+            Request::Learn { dictionaries } => Reply::Learned { kept: self.learn(dictionaries) },
             Request::Release { partition, clock } => Reply::Released(self.release(*partition, clock)),
         })
     }
@@ -645,7 +651,7 @@ impl Node {
         let tables = self.held.iter().map(|(id, partition)| (*id, &partition.table));
         let beside =
             self.held.iter().map(|(_, partition)| partition.bytes() + partition.table.allocation_size()).sum::<usize>();
-        self.memory.check(tables, fixed + beside + self.remembered_bytes());
+        self.memory.check(tables, fixed + beside + self.remembered_bytes() + self.dictionary_bytes());
         assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
         assert!(self.memory.marker_bytes() <= self.marker_bytes_max(), "markers are over their budget");
         for (place, (id, partition)) in self.held.iter().enumerate() {

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::codec::{Encoded, Later, Taken, hit};
+use super::codec::{Encoded, Later, Taken, Unpacker, hit};
 use super::convert;
 use super::errors::raise;
 use super::serializer::Format;
@@ -27,7 +27,7 @@ use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
-use crate::values;
+use crate::values::Packing;
 use crate::version::Timestamp;
 
 /// Entries of a batch: encoding them takes a small part of a millisecond, which is as long as others may wait for the GIL.
@@ -87,16 +87,9 @@ impl<'a> Put<'a> {
     }
 }
 
-/// Memory that one core uses again and again.
-#[derive(Default)]
-struct Buffers {
-    encoded: Vec<u8>,
-    packed: Vec<u8>,
-}
-
 pub(super) fn put_many<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     items: &Bound<'py, PyAny>,
     timestamp: Option<&Bound<'py, PyAny>>,
@@ -111,17 +104,20 @@ pub(super) fn put_many<'py>(
         Ok(mapping) => mapping.items()?.into_any(),
         Err(_) => items.clone(),
     };
-    let (mut rows, compression) = (rows.try_iter()?, cluster.config().packs());
+    let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let (batch, ending) = collect(py, cluster, format, &mut rows, timestamp, written);
+        let (batch, ending) = collect(py, (cluster, packing), format, &mut rows, timestamp, written);
         let lifetime = cluster.lifetime(ttl);
         let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
         let outcomes = py.detach(|| {
             let hash = |put: &Put<'_>| put.key.hash();
-            each(&puts, hash, |put, buffers| {
-                let value = values::pack(put.value(&mut buffers.encoded)?, compression, &mut buffers.packed);
-                cluster.write(Write::put_living(put.key, put.timestamp, value, lifetime), quorum, None)
+            each(&puts, hash, |put, buffer| {
+                let write = Write::put_living(put.key, put.timestamp, put.value(buffer)?, lifetime);
+                if packing.leaves(&write) {
+                    return cluster.write(write, quorum, None);
+                }
+                cluster.write(packing.pack(write)?.write(), quorum, None)
             })
         });
         for (item, outcome) in batch.iter().zip(outcomes) {
@@ -141,12 +137,14 @@ pub(super) fn put_many<'py>(
 }
 
 /// Whether a put fits, if need be packed; bytes that it takes.
-fn check_fits(cluster: &Cluster<Embedded>, put: &Put<'_>) -> Result<u64, Error> {
+fn check_fits(py: Python<'_>, (cluster, packing): (&Cluster<Embedded>, &Packing), put: &Put<'_>) -> Result<u64, Error> {
     let key_bytes = put.key.bytes().len();
     cluster.check_sizes(key_bytes, put.value_bytes()).or_else(|_| {
-        let mut buffers = Buffers::default();
-        let value = values::pack(put.value(&mut buffers.encoded)?, cluster.config().packs(), &mut buffers.packed);
-        let fits = cluster.check_sizes(key_bytes, value.bytes().len());
+        let fits = py.detach(|| {
+            let mut buffer = Vec::new();
+            let packed = packing.pack(Write::put(put.key, put.timestamp, put.value(&mut buffer)?))?;
+            cluster.check_sizes(key_bytes, packed.write().value_bytes())
+        });
         fits.inspect_err(|error| cluster.tell_refused(put.key, error))
     })
 }
@@ -164,7 +162,7 @@ enum Ending {
 /// Encodes items until a batch is full.
 fn collect<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     rows: &mut Bound<'py, PyIterator>,
     timestamp: Option<&Bound<'py, PyAny>>,
@@ -182,7 +180,7 @@ fn collect<'py>(
             None => return (batch, Ending::Last),
         };
         let item = item(format, &row, timestamp).and_then(|item| {
-            let fits = check_fits(cluster, &item.put()?).map_err(raise);
+            let fits = check_fits(py, (cluster, packing), &item.put()?).map_err(raise);
             fits.map(|taken| (item, taken))
         });
         match item {
@@ -201,7 +199,7 @@ fn collect<'py>(
 
 pub(super) fn get_many<'py>(
     py: Python<'py>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     keys: &Bound<'py, PyAny>,
     quorum: Option<Quorum>,
@@ -209,6 +207,7 @@ pub(super) fn get_many<'py>(
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
+    let unpacker = Unpacker { packing, library: cluster };
     let mut batch = Vec::with_capacity(BATCH);
     let mut turn = Instant::now();
     loop {
@@ -219,19 +218,19 @@ pub(super) fn get_many<'py>(
         let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
         let mut taken: Vec<Taken> = Vec::new();
         taken.resize_with(hashed.len(), || Taken::Nothing);
-        let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, read, lent);
+        let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, packing, read, lent);
         let mut answers = cluster.read_many(&hashed, quorum, Wait::Never, &mut take);
         if answers.contains(&Answer::Busy) {
             py.detach(|| read_busy(cluster, &hashed, quorum, &mut answers, &mut taken));
         }
         let mut unpacked = 0;
-        for (at, ((key, hashed), answer)) in batch.iter().zip(&hashed).zip(answers).enumerate() {
+        for (at, ((key, hash), answer)) in batch.iter().zip(&hashed).zip(answers).enumerate() {
             if at == unpacked {
-                unpacked += unpack_some(py, &mut taken[at..]);
+                unpacked += unpack_some(py, unpacker, &hashed[at..], &mut taken[at..]);
             }
             if let Some(timestamp) = answer.found().map_err(raise)? {
                 let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
-                found.set_item(key, hit(py, format.decode(py, taken, *hashed)?, timestamp)?)?;
+                found.set_item(key, hit(py, format.decode(py, unpacker, taken, *hash)?, timestamp)?)?;
             }
         }
         if batch.len() < BATCH {
@@ -247,14 +246,14 @@ pub(super) fn get_many<'py>(
 }
 
 /// Unpacks the first few, if there is much to unpack; returns how many.
-fn unpack_some(py: Python<'_>, taken: &mut [Taken]) -> usize {
+fn unpack_some(py: Python<'_>, unpacker: Unpacker<'_>, keys: &[Key<'_>], taken: &mut [Taken]) -> usize {
     let (mut count, mut bytes) = (0, 0);
     while count < taken.len() && bytes < UNPACKED_BYTES_MAX {
-        bytes += taken[count].unpacked_bytes();
+        bytes += taken[count].unpacked_bytes(unpacker.packing);
         count += 1;
     }
     if bytes >= UNPACKED_BYTES_MIN {
-        Taken::unpack_all(py, &mut taken[..count]);
+        Taken::unpack_all(py, unpacker, keys, &mut taken[..count]);
     }
     count
 }
@@ -324,22 +323,22 @@ fn write_each(
 }
 
 /// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
-/// writes: one core has all of it. Each core has buffers of its own.
+/// writes: one core has all of it. Each core has a buffer of its own, which it uses again and again.
 fn each<T: Sync>(
     of: &[T],
     hash: impl Fn(&T) -> KeyHash + Sync,
-    run: impl Fn(&T, &mut Buffers) -> Result<Outcome, Error> + Sync,
+    run: impl Fn(&T, &mut Vec<u8>) -> Result<Outcome, Error> + Sync,
 ) -> Vec<Result<Outcome, Error>> {
     if of.len() < PARALLEL_FROM {
-        let mut buffers = Buffers::default();
-        return of.iter().map(|one| run(one, &mut buffers)).collect();
+        let mut buffer = Vec::new();
+        return of.iter().map(|one| run(one, &mut buffer)).collect();
     }
     let shares = workers::divide(|| {
         let count = rayon::current_num_threads() as u64;
         let share = |share: u64| {
-            let mut buffers = Buffers::default();
+            let mut buffer = Vec::new();
             let own = of.iter().enumerate().filter(|(_, one)| hash(one).0 % count == share);
-            own.map(|(at, one)| (at, run(one, &mut buffers))).collect::<Vec<_>>()
+            own.map(|(at, one)| (at, run(one, &mut buffer))).collect::<Vec<_>>()
         };
         (0..count).into_par_iter().map(share).collect::<Vec<_>>()
     });

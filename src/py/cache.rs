@@ -1,6 +1,7 @@
 //! The classes `Cache` and `Node`: one entry, and the nodes. Bulk calls are in `bulk`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
@@ -8,13 +9,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::codec::{LARGE_BYTES, Taken, hit};
+use super::codec::{LARGE_BYTES, Taken, Unpacker, hit};
 use super::convert::{self, Given};
 use super::errors::{forked, raise};
 use super::events::Listeners;
 use super::monitor::{self, ServerHandle};
 use super::process;
-use super::report::{Gauges, NodeStatus, SyncReport};
+use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use super::statistics::{Advice, Explanation, Stats};
@@ -28,20 +29,28 @@ use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
-use crate::values;
+use crate::values::Packing;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       serializer="pickle", decode="pickle", compression="lz4", default_ttl=None)
+///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
-/// None for none but those asked for by `gossip` and `sync`. compression: values of 1 KiB and more are made smaller if that
-/// saves an eighth: "lz4", "zstd" (smaller and slower), or None. Each value says how it is packed. default_ttl: seconds that
+/// None for none but those asked for by `gossip` and `sync`. compression: values are made smaller if that saves an eighth:
+/// "lz4" or "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also those of 100 bytes, with a dictionary that
+/// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
+/// `value_stats`); or None. Each value says how it is packed, so settings may change. default_ttl: seconds that
 /// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
+///
+/// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
+/// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
+/// decompressed or unpickled, counted in `value_stats().refused`, and stays until it is overwritten; without a key, what is
+/// signed is refused. A signature covers the key, the timestamp, that it is a put, and the bytes. It does not cover how long
+/// an entry lives, removes, or which of several signed values of a key is given back.
 ///
 /// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
 /// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
@@ -59,6 +68,7 @@ use crate::values;
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
     format: Arc<Format>,
+    packing: Arc<Packing>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
     restored: Mutex<Option<RestoreReport>>,
@@ -74,6 +84,12 @@ impl Cache {
             Some(cluster) if self.generation == process::generation() => Ok(cluster),
             _ => Err(forked()),
         }
+    }
+
+    /// What unpacks the values of this cluster.
+    #[inline]
+    fn unpacker<'a>(&'a self, cluster: &'a Cluster<Embedded>) -> Unpacker<'a> {
+        Unpacker { packing: &self.packing, library: cluster }
     }
 
     /// A quorum for one call, if one is given.
@@ -100,7 +116,7 @@ impl Cache {
         quorum: Option<Quorum>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut taken = Taken::Nothing;
-        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, read, lent);
+        let take = &mut |read, lent: Lent<'_>| taken = self.format.take(py, &self.packing, read, lent);
         let mut answer = cluster.read(key, true, quorum, Wait::Never, take);
         if answer == Answer::Busy {
             answer = py.detach(|| {
@@ -108,7 +124,7 @@ impl Cache {
             });
         }
         match answer {
-            Answer::Hit(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
+            Answer::Hit(timestamp) => hit(py, self.format.decode(py, self.unpacker(cluster), taken, key)?, timestamp),
             Answer::Miss if default.is_none() => Ok(self.miss.bind(py).clone()),
             answer => answer.found().map_err(raise).and_then(|_| miss(py, default.unwrap_or(py.None().bind(py)))),
         }
@@ -118,9 +134,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), default_ttl=None))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), signing_key=Given(None), default_ttl=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", default_ttl=None)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", signing_key=None, default_ttl=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
@@ -134,6 +150,7 @@ impl Cache {
         serializer: Option<&Bound<'_, PyAny>>,
         decode: Option<&Bound<'_, PyAny>>,
         compression: Given<'_>,
+        signing_key: Given<'_>,
         default_ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
@@ -157,18 +174,26 @@ impl Cache {
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
+        if let Given(Some(key)) = signing_key {
+            config = config.signing_keys(convert::signing_keys(&key)?).map_err(raise)?;
+        }
         if let Some(ttl) = default_ttl
             && let Ttl::For(ttl) = convert::given_ttl("default_ttl", ttl)?
         {
             config = config.default_ttl(Some(ttl)).map_err(raise)?;
         }
         let miss = miss(py, py.None().bind(py))?.unbind();
+        let packing = Arc::new(Packing::new(&config));
         let cluster = Arc::new(Cluster::new(config, Embedded::default()));
         cluster.start_gossip();
+        if packing.studies() {
+            let packing = Arc::clone(&packing);
+            cluster.start_studies(move |cluster| packing.study(cluster, Instant::now()));
+        }
         process::close_at_exit(&cluster);
-        let restored = Mutex::new(None);
-        let (generation, listeners) = (process::generation(), Arc::default());
-        Ok(Self { cluster: Some(cluster), format, miss, restored, generation, listeners })
+        let (restored, generation) = (Mutex::new(None), process::generation());
+        let listeners = Arc::default();
+        Ok(Self { cluster: Some(cluster), format, packing, miss, restored, generation, listeners })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -198,12 +223,12 @@ impl Cache {
         write_quorum: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let quorum = self.quorum("write_quorum", write_quorum)?;
-        let cluster = self.cluster()?;
-        if cluster.counters().is_timed(Call::Put) {
-            let run = || put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum);
-            return cluster.counters().timed(Call::Put, run);
+        let way = (&**self.cluster()?, &*self.packing);
+        if way.0.counters().is_timed(Call::Put) {
+            let run = || put(py, way, &self.format, None, (key, value), timestamp, ttl, quorum);
+            return way.0.counters().timed(Call::Put, run);
         }
-        put(py, cluster, &self.format, None, (key, value), timestamp, ttl, quorum)
+        put(py, way, &self.format, None, (key, value), timestamp, ttl, quorum)
     }
 
     /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
@@ -382,8 +407,8 @@ impl Cache {
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        let format = Arc::clone(&self.format);
-        Ok(NodeHandle { cluster: Arc::clone(cluster), format, id, generation: self.generation })
+        let (cluster, format, packing) = (Arc::clone(cluster), Arc::clone(&self.format), Arc::clone(&self.packing));
+        Ok(NodeHandle { cluster, format, packing, id, generation: self.generation })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -415,7 +440,7 @@ impl Cache {
     fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
         let report = |cluster: &Cluster<Embedded>| Ok((cluster.gauges()?, cluster.statistics()));
         let (gauges, statistics) = self.detached(py, report)?.map_err(raise)?;
-        Stats::new(py, &statistics, &gauges)
+        Stats::new(py, &statistics, &gauges, self.packing.stats())
     }
 
     /// Why a key is found or not: what each of its owners knows of it, what a `get` would answer now, and for which reason.
@@ -440,7 +465,7 @@ impl Cache {
     /// >>> "dcc_hits_total" in cache.metrics()
     /// True
     fn metrics(&self, py: Python<'_>) -> PyResult<String> {
-        monitor::text(py, self.cluster()?)
+        monitor::text(py, self.cluster()?, &self.packing)
     }
 
     /// Serves the dashboard at `/`, `/metrics` for Prometheus, `/healthz`, `/api/stats.json`, `/api/ring.json` and
@@ -466,7 +491,7 @@ impl Cache {
         port: Option<&Bound<'_, PyAny>>,
         allow_remote: bool,
     ) -> PyResult<ServerHandle> {
-        ServerHandle::start(py, self.cluster()?, host, port, allow_remote)
+        ServerHandle::start(py, (self.cluster()?, &self.packing), host, port, allow_remote)
     }
 
     /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present capacity, from a bounded sample of the reads and writes
@@ -517,6 +542,17 @@ impl Cache {
 
     fn __clear__(&self) {
         self.listeners.clear();
+    }
+
+    /// What became of values on their way to the nodes and back, since the cache was made: how many became smaller, how far it
+    /// is with a dictionary, how many could not be unpacked or were not signed as they should be. It may be asked at any
+    /// time, also once the cache is closed.
+    ///
+    /// >>> cache.value_stats().corrupt
+    /// 0
+    fn value_stats(&self) -> PyResult<ValueStats> {
+        self.cluster()?;
+        Ok(self.packing.stats().into())
     }
 
     /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
@@ -652,7 +688,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
-        super::bulk::put_many(py, self.cluster()?, &self.format, items, timestamp, ttl, quorum)
+        super::bulk::put_many(py, (self.cluster()?, &self.packing), &self.format, items, timestamp, ttl, quorum)
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
@@ -664,7 +700,7 @@ impl Cache {
         read_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, self.cluster()?, &self.format, keys, quorum)
+        super::bulk::get_many(py, (self.cluster()?, &self.packing), &self.format, keys, quorum)
     }
 
     /// Removes many: see `remove`. Returns how many values were removed.
@@ -707,6 +743,7 @@ impl Drop for Cache {
 pub(super) struct NodeHandle {
     cluster: Arc<Cluster<Embedded>>,
     format: Arc<Format>,
+    packing: Arc<Packing>,
     id: NodeId,
     generation: u32,
 }
@@ -736,7 +773,7 @@ impl NodeHandle {
         timestamp: Option<&Bound<'_, PyAny>>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        put(py, self.cluster()?, &self.format, Some(self.id), (key, value), timestamp, ttl, None)
+        put(py, (self.cluster()?, &self.packing), &self.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
     /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
@@ -754,7 +791,10 @@ impl NodeHandle {
             .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
             .map_err(raise)?;
         match found {
-            Some(timestamp) => hit(py, self.format.decode(py, taken, key)?, timestamp),
+            Some(timestamp) => {
+                let unpacker = Unpacker { packing: &self.packing, library: &**cluster };
+                hit(py, self.format.decode(py, unpacker, taken, key)?, timestamp)
+            }
             None => miss(py, default.unwrap_or(py.None().bind(py))),
         }
     }
@@ -792,7 +832,7 @@ impl KeyIterator {
 #[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
 fn put(
     py: Python<'_>,
-    cluster: &Cluster<Embedded>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     via: Option<NodeId>,
     (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
@@ -804,19 +844,22 @@ fn put(
     let timestamp = convert::timestamp(timestamp)?;
     let ttl = convert::ttl(ttl)?;
     let encoded = format.encode(value)?;
-    let (value, compression) = (encoded.value()?, cluster.config().packs());
+    let value = encoded.value()?;
     // It lives from when it is written, not from before it was encoded.
     let lifetime = cluster.lifetime(ttl);
-    let mut buffer = Vec::new();
-    if value.bytes().len() >= LARGE_BYTES || values::takes_long(value, compression) {
-        let outcome = py.detach(|| {
-            let value = values::pack(value, compression, &mut buffer);
-            cluster.write(Write::put_living(key, timestamp, value, lifetime), quorum, via)
-        });
-        return outcome.map(|outcome| outcome.newest).map_err(raise);
+    if value.bytes().len() >= LARGE_BYTES || packing.packs_long(value) {
+        let put = || {
+            let packed = packing.pack(Write::put_living(key, timestamp, value, lifetime))?;
+            cluster.write(packed.write(), quorum, via)
+        };
+        return py.detach(put).map(|outcome| outcome.newest).map_err(raise);
     }
-    let value = values::pack(value, compression, &mut buffer);
-    write(py, cluster, Write::put_living(key, timestamp, value, lifetime), quorum, via).map(|outcome| outcome.newest)
+    let put = Write::put_living(key, timestamp, value, lifetime);
+    if packing.leaves(&put) {
+        return write(py, cluster, put, quorum, via).map(|outcome| outcome.newest);
+    }
+    let packed = packing.pack(put).map_err(raise)?;
+    write(py, cluster, packed.write(), quorum, via).map(|outcome| outcome.newest)
 }
 
 fn remove(

@@ -20,12 +20,14 @@ use super::buffers::{self, Pickled};
 use super::errors::{raise, serialization};
 use super::plain;
 use super::small;
+use crate::dictionary::Library;
 use crate::entry::{Form, Key, Value};
 use crate::error::Error;
 use crate::message::{Kept, Lent, Read};
+use crate::packed::Parts;
 use crate::runtime::workers;
-use crate::values::{Corrupt, Packed};
-use crate::version::Timestamp;
+use crate::values::{Opened, Packing};
+use crate::version::{Timestamp, Version};
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
 pub(super) const LARGE_BYTES: usize = 16 * 1024;
@@ -291,17 +293,27 @@ pub(super) enum Taken {
     Object(Py<PyAny>),
     /// The bytes of a pickle, or what else was stored, as a Python object.
     Bytes(Py<PyBytes>),
-    /// Not yet a Python object, and the digest of its version.
-    Kept(Box<(Kept, u64)>),
+    /// Not yet a Python object, and its version.
+    Kept(Box<(Kept, Version)>),
+    /// It cannot be unpacked.
+    Broken(Box<Error>),
+}
+
+/// What unpacks the values of a cache.
+#[derive(Clone, Copy)]
+pub(super) struct Unpacker<'a> {
+    pub(super) packing: &'a Packing,
+    /// Where the dictionaries are.
+    pub(super) library: &'a dyn Library,
 }
 
 impl Taken {
     /// Takes what a node lends, while it lends it, with the GIL: makes only objects that the garbage collector does not
-    /// track, so that no Python code can run meanwhile.
+    /// track, so that no Python code can run meanwhile. What is packed or signed is only copied.
     #[inline]
-    pub(super) fn take(py: Python<'_>, read: Read, lent: Lent<'_>) -> Self {
+    pub(super) fn take(py: Python<'_>, packing: &Packing, read: Read, lent: Lent<'_>) -> Self {
         let value = match lent {
-            Lent::Now(value) if value.form() != Form::Packed => value,
+            Lent::Now(value) if packing.left(value.form()) => value,
             lent => return Self::keep(read, lent),
         };
         if let Some(object) = decode_plain(py, value.bytes()) {
@@ -317,45 +329,63 @@ impl Taken {
 
     /// Takes what a node lends without the GIL.
     pub(super) fn keep(read: Read, lent: Lent<'_>) -> Self {
-        Self::Kept(Box::new((lent.keep(), read.known.digest())))
+        // Only a value that is live is lent, under its version.
+        read.known.version().map_or(Self::Nothing, |version| Self::Kept(Box::new((lent.keep(), version))))
     }
 
-    /// What it is packed as, if it is, and the digest of its version.
+    /// What is to be unpacked or to be verified, and its version.
     #[inline]
-    fn packed(&self) -> Option<(Packed<'_>, u64)> {
+    fn closed(&self, packing: &Packing) -> Option<(Value<'_>, Version)> {
         match self {
-            Self::Kept(kept) if kept.0.value().form() == Form::Packed => {
-                Packed::open(kept.0.value().bytes()).ok().map(|packed| (packed, kept.1))
-            }
+            Self::Kept(kept) if !packing.left(kept.0.value().form()) => Some((kept.0.value(), kept.1)),
             _ => None,
         }
     }
 
     /// Bytes that it takes unpacked, if it is packed.
     #[inline]
-    pub(super) fn unpacked_bytes(&self) -> usize {
-        self.packed().map_or(0, |(packed, _)| packed.len())
+    pub(super) fn unpacked_bytes(&self, packing: &Packing) -> usize {
+        let parts = self.closed(packing).and_then(|(value, _)| Parts::read(value.bytes()).ok());
+        parts.map_or(0, |parts| parts.bytes)
     }
 
-    /// Unpacks many, by all cores and without the GIL. What is corrupt stays as it is: who reads it raises the error.
-    pub(super) fn unpack_all(py: Python<'_>, all: &mut [Self]) {
-        let rooms = all.iter().enumerate().filter_map(|(at, taken)| taken.packed().map(|packed| (at, packed)));
-        let mut rooms: Vec<_> = rooms.filter_map(|(at, packed)| Some((at, Room::new(py, packed)?))).collect();
-        py.detach(|| workers::divide(|| rooms.par_iter_mut().with_min_len(4).for_each(|(_, room)| room.fill())));
-        let full: Vec<_> = rooms.into_iter().filter_map(|(at, room)| Some((at, room.full()?))).collect();
-        full.into_iter().for_each(|(at, bytes)| all[at] = Self::Bytes(bytes));
+    /// Unpacks many, by all cores and without the GIL.
+    pub(super) fn unpack_all(py: Python<'_>, unpacker: Unpacker<'_>, keys: &[Key<'_>], all: &mut [Self]) {
+        let Unpacker { packing, library } = unpacker;
+        let closed = |(at, taken): (usize, _)| Taken::closed(taken, packing).map(|found| (at, found));
+        let closed: Vec<_> = all.iter().enumerate().filter_map(closed).collect();
+        // Signatures take time; to look for a length takes none.
+        let open = |&(at, (value, version)): &(usize, _)| (at, packing.open(keys[at], version, value, library));
+        let opened: Vec<_> = if packing.signs() {
+            py.detach(|| workers::divide(|| closed.par_iter().with_min_len(4).map(open).collect()))
+        } else {
+            closed.iter().map(open).collect()
+        };
+        let (mut rooms, mut broken) = (Vec::new(), Vec::new());
+        for (at, opened) in opened {
+            match opened {
+                // Where there is no memory for it, who reads it will say so.
+                Ok(opened) => rooms.extend(Room::new(py, opened).map(|room| (at, room))),
+                Err(error) => broken.push((at, error)),
+            }
+        }
+        py.detach(|| workers::divide(|| rooms.par_iter_mut().with_min_len(4).for_each(|(_, room)| room.fill(packing))));
+        let full: Vec<_> = rooms.into_iter().map(|(at, room)| (at, room.full())).collect();
+        full.into_iter().for_each(|(at, full)| all[at] = full);
+        broken.into_iter().for_each(|(at, error)| all[at] = Self::Broken(Box::new(error)));
     }
 
     /// Unpacked, if it was packed.
     ///
     /// # Errors
-    /// `SerializationError` when the stored bytes are corrupt; `MemoryError`.
+    /// `SerializationError` when it is corrupt or not signed as it should be; `MemoryError`.
     #[inline]
-    pub(super) fn unpacked(self, py: Python<'_>, key: Key<'_>) -> PyResult<Self> {
+    pub(super) fn unpacked(self, py: Python<'_>, unpacker: Unpacker<'_>, key: Key<'_>) -> PyResult<Self> {
         match self {
-            Self::Kept(kept) if kept.0.value().form() == Form::Packed => {
-                unpack(py, key, kept.0.value(), kept.1).map(|bytes| Self::Bytes(bytes.unbind()))
+            Self::Kept(kept) if !unpacker.packing.left(kept.0.value().form()) => {
+                unpack(py, unpacker, key, kept.1, kept.0.value()).map(|bytes| Self::Bytes(bytes.unbind()))
             }
+            Self::Broken(error) => Err(raise(*error)),
             taken => Ok(taken),
         }
     }
@@ -376,6 +406,7 @@ impl Taken {
                 }
             }
             Self::Nothing => Ok(py.None().into_bound(py)),
+            Self::Broken(error) => Err(raise(*error)),
             Self::Kept(kept) => {
                 let value = kept.0.value();
                 if let Some(object) = decode_plain(py, value.bytes()) {
@@ -423,21 +454,20 @@ fn not_plain(py: Python<'_>, pickle: &[u8]) -> PyErr {
     PyValueError::new_err(format!("{}, and this cache has decode=\"plain\"", plain::refusal(py, pickle)))
 }
 
-/// A packed value, and Python bytes for it, which nobody else has.
+/// An opened value, and Python bytes for it, which nobody else has.
 struct Room<'a> {
-    packed: Packed<'a>,
-    digest: u64,
+    opened: Opened<'a>,
     bytes: Py<PyBytes>,
     /// Where they are, and how many.
     start: usize,
     len: usize,
-    is_full: bool,
+    filled: Result<(), Error>,
 }
 
 impl<'a> Room<'a> {
-    fn new(py: Python<'_>, (packed, digest): (Packed<'a>, u64)) -> Option<Self> {
-        let proto = if packed.form() == Form::Unframed { &PROTO_5[..] } else { &[] };
-        let len = proto.len() + packed.len();
+    fn new(py: Python<'_>, opened: Opened<'a>) -> Option<Self> {
+        let proto = if opened.form() == Form::Unframed { &PROTO_5[..] } else { &[] };
+        let len = proto.len() + opened.bytes();
         let bytes = PyBytes::new_with(py, len, |bytes| {
             bytes[..proto.len()].copy_from_slice(proto);
             Ok(())
@@ -446,34 +476,45 @@ impl<'a> Room<'a> {
         // Safety: they are Python bytes, and are kept.
         #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
         let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) } as usize;
-        Some(Self { packed, digest, bytes: bytes.unbind(), start, len, is_full: false })
+        Some(Self { opened, bytes: bytes.unbind(), start, len, filled: Ok(()) })
     }
 
-    fn fill(&mut self) {
+    fn fill(&mut self, packing: &Packing) {
         // Safety: the object is fresh, of this length, initialized, alive, and nobody else knows it, so that it may be
         // written to, with or without the GIL.
         #[expect(unsafe_code, reason = "bytes that are filled by another thread")]
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.start as *mut u8, self.len) };
-        let body = &mut bytes[self.len - self.packed.len()..];
-        self.is_full = self.packed.unpack(self.digest, body).is_ok();
+        let body = &mut bytes[self.len - self.opened.bytes()..];
+        self.filled = packing.unpack_into(&self.opened, body);
     }
 
-    fn full(self) -> Option<Py<PyBytes>> {
-        self.is_full.then_some(self.bytes)
+    fn full(self) -> Taken {
+        match self.filled {
+            Ok(()) => Taken::Bytes(self.bytes),
+            Err(error) => Taken::Broken(Box::new(error)),
+        }
     }
 }
 
-/// A packed value as Python bytes: a pickle without its frame, or what else was stored.
-fn unpack<'py>(py: Python<'py>, key: Key<'_>, value: Value<'_>, digest: u64) -> PyResult<Bound<'py, PyBytes>> {
-    let wrong = |corrupt: Corrupt| raise(corrupt.of(&String::from_utf8_lossy(key.bytes())));
-    let packed = Packed::open(value.bytes()).map_err(wrong)?;
-    let start = if packed.form() == Form::Unframed { PROTO_5.len() } else { 0 };
-    PyBytes::new_with(py, start + packed.len(), |bytes| {
+/// A value that is packed or signed as Python bytes: a pickle without its frame, or what else was stored. Without the GIL
+/// when it takes long.
+fn unpack<'py>(
+    py: Python<'py>,
+    unpacker: Unpacker<'_>,
+    key: Key<'_>,
+    version: Version,
+    value: Value<'_>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let Unpacker { packing, library } = unpacker;
+    let is_long = packing.unpacks_long(value);
+    let open = || packing.open(key, version, value, library);
+    let opened = if is_long { py.detach(open) } else { open() }.map_err(raise)?;
+    let start = if opened.form() == Form::Unframed { PROTO_5.len() } else { 0 };
+    PyBytes::new_with(py, start + opened.bytes(), |bytes| {
         let (proto, body) = bytes.split_at_mut(start);
         proto.copy_from_slice(&PROTO_5[..start]);
-        let unpacked =
-            if packed.takes_long() { py.detach(|| packed.unpack(digest, body)) } else { packed.unpack(digest, body) };
-        unpacked.map_err(wrong)
+        let mut unpack = || packing.unpack_into(&opened, body);
+        if is_long { py.detach(unpack) } else { unpack() }.map_err(raise)
     })
 }
 

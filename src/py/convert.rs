@@ -9,12 +9,12 @@ use std::time::Duration;
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
 use super::codec::type_name;
 use super::errors::raise;
 use crate::cluster::Cluster;
-use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, parse_bytes};
+use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, SigningKey, parse_bytes};
 use crate::entry::{KEY_BYTES_MAX, Key};
 use crate::error::Error;
 use crate::hybrid_clock;
@@ -192,8 +192,38 @@ pub(super) fn compression(name: &Bound<'_, PyAny>) -> PyResult<Compression> {
     match text.to_str()? {
         "lz4" => Ok(Compression::Lz4),
         "zstd" => Ok(Compression::Zstd),
-        _ => Err(out_of_range("compression", name, "\"lz4\", \"zstd\" or None")),
+        "zstd-dict" => Ok(Compression::ZstdDict),
+        _ => Err(out_of_range("compression", name, "\"lz4\", \"zstd\", \"zstd-dict\" or None")),
     }
+}
+
+/// Keys to sign with: `bytes`, a list or tuple of one or two, or `None`. What they are is never repeated in a message.
+pub(super) fn signing_keys(given: &Bound<'_, PyAny>) -> PyResult<Vec<SigningKey>> {
+    let key = |given: &Bound<'_, PyAny>| {
+        let kind = type_name(given);
+        let wrong = || {
+            let said =
+                format!("signing_key must be bytes, a list or tuple of bytes, or None, not {kind}; nothing was done");
+            PyTypeError::new_err(said)
+        };
+        SigningKey::new(given.cast::<PyBytes>().map_err(|_| wrong())?.as_bytes()).map_err(raise)
+    };
+    if given.is_none() {
+        return Ok(Vec::new());
+    }
+    let keys = if let Ok(list) = given.cast::<PyList>() {
+        list.iter().map(|given| key(&given)).collect::<PyResult<Vec<_>>>()?
+    } else if let Ok(tuple) = given.cast::<PyTuple>() {
+        tuple.iter().map(|given| key(&given)).collect::<PyResult<Vec<_>>>()?
+    } else {
+        vec![key(given)?]
+    };
+    if keys.is_empty() {
+        return Err(PyValueError::new_err(
+            "signing_key is empty, but must have one key or two, or be None; nothing was done",
+        ));
+    }
+    Ok(keys)
 }
 
 /// What a time to live must be.

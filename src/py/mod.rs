@@ -42,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use super::monitor::ServerHandle;
     #[pymodule_export]
-    use super::report::{Gauges, NodeStatus, SyncReport};
+    use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
     #[pymodule_export]
     use super::scenario::{ScenarioReport, run_scenario};
     #[pymodule_export]

@@ -16,12 +16,13 @@ use super::errors::{forked, raise};
 use super::process;
 use crate::cluster::Cluster;
 use crate::cluster::services::Service;
-use crate::monitor::{metrics, serve};
+use crate::monitor::{Values, metrics, serve};
 use crate::runtime::embedded::Embedded;
+use crate::values::Packing;
 
 /// OpenMetrics text.
-pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>) -> PyResult<String> {
-    let said = py.detach(|| Ok(metrics::openmetrics(cluster, Some(cluster.recent_gauges()?))));
+pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packing) -> PyResult<String> {
+    let said = py.detach(|| Ok(metrics::openmetrics(cluster, Some(cluster.recent_gauges()?), packing.stats())));
     said.map_err(raise)
 }
 
@@ -37,7 +38,7 @@ pub(super) struct ServerHandle {
 impl ServerHandle {
     pub(super) fn start(
         py: Python<'_>,
-        cluster: &Arc<Cluster<Embedded>>,
+        (cluster, packing): (&Arc<Cluster<Embedded>>, &Arc<Packing>),
         host: Option<&Bound<'_, PyAny>>,
         port: Option<&Bound<'_, PyAny>>,
         allow_remote: bool,
@@ -60,7 +61,9 @@ impl ServerHandle {
                 remote.ip()
             )));
         }
-        let server = py.detach(|| serve::serve(cluster, &addresses, allow_remote));
+        let packing = Arc::clone(packing);
+        let values: Values = Arc::new(move || packing.stats());
+        let server = py.detach(|| serve::serve(cluster, values, &addresses, allow_remote));
         let server = server.map_err(|error| os_error(&error, &host, port))?;
         Ok(Self { server, host, generation: process::generation() })
     }

@@ -1,7 +1,9 @@
 //! What a cache tells of itself, as Python objects that print well.
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
+use super::statistics::to_dict;
 use crate::cluster::view::Member;
 use crate::stats::{self, NodeStats};
 
@@ -58,6 +60,88 @@ impl NodeStatus {
         format!(
             "NodeStatus(id={id}, state='{state}', entries={entries}, bytes_used={bytes_used}, bytes_max={bytes_max}, \
              markers={markers}, evictions={evictions}, expired={expired})"
+        )
+    }
+}
+
+/// What became of values on their way to the nodes and back, since the cache was made.
+#[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
+pub(super) struct ValueStats {
+    /// "lz4", "zstd", "zstd-dict" or None. "zstd" also for "zstd-dict" when the nodes are too small for a dictionary.
+    compression: Option<&'static str>,
+    /// Values that were long enough to be tried.
+    tried: u64,
+    /// Those of them that became smaller by an eighth or more, and were stored so.
+    packed: u64,
+    /// Bytes of the values that were tried.
+    bytes_in: u64,
+    /// Bytes of the same values as they were stored, once each.
+    bytes_out: u64,
+    /// bytes_in / bytes_out; 1.0 when nothing was tried.
+    ratio: f64,
+    /// How far it is with a dictionary: "off", "collecting 40 %" (of the samples for the first), "training", "in use", or
+    /// "in use, collecting 40 % for the next".
+    dictionary: String,
+    /// Values that were kept as samples for a dictionary.
+    samples: u64,
+    /// Dictionaries that were trained here, or came with a snapshot and were adopted, and are kept.
+    dictionaries: u64,
+    /// Trainings, those included that gave nothing better.
+    trainings: u64,
+    /// Values that could not be unpacked: each raised SerializationError.
+    corrupt: u64,
+    /// Values that were not signed as this cache asks for: each raised SerializationError.
+    refused: u64,
+}
+
+impl From<stats::ValueStats> for ValueStats {
+    fn from(from: stats::ValueStats) -> Self {
+        Self {
+            compression: from.compression.name(),
+            tried: from.tried,
+            packed: from.packed,
+            bytes_in: from.bytes_in,
+            bytes_out: from.bytes_out,
+            ratio: from.ratio(),
+            dictionary: from.dictionary.to_string(),
+            samples: from.samples,
+            dictionaries: from.dictionaries,
+            trainings: from.trainings,
+            corrupt: from.corrupt,
+            refused: from.refused,
+        }
+    }
+}
+
+#[pymethods]
+impl ValueStats {
+    /// The same as a dict of plain types.
+    fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        const NAMES: [&str; 12] = [
+            "compression",
+            "tried",
+            "packed",
+            "bytes_in",
+            "bytes_out",
+            "ratio",
+            "dictionary",
+            "samples",
+            "dictionaries",
+            "trainings",
+            "corrupt",
+            "refused",
+        ];
+        to_dict(slf.as_any(), &NAMES)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { tried, packed, bytes_in, bytes_out, ratio, dictionary, samples, .. } = self;
+        let Self { dictionaries, trainings, corrupt, refused, .. } = self;
+        let compression = self.compression.map_or_else(|| "None".to_owned(), |name| format!("'{name}'"));
+        format!(
+            "ValueStats(compression={compression}, tried={tried}, packed={packed}, bytes_in={bytes_in}, \
+             bytes_out={bytes_out}, ratio={ratio:.3}, dictionary='{dictionary}', samples={samples}, \
+             dictionaries={dictionaries}, trainings={trainings}, corrupt={corrupt}, refused={refused})"
         )
     }
 }

@@ -12,11 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 use super::buffers;
-use super::codec::{self, Encoded, TAG_MAX, Taken, bytes_object, type_name};
+use super::codec::{self, Encoded, TAG_MAX, Taken, Unpacker, bytes_object, type_name};
 use super::convert;
 use super::errors::serialization;
 use crate::entry::{Form, Key};
 use crate::message::{Lent, Read};
+use crate::values::Packing;
 
 /// How a cache's values become bytes and values again.
 pub(super) enum Format {
@@ -99,10 +100,10 @@ impl Format {
 
     /// Takes what a node lends, while it lends it, with the GIL: see `Taken::take`.
     #[inline]
-    pub(super) fn take(&self, py: Python<'_>, read: Read, lent: Lent<'_>) -> Taken {
+    pub(super) fn take(&self, py: Python<'_>, packing: &Packing, read: Read, lent: Lent<'_>) -> Taken {
         match self {
-            Self::Own(_) => take_written(py, read, lent),
-            Self::Pickle | Self::Plain => Taken::take(py, read, lent),
+            Self::Own(_) => take_written(py, packing, read, lent),
+            Self::Pickle | Self::Plain => Taken::take(py, packing, read, lent),
         }
     }
 
@@ -111,17 +112,29 @@ impl Format {
     /// # Errors
     /// `SerializationError` from the original one.
     #[inline]
-    pub(super) fn decode<'py>(&self, py: Python<'py>, taken: Taken, key: Key<'_>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        unpacker: Unpacker<'_>,
+        taken: Taken,
+        key: Key<'_>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match taken {
             Taken::Object(object) if !self.is_own() => Ok(object.into_bound(py)),
-            taken => self.decode_bytes(py, taken, key),
+            taken => self.decode_bytes(py, unpacker, taken, key),
         }
     }
 
     // Not inlined: atoms are read 4 % faster without it.
     #[inline(never)]
-    fn decode_bytes<'py>(&self, py: Python<'py>, taken: Taken, key: Key<'_>) -> PyResult<Bound<'py, PyAny>> {
-        let taken = taken.unpacked(py, key)?;
+    fn decode_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        unpacker: Unpacker<'_>,
+        taken: Taken,
+        key: Key<'_>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let taken = taken.unpacked(py, unpacker, key)?;
         let value = match self {
             Self::Own(own) => own.decode(py, taken),
             Self::Pickle => taken.into_object(py, false),
@@ -163,7 +176,8 @@ impl Own {
             Taken::Object(written) => written.bind(py).clone(),
             Taken::Bytes(bytes) => written(py, bytes.bind(py).as_bytes())?,
             Taken::Kept(kept) => written(py, kept.0.value().bytes())?,
-            Taken::Nothing => written(py, &[])?,
+            // What is broken was told before.
+            Taken::Nothing | Taken::Broken(_) => written(py, &[])?,
         };
         self.loads.bind(py).call1((written,))
     }
@@ -171,9 +185,9 @@ impl Own {
 
 /// What `loads` is to be given: none of it is tracked by the garbage collector, so that no Python code can run.
 #[inline(never)]
-fn take_written(py: Python<'_>, read: Read, lent: Lent<'_>) -> Taken {
+fn take_written(py: Python<'_>, packing: &Packing, read: Read, lent: Lent<'_>) -> Taken {
     match lent {
-        Lent::Now(value) if value.form() == Form::Raw => match written(py, value.bytes()) {
+        Lent::Now(value) if value.form() == Form::Raw && packing.left(Form::Raw) => match written(py, value.bytes()) {
             Ok(written) => Taken::Object(written.unbind()),
             Err(_) => Taken::keep(read, Lent::Now(value)),
         },

@@ -8,6 +8,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::report::ValueStats;
 use super::table::{duration, number, size, table};
 use crate::cluster::advise;
 use crate::cluster::explain::{Explanation as Explained, OwnerReport};
@@ -125,6 +126,7 @@ macro_rules! statistics_class {
         }
 
         impl $name {
+            #[allow(clippy::too_many_arguments, reason = "one for each field")]
             fn counting(activity: &Activity, holds: &stats::NodeStats, $($more: $type),*) -> Self {
                 Self {
                     $($more,)*
@@ -221,12 +223,16 @@ statistics_class! {
         /// The lowest timestamp among these, or None.
         #[pyo3(get)]
         oldest_unseen: Option<u64>,
+        /// What became of values: how many were made smaller, corrupt, or not signed.
+        #[pyo3(get)]
+        values: Py<ValueStats>,
         latencies: [Latency; Call::ALL.len()]
     }
 }
 
 const OF_NODE: [&str; 2] = ["id", "live"];
-const OF_ALL: [&str; 9] = [
+const OF_ALL: [&str; 10] = [
+    "values",
     "nodes",
     "gossip_rounds",
     "gossip_items",
@@ -255,7 +261,7 @@ fn named<'py>(
 }
 
 /// These attributes of an object, with everything inside them in plain types.
-fn to_dict<'py>(object: &Bound<'py, PyAny>, names: &[&str]) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn to_dict<'py>(object: &Bound<'py, PyAny>, names: &[&str]) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(object.py());
     for &name in names {
         dict.set_item(name, plain(object.getattr(name)?)?)?;
@@ -444,7 +450,12 @@ fn beside(left: &str, right: &str) -> String {
 }
 
 impl Stats {
-    pub(super) fn new(py: Python<'_>, report: &Statistics, gauges: &Gauges) -> PyResult<Self> {
+    pub(super) fn new(
+        py: Python<'_>,
+        report: &Statistics,
+        gauges: &Gauges,
+        values: stats::ValueStats,
+    ) -> PyResult<Self> {
         let of_node = |node: &stats::NodeReport| {
             Py::new(py, NodeStats::counting(&node.activity, &node.holds, node.node, node.is_live))
         };
@@ -459,6 +470,7 @@ impl Stats {
             gauges.effective_copies(),
             gauges.unseen_writes,
             gauges.oldest_unseen.map(|oldest| oldest.get()),
+            Py::new(py, ValueStats::from(values))?,
             report.latency.map(Latency::from),
         ))
     }

@@ -105,7 +105,7 @@ impl Runtime for Embedded {
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
-        // Who only looks is not counted among those that wait: looking is not to show in what is seen.
+        // Whoever looks waits, too, but is no call that was held up.
         let place = self.places.get(usize::from(to.node)).and_then(OnceLock::get).ok_or(Unreached::Down)?;
         look(addressed(&mut place.node.lock(), to)?);
         Ok(())

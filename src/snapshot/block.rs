@@ -8,6 +8,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Fault, Totals, half, record, word};
+use crate::dictionary::{DICTIONARY_BYTES_MAX, Dictionary};
 use crate::entry::Value;
 use crate::message::Write;
 use crate::version::Version;
@@ -25,8 +26,10 @@ const COMPRESSED_BYTES_MAX: usize = 64 << 20;
 /// LZ4 makes no more than so many bytes of one.
 const EXPANSION_MAX: u64 = 255;
 
-/// What a block is. Numbers between these are free: for what values need to be read, as a dictionary of their compression.
+/// What a block is.
 pub const RECORDS: u8 = 1;
+/// Its body is one dictionary that values in later blocks may need; its number follows from its bytes.
+pub const DICTIONARY: u8 = 2;
 /// The last: its body is not records, but the totals.
 pub const FOOTER: u8 = 0xff;
 
@@ -79,6 +82,11 @@ impl Builder {
         };
         Sealed::new(RECORDS, &self.body, self.entries + self.removes, totals)
     }
+}
+
+/// A block with a dictionary, ready to be written.
+pub fn seal_dictionary(dictionary: &Dictionary) -> Sealed {
+    Sealed::new(DICTIONARY, dictionary.bytes(), 0, Totals { blocks: 1, ..Totals::default() })
 }
 
 /// A block as it is written.
@@ -172,13 +180,20 @@ impl Head {
             LZ4 => kind != FOOTER && self.unpacked_bytes() <= self.stored_bytes() * EXPANSION_MAX,
             _ => false,
         };
-        if kind != RECORDS && kind != FOOTER {
+        if ![RECORDS, DICTIONARY, FOOTER].contains(&kind) {
             return Err(format!("a block of kind {kind} is not known"));
         }
+        let is_sane = is_sane && (kind != DICTIONARY || self.is_sane_dictionary());
         if !is_sane || reserved[..2] != [0, 0] {
             return Err("the head of a block is damaged".to_owned());
         }
         Ok(())
+    }
+}
+
+impl Head {
+    fn is_sane_dictionary(self) -> bool {
+        (1..=DICTIONARY_BYTES_MAX as u64).contains(&self.unpacked_bytes()) && self.records() == 0
     }
 }
 
@@ -222,22 +237,29 @@ impl Packed {
                 .ok_or_else(|| Fault::format(at, "a block cannot be decompressed"))?,
             _ => stored,
         };
-        Ok(Block { at, body, records: head.records() })
+        Ok(Block { at, kind: head.kind(), body, records: head.records() })
     }
 }
 
-/// A block of records that is what was written.
+/// A block that is what was written.
 #[derive(Debug)]
 pub struct Block {
     at: u64,
+    kind: u8,
     pub(super) body: Vec<u8>,
     records: u32,
 }
 
 impl Block {
-    /// Its writes, in their order.
+    /// The dictionary that it holds, if it holds one.
+    pub fn dictionary(&self) -> Option<Dictionary> {
+        (self.kind == DICTIONARY).then(|| Dictionary::new(&self.body))
+    }
+
+    /// Its writes, in their order; none when it holds a dictionary.
     pub fn writes(&self) -> impl Iterator<Item = Result<Write<'_>, Fault>> {
-        let (mut rest, mut number) = (&self.body[..], 0_u32);
+        let body = if self.kind == DICTIONARY { &[][..] } else { &self.body[..] };
+        let (mut rest, mut number) = (body, 0_u32);
         std::iter::from_fn(move || {
             if rest.is_empty() && number == self.records {
                 return None;
@@ -253,11 +275,15 @@ impl Block {
         })
     }
 
-    /// Looks at every record: lengths, keys, timestamps, and digests against values.
+    /// Looks at every record: lengths, keys, timestamps, and digests against values. A dictionary is right when its checksum
+    /// is: its number follows from its bytes.
     ///
     /// # Errors
     /// [`Fault::Format`] for the first that is wrong.
     pub fn check(&self) -> Result<Totals, Fault> {
+        if self.kind == DICTIONARY {
+            return Ok(Totals { blocks: 1, ..Totals::default() });
+        }
         let mut totals = Totals { blocks: 1, record_bytes: self.body.len() as u64, ..Totals::default() };
         for write in self.writes() {
             let write = write?;

@@ -1,6 +1,7 @@
 //! ```text
 //!   magic, format version, header      what the cache was made with, and when this was saved
-//!   block                              records: keys with their versions and values, the coldest first
+//!   block                              a dictionary that values in later blocks need, or
+//!                                      records: keys with their versions and values, the coldest first
 //!   block ..                           each with its length, its count and its checksum, compressed if that saves
 //!   footer                             how many blocks and records, and a checksum over all checksums
 //! ```
@@ -103,6 +104,7 @@ impl Header {
             Compression::None => 0,
             Compression::Lz4 => 1,
             Compression::Zstd => 2,
+            Compression::ZstdDict => 3,
         });
         bytes.push(0);
         bytes.extend(config.ttl().map_or(0, |ttl| ttl.as_nanos() as u64).to_le_bytes());
@@ -167,7 +169,7 @@ pub(crate) const ENDS_HERE: &str = "the file ends here, and is not whole";
 /// What a snapshot holds in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Blocks of records.
+    /// Blocks, of records and of dictionaries.
     pub blocks: u64,
     /// Keys with their values.
     pub entries: u64,
@@ -212,10 +214,11 @@ fn compression(number: u8) -> Result<Compression, Error> {
         0 => Ok(Compression::None),
         1 => Ok(Compression::Lz4),
         2 => Ok(Compression::Zstd),
+        3 => Ok(Compression::ZstdDict),
         _ => Err(Error::Invalid {
             argument: "compression",
             value: number.to_string(),
-            expected: "from 0 to 2".to_owned(),
+            expected: "from 0 to 3".to_owned(),
         }),
     }
 }

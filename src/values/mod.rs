@@ -1,300 +1,439 @@
 //! ```text
-//!   pack     value  ->  long enough?  ->  compressed  ->  smaller by an eighth?  ->  [ flag | length | body ]
-//!                         no: as it is                      no: as it is
-//!   unpack   [ flag | length | body ]  ->  decompressed  ->  is its digest the version's?  ->  value
-//! ```
-//! Values on their way to the nodes and back. Each packed value says in its first byte how it is packed, so that writers with
-//! different settings mix and old entries stay readable.
+//!   serialized bytes --compress?--> --sign?--> [ flag | signature | length | dictionary | packed bytes ]  -> nodes
+//!                  \------- neither: as they are, no flag byte, no cost ----------------------------------> nodes
 //!
-//! Promise: what is unpacked is what was packed, or an error: never another value, never more memory than its length says,
-//! and never a length that the bytes cannot have.
+//!   nodes -> signature right?  ->  length sane?  ->  decompress  ->  digest that of the version?  ->  serialized bytes
+//! ```
+//! How a value's bytes are packed before they go to the nodes and unpacked after they come back. It knows no node, no
+//! cluster and no Python: only bytes, versions, and a library of dictionaries.
+//!
+//! Promise: what is unpacked is what was packed, byte for byte, or an error that names the key. The signature is checked
+//! before anything else is looked at, the length before memory is taken for it, and what a codec gives against the digest
+//! of the version, which was made of the bytes before they were packed.
 
-use std::cell::RefCell;
+mod codec;
+mod dictionaries;
+mod sign;
 
-use crate::config::Compression;
-use crate::entry::{Form, VALUE_BYTES_MAX, Value};
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::config::{Compression, Config};
+use crate::dictionary::{DictionaryId, Library};
+use crate::entry::{Form, Key, Value};
 use crate::error::Error;
+use crate::message::Write;
+use crate::packed::{BROKEN, Codec, LENGTH_BYTES_MAX, Parts, SIGNATURE_BYTES, SIGNED, UNFRAMED, write_length};
+use crate::stats::{DictionaryState, ValueStats};
+use crate::version::Version;
+use codec::Contexts;
+use dictionaries::{Dictionaries, Prepared};
+use sign::{Signed, Signer};
 
-/// Shorter values are left as they are: they do not shrink without a dictionary.
-pub const PACKED_FROM_BYTES: usize = 1024;
+/// LZ4 and plain Zstandard make little of shorter values.
+const COMPRESSED_FROM_BYTES: usize = 1024;
+/// A dictionary makes shorter values smaller, too.
+const DICTIONARY_FROM_BYTES: usize = 64;
+/// What is packed stays packed when it saves one part in so many: a smaller gain is not worth a slower read.
+const GAIN_PART: usize = 8;
 
-/// The codec's bits of the flag byte.
-const CODEC: u8 = 0b0000_0111;
-const LZ4: u8 = 1;
-const ZSTD: u8 = 2;
-/// Set when the envelope of a pickle was taken off before.
-const UNFRAMED: u8 = 0b0000_1000;
+/// Work that takes longer is done without what others wait for: letting go of the GIL costs about as much.
+const LONG_NS: u64 = 5_000;
 
-/// zstd's level: the quickest of the usual ones.
-const ZSTD_LEVEL: i32 = 1;
+const NOT_SIGNED: &str = "it is not signed, and this cache has a signing key";
 
-/// What one byte of each codec can become at the most. lz4: a byte of 255 more; zstd: a block of 128 KiB from 4 bytes.
-const LZ4_GROWS: usize = 255;
-const ZSTD_GROWS: usize = 32 * 1024;
-
-/// Whether [`pack`] would do anything.
-#[inline]
-pub const fn is_packable(value: Value<'_>, compression: Compression) -> bool {
-    !matches!(compression, Compression::None) && value.bytes().len() >= PACKED_FROM_BYTES
-}
-
-/// Whether [`pack`] takes more than a few microseconds.
-#[inline]
-pub const fn takes_long(value: Value<'_>, compression: Compression) -> bool {
-    is_packable(value, compression) && (matches!(compression, Compression::Zstd) || value.bytes().len() >= 4 * 1024)
-}
-
-/// The value as it is to be stored: packed into `buffer`, or as it is when that does not save an eighth.
-pub fn pack<'a>(value: Value<'a>, compression: Compression, buffer: &'a mut Vec<u8>) -> Value<'a> {
-    if !is_packable(value, compression) || value.form() == Form::Packed {
-        return value;
+const fn compressed_from(compression: Compression) -> usize {
+    match compression {
+        Compression::None => usize::MAX,
+        Compression::Lz4 | Compression::Zstd => COMPRESSED_FROM_BYTES,
+        Compression::ZstdDict => DICTIONARY_FROM_BYTES,
     }
-    let bytes = value.bytes();
-    let codec = match compression {
-        Compression::None => return value,
-        Compression::Lz4 => LZ4,
-        Compression::Zstd => ZSTD,
-    };
-    let framing = if value.form() == Form::Unframed { UNFRAMED } else { 0 };
-    buffer.clear();
-    buffer.push(codec | framing);
-    push_length(buffer, bytes.len());
-    if compress(codec, bytes, buffer).is_some() && buffer.len() <= bytes.len() / 8 * 7 {
-        buffer.shrink_to_fit();
-        return value.packed(buffer).unwrap_or(value);
-    }
-    value
 }
 
-/// Appends the compressed bytes. `None` when the codec fails, which costs nothing but space.
-fn compress(codec: u8, bytes: &[u8], buffer: &mut Vec<u8>) -> Option<()> {
-    let start = buffer.len();
-    if codec == LZ4 {
-        buffer.resize(start + lz4_flex::block::get_maximum_output_size(bytes.len()), 0);
-        let len = lz4_flex::block::compress_into(bytes, &mut buffer[start..]).ok()?;
-        buffer.truncate(start + len);
-    } else {
-        buffer.resize(start + zstd::zstd_safe::compress_bound(bytes.len()), 0);
-        let len = with_zstd(|zstd| zstd.0.compress_to_buffer(bytes, &mut buffer[start..]).ok())?;
-        buffer.truncate(start + len);
-    }
-    Some(())
+/// How a cache packs its values, and what became of them.
+pub struct Packing {
+    compression: Compression,
+    /// Shorter values are left as they are.
+    packs_from: usize,
+    signer: Option<Signer>,
+    dictionaries: Dictionaries,
+    contexts: codec::Pool,
+    counts: Counts,
 }
 
-/// A packed value, looked at from outside.
-#[derive(Clone, Copy)]
+#[derive(Default)]
+struct Counts {
+    tried: AtomicU64,
+    packed: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    corrupt: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A write that is ready for the nodes. While it lives, the dictionary that its value needs stays.
 pub struct Packed<'a> {
-    codec: u8,
-    form: Form,
-    len: usize,
-    body: &'a [u8],
+    as_given: Write<'a>,
+    /// What the value became, if it was packed.
+    packed: Option<Vec<u8>>,
+    _dictionary: Option<Arc<Prepared>>,
 }
 
-impl<'a> Packed<'a> {
-    /// Reads the flag byte and the length.
-    ///
-    /// # Errors
-    /// [`Corrupt`] when this is no packed value.
-    pub fn open(stored: &'a [u8]) -> Result<Self, Corrupt> {
-        let (&flag, mut body) = stored.split_first().ok_or(Corrupt("it is empty"))?;
-        let (codec, form) = (flag & CODEC, if flag & UNFRAMED != 0 { Form::Unframed } else { Form::Raw });
-        let grows = match codec {
-            LZ4 => LZ4_GROWS,
-            ZSTD => ZSTD_GROWS,
-            _ => return Err(Corrupt("it is packed in a way that is not known here")),
-        };
-        if flag & !(CODEC | UNFRAMED) != 0 {
-            return Err(Corrupt("it is packed in a way that is not known here"));
+impl Packed<'_> {
+    /// The write.
+    pub fn write(&self) -> Write<'_> {
+        match &self.packed {
+            // The digest stays that of the value as it was given.
+            Some(packed) => Write { value: Some(Value::stored(packed, Form::Packed)), ..self.as_given },
+            None => self.as_given,
         }
-        let len = take_length(&mut body).ok_or(Corrupt("its length is broken"))?;
-        if len > VALUE_BYTES_MAX || len > body.len().saturating_mul(grows) {
-            return Err(Corrupt("it says that it is longer than it can be"));
-        }
-        Ok(Self { codec, form, len, body })
     }
+}
 
-    /// Bytes that it takes unpacked.
-    #[inline]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
+/// A value as it came back, found to be signed as it should be. It is still to be decompressed, if it was compressed.
+pub struct Opened<'a> {
+    key: Key<'a>,
+    version: Version,
+    form: Form,
+    codec: Codec,
+    packed: &'a [u8],
+    bytes: usize,
+    dictionary: Option<Arc<Prepared>>,
+}
 
-    /// True when it is empty unpacked.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The form of what it unpacks to.
-    #[inline]
+impl<'a> Opened<'a> {
+    /// The form of what it unpacks to: never [`Form::Packed`].
     pub const fn form(&self) -> Form {
         self.form
     }
 
-    /// More than a few microseconds.
-    #[inline]
-    pub const fn takes_long(&self) -> bool {
-        self.len >= if self.codec == LZ4 { 16 * 1024 } else { 4 * 1024 }
+    /// The bytes that it unpacks to.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Unpacks into `to`, which has exactly [`Packed::len`] bytes, and checks them against the version's digest.
+    /// The value, if there is nothing to decompress.
+    pub fn plain(&self) -> Option<Value<'a>> {
+        (self.codec == Codec::None).then(|| Value::stored(self.packed, self.form))
+    }
+}
+
+impl Packing {
+    /// As the configuration says.
+    pub fn new(config: &Config) -> Self {
+        let (dictionaries, signer) = (Dictionaries::new(config), Signer::new(config.keys()));
+        let compression = match config.packs() {
+            // Nodes that have no room for a dictionary get what comes nearest.
+            Compression::ZstdDict if dictionaries.bytes_max() == 0 => Compression::Zstd,
+            compression => compression,
+        };
+        Self {
+            compression,
+            packs_from: if signer.is_some() { 0 } else { compressed_from(compression) },
+            signer,
+            dictionaries,
+            contexts: codec::Pool::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether values are signed.
+    #[inline]
+    pub const fn signs(&self) -> bool {
+        self.signer.is_some()
+    }
+
+    /// Whether a write goes to the nodes as it is.
+    #[inline]
+    pub fn leaves(&self, write: &Write<'_>) -> bool {
+        write.value.is_none_or(|value| self.leaves_value(value))
+    }
+
+    #[inline]
+    fn leaves_value(&self, value: Value<'_>) -> bool {
+        value.bytes().len() < self.packs_from || value.form() == Form::Packed
+    }
+
+    /// Whether a value that came back in this form is as it was given.
+    #[inline]
+    pub fn left(&self, form: Form) -> bool {
+        form != Form::Packed && self.signer.is_none()
+    }
+
+    /// Whether packing a value takes longer than others should wait for.
+    #[inline]
+    pub fn packs_long(&self, value: Value<'_>) -> bool {
+        if self.leaves_value(value) {
+            return false;
+        }
+        let bytes = value.bytes().len();
+        self.lasts_long(bytes, codec::pack_ns(self.codec_wanted(bytes), bytes))
+    }
+
+    /// Whether unpacking a value takes longer than others should wait for.
+    pub fn unpacks_long(&self, stored: Value<'_>) -> bool {
+        if self.left(stored.form()) {
+            return false;
+        }
+        let Ok(parts) = Parts::read(stored.bytes()) else { return false };
+        self.lasts_long(stored.bytes().len(), codec::unpack_ns(parts.codec, parts.bytes))
+    }
+
+    fn lasts_long(&self, signed_bytes: usize, codec_ns: u64) -> bool {
+        let sign_ns = if self.signs() { sign::sign_ns(signed_bytes) } else { 0 };
+        codec_ns + sign_ns > LONG_NS
+    }
+
+    fn codec_wanted(&self, bytes: usize) -> Codec {
+        match self.compression {
+            _ if bytes < compressed_from(self.compression) => Codec::None,
+            Compression::None => Codec::None,
+            Compression::Lz4 => Codec::Lz4,
+            Compression::Zstd => Codec::Zstd,
+            Compression::ZstdDict => Codec::ZstdDictionary,
+        }
+    }
+
+    /// Packs the value of a write for the nodes. One that is not made smaller by an eighth and is not signed stays as it is.
     ///
     /// # Errors
-    /// [`Corrupt`] when the bytes are not what was packed; then `to` holds anything.
-    pub fn unpack(&self, digest: u64, to: &mut [u8]) -> Result<(), Corrupt> {
-        let len = match self.codec {
-            LZ4 => lz4_flex::block::decompress_into(self.body, to).ok(),
-            _ => with_zstd(|zstd| zstd.1.decompress_to_buffer(self.body, to).ok()),
+    /// [`Error::ValueTooLarge`] for a value that is too long once it is signed.
+    pub fn pack<'a>(&self, write: Write<'a>) -> Result<Packed<'a>, Error> {
+        let as_it_is = Packed { as_given: write, packed: None, _dictionary: None };
+        let Some(value) = write.value.filter(|&value| !self.leaves_value(value)) else { return Ok(as_it_is) };
+        let bytes = value.bytes();
+        let (codec, dictionary) = self.choose(bytes);
+        let mut flag = if value.is_unframed() { UNFRAMED } else { 0 };
+        let mut head = [0; 1 + SIGNATURE_BYTES + LENGTH_BYTES_MAX + size_of::<DictionaryId>()];
+        let mut head_len = 1;
+        if self.signs() {
+            flag |= SIGNED;
+            head_len += SIGNATURE_BYTES;
+        }
+        let body_start = head_len;
+        head_len += write_length(&mut head[head_len..], bytes.len());
+        if let Some(prepared) = &dictionary {
+            head[head_len..head_len + 4].copy_from_slice(&prepared.dictionary().id().to_le_bytes());
+            head_len += 4;
+        }
+        let mut compressed = None;
+        if codec != Codec::None {
+            // What is not shorter than this is no gain.
+            let room = (bytes.len() - bytes.len() / GAIN_PART).saturating_sub(head_len - (body_start - 1));
+            compressed = self.contexts.with(|contexts| {
+                let packed = contexts.compress(codec, dictionary.as_deref(), bytes, room)?;
+                Some([&head[..head_len], packed].concat())
+            });
+            let bytes_out = compressed.as_ref().map_or(bytes.len(), Vec::len);
+            self.count(bytes.len(), bytes_out, compressed.is_some());
+            if let Some(prepared) = &dictionary {
+                self.dictionaries.note(prepared, bytes.len(), bytes_out);
+            }
+        }
+        let (mut packed, dictionary) = match compressed {
+            Some(packed) => {
+                flag |= codec as u8;
+                (packed, dictionary)
+            }
+            None if self.signs() => ([&head[..body_start], bytes].concat(), None),
+            None => return Ok(as_it_is),
         };
-        if len != Some(self.len) || Value::stored(to, self.form).digest() != digest {
-            return Err(Corrupt("it is not what was stored"));
+        packed[0] = flag;
+        if let Some(signer) = &self.signer {
+            let signed = Signed { key: write.key.bytes(), version: write.version, flag, body: &packed[body_start..] };
+            let signature = signer.sign(&signed);
+            packed[1..=SIGNATURE_BYTES].copy_from_slice(&signature);
+        }
+        // A value that was as long as it may be is too long with its signature.
+        Value::packed_before(&packed, write.version.digest)?;
+        Ok(Packed { as_given: write, packed: Some(packed), _dictionary: dictionary })
+    }
+
+    /// The codec for a value, and its dictionary. In passing, the value may be kept as a sample for the next.
+    fn choose(&self, bytes: &[u8]) -> (Codec, Option<Arc<Prepared>>) {
+        match self.codec_wanted(bytes.len()) {
+            Codec::ZstdDictionary => {
+                self.dictionaries.offer(bytes);
+                match self.dictionaries.current() {
+                    Some(prepared) => (Codec::ZstdDictionary, Some(prepared)),
+                    None if bytes.len() >= COMPRESSED_FROM_BYTES => (Codec::Zstd, None),
+                    None => (Codec::None, None),
+                }
+            }
+            codec => (codec, None),
+        }
+    }
+
+    fn count(&self, bytes_in: usize, bytes_out: usize, is_packed: bool) {
+        self.counts.tried.fetch_add(1, Ordering::Relaxed);
+        self.counts.packed.fetch_add(u64::from(is_packed), Ordering::Relaxed);
+        self.counts.bytes_in.fetch_add(bytes_in as u64, Ordering::Relaxed);
+        self.counts.bytes_out.fetch_add(bytes_out as u64, Ordering::Relaxed);
+    }
+
+    /// Looks at what came back from the nodes under this key and version: its signature first, then its length, and the
+    /// dictionary that it needs, which is looked for in the library if it is not known here.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when it is not signed as this cache asks for, is corrupt, or needs a dictionary that is gone.
+    /// It names the key, and is counted.
+    pub fn open<'a>(
+        &self,
+        key: Key<'a>,
+        version: Version,
+        stored: Value<'a>,
+        library: &dyn Library,
+    ) -> Result<Opened<'a>, Error> {
+        let (form, packed) = (stored.form(), stored.bytes());
+        let mut opened =
+            Opened { key, version, form, codec: Codec::None, packed, bytes: packed.len(), dictionary: None };
+        if self.left(form) {
+            return Ok(opened);
+        }
+        if form != Form::Packed {
+            return Err(self.refuse(key, NOT_SIGNED));
+        }
+        let parts = Parts::read(packed).map_err(|why| self.failed(key, why))?;
+        self.check_signature(key, version, &parts)?;
+        (opened.form, opened.codec) = (parts.form(), parts.codec);
+        (opened.packed, opened.bytes) = (parts.packed, parts.bytes);
+        if let Some(id) = parts.dictionary {
+            let missing = || self.failed(key, format!("it needs the dictionary {id:08x}, which no node has"));
+            opened.dictionary = Some(self.dictionaries.find(id, library).ok_or_else(missing)?);
+        }
+        Ok(opened)
+    }
+
+    /// Unpacks into `to`, which has exactly [`Opened::bytes`] bytes, and checks them against the digest of the version.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the bytes are not what was packed; then `to` holds anything. It names the key, and is
+    /// counted.
+    pub fn unpack_into(&self, opened: &Opened<'_>, to: &mut [u8]) -> Result<(), Error> {
+        let Opened { key, version, codec, packed, dictionary, .. } = opened;
+        if *codec == Codec::None && packed.len() == to.len() {
+            to.copy_from_slice(packed);
+            return Ok(());
+        }
+        let unpacked = self.contexts.with(|contexts| contexts.decompress(*codec, dictionary.as_deref(), packed, to));
+        unpacked.map_err(|why| self.failed(*key, why))?;
+        if Value::stored(to, opened.form).digest() != version.digest {
+            return Err(self.failed(*key, BROKEN));
         }
         Ok(())
     }
-}
 
-/// The bytes of a value as they were given, packed or not.
-///
-/// # Errors
-/// [`Corrupt`] when it is packed and corrupt.
-pub fn unpack(value: Value<'_>, digest: u64) -> Result<Vec<u8>, Corrupt> {
-    if value.form() != Form::Packed {
-        return Ok(value.whole().into_owned());
-    }
-    let packed = Packed::open(value.bytes())?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(packed.len()).map_err(|_| Corrupt("there is no memory for it"))?;
-    bytes.resize(packed.len(), 0);
-    packed.unpack(digest, &mut bytes)?;
-    Ok(match Value::stored(&bytes, packed.form()).envelope() {
-        Some(envelope) => [&envelope, &bytes[..]].concat(),
-        None => bytes,
-    })
-}
-
-type Zstd = (zstd::bulk::Compressor<'static>, zstd::bulk::Decompressor<'static>);
-
-/// Runs with this thread's contexts of zstd: making them anew takes longer than most values.
-fn with_zstd<T>(run: impl FnOnce(&mut Zstd) -> Option<T>) -> Option<T> {
-    thread_local! {
-        static CONTEXTS: RefCell<Option<Zstd>> = const { RefCell::new(None) };
-    }
-    CONTEXTS.with_borrow_mut(|contexts| {
-        if contexts.is_none() {
-            *contexts = Some((zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?, zstd::bulk::Decompressor::new().ok()?));
+    /// Unpacks what came back from the nodes: the bytes, and their form. See [`Packing::open`].
+    ///
+    /// # Errors
+    /// Those of [`Packing::open`] and [`Packing::unpack_into`].
+    pub fn unpack<'a>(
+        &self,
+        key: Key<'a>,
+        version: Version,
+        stored: Value<'a>,
+        library: &dyn Library,
+    ) -> Result<(Cow<'a, [u8]>, Form), Error> {
+        let opened = self.open(key, version, stored, library)?;
+        if let Some(plain) = opened.plain() {
+            return Ok((Cow::Borrowed(plain.bytes()), plain.form()));
         }
-        run(contexts.as_mut()?)
-    })
-}
-
-/// Stored bytes are not what was stored, and why that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corrupt(&'static str);
-
-impl Corrupt {
-    /// The error of a read of this key.
-    pub fn of(self, key: &str) -> Error {
-        Error::Serialization(format!("the stored value of {key:?} is corrupt: {}", self.0))
-    }
-}
-
-/// Seven bits a byte, the lowest first; the highest bit says that more follow (LEB128).
-fn push_length(buffer: &mut Vec<u8>, mut len: usize) {
-    while len >= 0x80 {
-        buffer.push(len as u8 | 0x80);
-        len >>= 7;
-    }
-    buffer.push(len as u8);
-}
-
-fn take_length(bytes: &mut &[u8]) -> Option<usize> {
-    let mut len = 0_u64;
-    for shift in (0..35).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        len |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return usize::try_from(len).ok();
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
-        // Repeated pieces, so that there is something to save.
-        (prop::collection::vec(any::<u8>(), 1..200), 1..80_usize).prop_map(|(piece, times)| piece.repeat(times))
+        let mut unpacked = Vec::new();
+        unpacked.try_reserve_exact(opened.bytes).map_err(|_| self.failed(key, codec::NO_MEMORY))?;
+        unpacked.resize(opened.bytes, 0);
+        self.unpack_into(&opened, &mut unpacked)?;
+        Ok((Cow::Owned(unpacked), opened.form))
     }
 
-    fn any_compression() -> impl Strategy<Value = Compression> {
-        prop::sample::select(vec![Compression::None, Compression::Lz4, Compression::Zstd])
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_packed_comes_back(bytes in any_bytes(), compression in any_compression()) {
-            let (value, mut buffer) = (Value::new(&bytes).expect("short"), Vec::new());
-            let packed = pack(value, compression, &mut buffer);
-            prop_assert_eq!(packed.digest(), value.digest());
-            prop_assert!(packed.bytes().len() <= value.bytes().len());
-            prop_assert_eq!(unpack(packed, value.digest()).expect("whole"), bytes);
-        }
-
-        #[test]
-        fn a_byte_that_changed_or_is_missing_is_an_error_or_changes_nothing(
-            bytes in any_bytes(), compression in any_compression(), at in any::<prop::sample::Index>(), with in 1..=255_u8,
-            is_cut in any::<bool>(),
-        ) {
-            let (value, mut buffer) = (Value::new(&bytes).expect("short"), Vec::new());
-            let packed = pack(value, compression, &mut buffer);
-            prop_assume!(packed.form() == Form::Packed);
-            let mut broken = packed.bytes().to_vec();
-            let at = at.index(broken.len());
-            if is_cut { broken.truncate(at) } else { broken[at] ^= with }
-            match unpack(Value::stored(&broken, Form::Packed), value.digest()) {
-                Err(_) => {}
-                Ok(unpacked) => prop_assert_eq!(unpacked, bytes),
+    fn check_signature(&self, key: Key<'_>, version: Version, parts: &Parts<'_>) -> Result<(), Error> {
+        match (&self.signer, parts.signature) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(self.refuse(key, "it is signed, and this cache has no signing key")),
+            (Some(_), None) => Err(self.refuse(key, NOT_SIGNED)),
+            (Some(signer), Some(signature)) => {
+                let signed = Signed { key: key.bytes(), version, flag: parts.flag, body: parts.body };
+                if signer.verifies(&signed, signature) {
+                    return Ok(());
+                }
+                Err(self.refuse(key, "its signature is wrong: it was changed, or signed under another key"))
             }
         }
     }
 
-    #[test]
-    fn what_does_not_shrink_by_an_eighth_stays_as_it_is() {
-        let mut word = 1_u64;
-        let random: Vec<u8> = std::iter::repeat_with(|| {
-            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (word >> 56) as u8
-        })
-        .take(5_000)
-        .collect();
-        let value = Value::new(&random).expect("short");
-        for compression in [Compression::Lz4, Compression::Zstd] {
-            assert_eq!(pack(value, compression, &mut Vec::new()), value);
-        }
-        let short = vec![7; PACKED_FROM_BYTES - 1];
-        assert_eq!(pack(Value::new(&short).expect("short"), Compression::Zstd, &mut Vec::new()).form(), Form::Raw);
+    #[cold]
+    fn failed(&self, key: Key<'_>, why: impl Display) -> Error {
+        self.counts.corrupt.fetch_add(1, Ordering::Relaxed);
+        let key = String::from_utf8_lossy(key.bytes());
+        Error::Serialization(format!("the value of {key:?} cannot be unpacked: {why}"))
     }
 
-    #[test]
-    fn a_bomb_is_not_given_the_memory_it_asks_for() {
-        // Four gigabytes from a few bytes.
-        for codec in [LZ4, ZSTD] {
-            let mut bomb = vec![codec];
-            push_length(&mut bomb, VALUE_BYTES_MAX);
-            bomb.extend([0; 100]);
-            assert!(Packed::open(&bomb).is_err());
+    #[cold]
+    fn refuse(&self, key: Key<'_>, why: &str) -> Error {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        let key = String::from_utf8_lossy(key.bytes());
+        Error::Serialization(format!("the value of {key:?} is refused: {why}"))
+    }
+
+    /// One step in the background: trains a dictionary when enough samples are there, has every node know it, and only then
+    /// uses it; and gives up one that no value needs any more. It can take a few tenths of a second.
+    pub fn study(&self, library: &dyn Library, now: Instant) {
+        if self.compression == Compression::ZstdDict {
+            self.dictionaries.study(library, now);
         }
-        // More than it says.
-        let zeros = vec![0; 1 << 20];
-        let mut buffer = Vec::new();
-        let packed = pack(Value::new(&zeros).expect("short"), Compression::Zstd, &mut buffer);
-        let body = &packed.bytes()[1 + 3..];
-        let mut small = vec![ZSTD];
-        push_length(&mut small, 1_000);
-        small.extend(body);
-        assert!(unpack(Value::stored(&small, Form::Packed), 0).is_err());
+    }
+
+    /// Whether there is anything to study.
+    pub fn studies(&self) -> bool {
+        self.compression == Compression::ZstdDict
+    }
+
+    /// What became of values until now.
+    pub fn stats(&self) -> ValueStats {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let learned = self.dictionaries.stats();
+        ValueStats {
+            compression: self.compression,
+            tried: get(&self.counts.tried),
+            packed: get(&self.counts.packed),
+            bytes_in: get(&self.counts.bytes_in),
+            bytes_out: get(&self.counts.bytes_out),
+            dictionary: match self.compression {
+                Compression::ZstdDict => learned.state,
+                Compression::None | Compression::Lz4 | Compression::Zstd => DictionaryState::Off,
+            },
+            samples: learned.samples,
+            dictionaries: learned.dictionaries,
+            trainings: learned.trainings,
+            corrupt: get(&self.counts.corrupt),
+            refused: get(&self.counts.refused),
+        }
+    }
+}
+
+impl Contexts {
+    /// Compresses into at most `room` bytes; nothing when that is not enough.
+    fn compress(&mut self, codec: Codec, prepared: Option<&Prepared>, bytes: &[u8], room: usize) -> Option<&[u8]> {
+        match codec {
+            Codec::None => None,
+            Codec::Lz4 => self.lz4(bytes, room),
+            Codec::Zstd | Codec::ZstdDictionary => self.zstd(prepared.map(Prepared::encoder), bytes, room),
+        }
+    }
+
+    fn decompress(
+        &mut self,
+        codec: Codec,
+        prepared: Option<&Prepared>,
+        packed: &[u8],
+        to: &mut [u8],
+    ) -> Result<(), &'static str> {
+        match codec {
+            Codec::None => Err(BROKEN),
+            Codec::Lz4 => codec::unlz4(packed, to),
+            Codec::Zstd | Codec::ZstdDictionary => self.unzstd(prepared.map(Prepared::decoder), packed, to),
+        }
     }
 }
