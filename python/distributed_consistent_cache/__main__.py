@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from . import __version__, demo, simulate, snapshot
+from . import __version__, bench, demo, explain, metrics, simulate, snapshot, status, top
 
 
 class Command(Protocol):
@@ -26,7 +26,16 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Final[Mapping[str, Command]] = {"demo": demo, "simulate": simulate, "snapshot": snapshot}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "demo": demo,
+    "bench": bench,
+    "simulate": simulate,
+    "snapshot": snapshot,
+    "status": status,
+    "top": top,
+    "explain": explain,
+    "metrics": metrics,
+}
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 EXIT_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE

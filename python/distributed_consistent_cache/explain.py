@@ -1,0 +1,88 @@
+"""The `explain` command: why a served cache finds a key, or not.
+
+/api/explain.json?key=..  -->  what each owner knows, and what a get answers
+"""
+
+import argparse
+import json
+import sys
+from typing import Any, Final
+
+from . import remote
+from ._text import duration, size, table
+
+HELP: Final = "tell why a served cache finds a key or not: what each of its owners knows"
+
+REASONS: Final = {
+    "never_seen": "no live node knows of it: it was never put, or forgotten long ago",
+    "removed": "the key was removed",
+    "expired": "its ttl is over",
+    "evicted": "it fell off the end, as what was used least recently",
+    "superseded": "something newer is known, and only older copies are left, which are not served",
+    "owner_down": "the nodes that it belongs on are down",
+    "not_synced": "an owner has yet to pull what it missed",
+    "quorum": "too few owners answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument("key", metavar="KEY", help="the key")
+    remote.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.epilog = (
+        "It is no use of the key and changes nothing. Exit code: 0 if a get would find it, 3 if not, 1 if no cache "
+        "answers, 2 for wrong usage, 130 if interrupted."
+    )
+
+
+EXIT_MISS: Final = 3
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask and report."""
+    url = remote.address(arguments)
+    try:
+        arguments.key.encode()
+    except UnicodeEncodeError:
+        arguments.parser.error("KEY is no text that can be sent")
+    try:
+        explained = remote.fetch_json(url, "/api/explain.json", key=arguments.key)
+        text = json.dumps(explained) if arguments.json else summary(explained)
+        is_hit = explained["hit"]
+    except remote.UnreachableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return remote.EXIT_UNREACHABLE
+    except (KeyError, TypeError):
+        print(f"error: what answers at {url} is no cache of this kind", file=sys.stderr)
+        return remote.EXIT_UNREACHABLE
+    print(text)
+    return 0 if is_hit else EXIT_MISS
+
+
+def summary(explained: dict[str, Any]) -> str:
+    """What a get answers, and what each owner knows."""
+    if explained["hit"]:
+        answer = f"a get finds the value of timestamp {explained['timestamp']}"
+    else:
+        answer = f"a get misses: {REASONS.get(explained['reason'], explained['reason'])}"
+    headers = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "used since"]
+    rows = [
+        [
+            str(owner["node"]),
+            owner["state"],
+            {True: "yes", False: "no", None: "-"}[owner["synced"]],
+            owner["knows"],
+            _or_dash(owner["timestamp"], str),
+            _or_dash(owner["value_bytes"], size),
+            _or_dash(owner["age"], duration),
+            _or_dash(owner["ttl"], duration),
+            _or_dash(owner["used_since"], "{:,}".format),
+        ]
+        for owner in explained["owners"]
+    ]
+    return f"partition {explained['partition']}: {answer}\n\n{table(headers, rows, left=4)}"
+
+
+def _or_dash(value: Any, text: Any) -> str:
+    return "-" if value is None else str(text(value))

@@ -1,0 +1,213 @@
+"""The commands that look at a served cache, and the quick benchmark: as a program of its own, as a shell runs them."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from distributed_consistent_cache import Cache
+
+COMMAND = [sys.executable, "-m", "distributed_consistent_cache"]
+CLEAR = b"\x1b[H\x1b[J"
+
+
+def run(*arguments: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "DCCACHE_URL"}
+    if url is not None:
+        environment["DCCACHE_URL"] = url
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, env=environment, check=False
+    )
+
+
+@pytest.fixture
+def cache() -> Iterator[Cache]:
+    with Cache(3, 2, "64KiB") as cache:
+        for number in range(100):
+            cache.put(f"key {number}", number)
+            cache.get(f"key {number}")
+        cache.get("nobody")
+        yield cache
+
+
+@pytest.fixture
+def url(cache: Cache) -> str:
+    return str(cache.serve().url)
+
+
+def test_status_shows_the_nodes(cache: Cache, url: str) -> None:
+    done = run("status", "--url", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "3 nodes, all live"
+    assert lines[1] == "101 gets, 99.0 % hits; misses: never seen 1"
+    assert lines[2] == "100 keys, 2.00 copies of each; 0 writes that not every owner has seen"
+    assert all(len(line) <= 80 for line in lines)
+    assert [line.split()[:2] for line in lines[-3:]] == [["0", "live"], ["1", "live"], ["2", "live"]]
+    cache.fail_node(1)
+    done = run("status", url=url)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (3, "3 nodes, 1 of them down")
+    said = json.loads(run("status", "--json", url=url).stdout)
+    assert (said["hits"], said["nodes"][1]["live"]) == (100, False)
+
+
+@pytest.mark.parametrize("key", ["key 7", "nobody", "schlüssel & wert=?#%", "", "键 " * 100])
+def test_explain_says_what_the_cache_says(key: str, cache: Cache, url: str) -> None:
+    if key not in {"key 7", "nobody"}:
+        cache.put(key, 1)
+    done = run("explain", "--url", url, "--", key)
+    explained = cache.explain(key)
+    assert (done.returncode, done.stderr) == (0 if explained.hit else 3, "")
+    assert done.stdout.startswith(f"partition {explained.partition}: a get ")
+    assert len(done.stdout.splitlines()) == 4 + len(explained.owners)
+    said = json.loads(run("explain", "--json", "--url", url, "--", key).stdout)
+    assert (said["key"], said["hit"], said["reason"]) == (key, explained.hit, explained.reason)
+    assert [owner["node"] for owner in said["owners"]] == [owner.node for owner in explained.owners]
+
+
+def test_metrics_are_those_that_prometheus_scrapes(url: str) -> None:
+    done = run("metrics", "--url", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("# HELP dcc_")
+    assert "dcc_hits_total" in done.stdout
+    samples = json.loads(run("metrics", "--json", "--url", url).stdout)
+    assert sum(value for name, value in samples.items() if name.startswith("dcc_hits_total")) == 100
+
+
+def test_top_prints_one_look_after_the_other_where_there_is_no_terminal(url: str) -> None:
+    done = run("top", "--url", url, "--interval", "0.2", "--count", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert done.stdout.count("since it was made") == 1
+    assert done.stdout.count("a second, over the last ") == 2
+    looks = run("top", "--json", "--url", url, "--interval", "0.2", "--count", "2").stdout.splitlines()
+    assert [json.loads(look)["hits"] for look in looks] == [100, 100]
+
+
+def test_top_on_a_terminal_draws_in_place_and_ends_with_ctrl_c(cache: Cache, url: str) -> None:
+    leader, follower = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    process = subprocess.Popen(
+        [*COMMAND, "top", "--url", url, "--interval", "0.2"],
+        stdin=follower,
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(follower)
+    try:
+        seen = _watched(process, leader, cache)
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+        os.close(leader)
+    assert (process.returncode, errors) == (0, b"")
+    assert seen.startswith(b"\x1b[?25l")
+    assert seen.rstrip().endswith(b"\x1b[?25h")
+
+
+def _watched(process: "subprocess.Popen[bytes]", leader: int, cache: Cache) -> bytes:
+    """What a person sees until a node that failed is shown as down, and Ctrl-C is pressed."""
+    seen = b""
+    deadline = time.monotonic() + 30
+    while seen.count(CLEAR) < 3 or b"down" not in seen:
+        assert time.monotonic() < deadline, seen
+        if select.select([leader], [], [], 1)[0]:
+            seen += os.read(leader, 65_536)
+        if seen.count(CLEAR) == 1:
+            cache.fail_node(2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    return seen + os.read(leader, 65_536)
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["explain", "key"], ["metrics"], ["top"]], ids=lambda command: command[0]
+)
+class TestWhereThereIsNoCache:
+    def test_nobody_answers(self, command: list[str]) -> None:
+        done = run(*command, "--url", "http://127.0.0.1:1")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: no cache answers at http://127.0.0.1:1: ")
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_nobody_said_where(self, command: list[str]) -> None:
+        done = run(*command)
+        assert done.returncode == 2
+        assert "say where the cache is: --url URL, or set DCCACHE_URL" in done.stderr
+
+    @pytest.mark.parametrize("wrong", ["127.0.0.1:80", "ftp://localhost", "http://", "file:///etc/passwd"])
+    def test_it_is_no_url(self, command: list[str], wrong: str) -> None:
+        for done in (run(*command, "--url", wrong), run(*command, url=wrong)):
+            assert done.returncode == 2
+            assert f"'{wrong}' is no URL like http://127.0.0.1:8080" in done.stderr
+
+    @pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[1]", b"\xff\xfe"])
+    def test_something_else_answers(self, command: list[str], answer: bytes) -> None:
+        class Other(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 - the name that it has there
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Other) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            done = run(*command, "--url", f"http://127.0.0.1:{server.server_port}")
+            server.shutdown()
+        if command == ["metrics"] and answer != b"\xff\xfe":
+            assert (done.returncode, done.stdout) == (0, answer.decode())
+            return
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_bench_measures_in_the_time_it_is_given() -> None:
+    done = run("bench", "--seconds", "0.5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dict + pickle" in done.stdout
+    assert "8 threads, 95 gets to 5 puts" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    said = json.loads(run("bench", "--seconds", "0.5", "--json").stdout)
+    assert len(said["calls"]) == 5
+    assert all(one["cache_ns"] > 0 < one["dict_ns"] for one in said["calls"])
+    assert said["mix"]["cache_a_second"] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["bench", "--seconds", "0"],
+        ["bench", "--seconds", "x"],
+        ["top", "--interval", "0", "--url", "http://x"],
+        ["top", "--count", "0", "--url", "http://x"],
+        ["explain", "--url", "http://x"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(wrong: list[str]) -> None:
+    done = run(*wrong)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "metrics", "top", "bench"])
+def test_help_says_what_it_does_and_its_exit_codes(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "xit code:" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
