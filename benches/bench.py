@@ -307,7 +307,8 @@ def measure_statistics(effort: Effort, results: Results) -> None:
             fill(cache, values)
             fill(other, values)
             sought = shuffled(names(KEYS))
-            for _ in range(300):  # At first the sample for `advise` is taken more often: for a quarter of a million calls.
+            # For a quarter of a million calls the sample for `advise` is taken more often.
+            for _ in range(300):
                 time_calls(cache.get, sought)
             calls: list[Side] = [partial(time_calls, cache.get, sought), partial(time_calls, other.get, sought)]
             fastest = list(map(min, fastest, interleaved(max(effort.rounds // 8, 10), *calls)))
