@@ -12,6 +12,7 @@ own cost is part of both sides. The garbage collector is off. Nothing is left be
 import argparse
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter, perf_counter_ns, process_time_ns
@@ -124,6 +126,7 @@ def main() -> int:
         measure_gets,
         measure_miss,
         measure_put,
+        measure_statistics,
         measure_large,
         measure_get_many,
         measure_put_many,
@@ -287,6 +290,43 @@ def measure_put_many(effort: Effort, results: Results) -> None:
     results.figures.append(ratio("put_many, 1 KB: beside a loop of put", "<=", 1.0, many_ns, loop_ns))
     # Of the round that was disturbed least: what else runs on the machine takes cores away.
     results.figures.append(Figure("put_many, 1 KB: cores used", ">=", 1.5, max(used), "ratio"))
+
+
+def measure_statistics(effort: Effort, results: Results) -> None:
+    """What counting, sampling and timing add to a get: beside the same cache built without."""
+    bare = without_statistics()
+    if bare is None:
+        print("left out: a get without statistics, which `make bench` builds", file=sys.stderr)
+        return
+    values = [f"{index:0100d}".encode() for index in range(KEYS)]
+    fastest = [float("inf")] * 2
+    kept: list[object] = []
+    # Where objects lie decides over some nanoseconds: several caches of each kind, the quickest counts.
+    for pair in range(8):
+        with Cache(NODES, REPLICAS, ROOMY) as cache, bare(NODES, REPLICAS, ROOMY) as other:
+            fill(cache, values)
+            fill(other, values)
+            sought = shuffled(names(KEYS))
+            # For a quarter of a million calls the sample for `advise` is taken more often.
+            for _ in range(300):
+                time_calls(cache.get, sought)
+            calls: list[Side] = [partial(time_calls, cache.get, sought), partial(time_calls, other.get, sought)]
+            fastest = list(map(min, fastest, interleaved(max(effort.rounds // 8, 10), *calls)))
+            kept.append(bytes(10_000 + 48 * pair))
+    results.figures.append(ratio("get hit: beside one without statistics", "<=", 1.05, *fastest))
+
+
+def without_statistics() -> type[Cache] | None:
+    """The class of an extension that was built without the feature `statistics`, if there is one."""
+    path = os.environ.get("WITHOUT_STATISTICS", "")
+    if not Path(path).is_file():
+        return None
+    spec = importlib.util.spec_from_file_location("without_statistics._core", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Cache  # type: ignore[no-any-return]
 
 
 def interleaved(rounds: int, *sides: Side) -> list[float]:

@@ -13,18 +13,6 @@ from ._text import duration, size, table
 
 HELP: Final = "tell why a served cache finds a key or not: what each of its owners knows"
 
-REASONS: Final = {
-    "never_seen": "no live node knows of it: it was never put, or forgotten long ago",
-    "removed": "the key was removed",
-    "expired": "its ttl is over",
-    "evicted": "it fell off the end, as what was used least recently",
-    "superseded": "something newer is known, and only older copies are left, which are not served",
-    "owner_down": "the nodes that it belongs on are down",
-    "not_synced": "an owner has yet to pull what it missed",
-    "quorum": "too few owners answer",
-}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("key", metavar="KEY", help="the key")
@@ -62,10 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(explained: dict[str, Any]) -> str:
     """What a get answers, and what each owner knows."""
-    if explained["hit"]:
-        answer = f"a get finds the value of timestamp {explained['timestamp']}"
-    else:
-        answer = f"a get misses: {REASONS.get(explained['reason'], explained['reason'])}"
     headers = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "used since"]
     rows = [
         [
@@ -81,7 +65,7 @@ def summary(explained: dict[str, Any]) -> str:
         ]
         for owner in explained["owners"]
     ]
-    return f"partition {explained['partition']}: {answer}\n\n{table(headers, rows, left=4)}"
+    return f"partition {explained['partition']}: {explained['sentence']}\n\n{table(headers, rows, left=4)}"
 
 
 def _or_dash(value: Any, text: Any) -> str:
