@@ -13,6 +13,7 @@ from ._text import duration, size, table
 
 HELP: Final = "tell why a served cache finds a key or not: what each of its owners knows"
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("key", metavar="KEY", help="the key")
