@@ -11,7 +11,7 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// The next timestamp, in microseconds since 1970.
 pub fn now() -> Timestamp {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let wall = wall_us();
     let next = |last: u64| wall.max(last + 1);
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or_default();
     Timestamp::new(next(last)).unwrap_or(Timestamp::MAX)
@@ -28,7 +28,7 @@ const AHEAD_MAX_US: u64 = 24 * 3600 * 1_000_000;
 /// Goes on from what the clock of another process said: every later timestamp is newer. A time more than a day ahead of
 /// the system's is left alone.
 pub fn go_on_from(other: Timestamp) {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let wall = wall_us();
     if other.get() <= wall.saturating_add(AHEAD_MAX_US) {
         LAST.fetch_max(other.get(), Ordering::Relaxed);
     }
@@ -39,7 +39,7 @@ pub fn go_on_from(other: Timestamp) {
 #[inline(never)]
 pub fn now_ms() -> u64 {
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
-    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let wall_ms = wall_us() / 1000;
     LAST_MS.fetch_max(wall_ms, Ordering::Relaxed).max(wall_ms)
 }
 

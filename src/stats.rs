@@ -70,9 +70,7 @@ impl NodeStats {
         self.refused += other.refused;
         self.markers_lost += other.markers_lost;
     }
-}
 
-impl NodeStats {
     /// Adds what another node holds.
     pub const fn hold(&mut self, other: &Self) {
         self.entries += other.entries;

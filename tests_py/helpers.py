@@ -1,5 +1,8 @@
-"""What several files of tests need: the whole visible state of a cache, for "nothing was done" and "all agree"."""
+"""What several files of tests need: the whole visible state of a cache, for "nothing was done" and "all agree"; and
+to wait for what comes to pass by itself."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from distributed_consistent_cache import Cache
@@ -22,3 +25,11 @@ def copies(cache: Cache, key: str) -> int:
 def owners_hold(cache: Cache, key: str) -> list[tuple[Any, int]]:
     """What each owner of the key says it is."""
     return [cache.node(owner).get(key) for owner in cache.owners(key)]
+
+
+def wait_until(is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Wait, a few milliseconds at a time, until it is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.005)

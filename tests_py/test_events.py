@@ -6,21 +6,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from conftest import RunProgram
 from distributed_consistent_cache import Cache, ClosedError, Event, ValueTooLargeError
-
-
-def wait_until(is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Wait, a few milliseconds at a time, until it is so."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
+from helpers import wait_until
 
 
 def test_what_happens_to_nodes_is_told_in_order() -> None:

@@ -5,23 +5,15 @@ Ends are waited for: a deadline may be passed late by any amount on a slow machi
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from distributed_consistent_cache import Cache
+from helpers import wait_until
 
 CENTURY = 100 * 365 * 24 * 3600
 SHORT = 0.05
-
-
-def wait_until(is_so: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Wait, a few milliseconds at a time, until it is so."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -178,28 +178,19 @@ def test_both_texts_have_the_same_samples(cache: Cache) -> None:
             assert f"# TYPE {name} counter\n" in old
 
 
+def promtool(*arguments: str | Path) -> None:
+    checked = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 @needs("promtool")
 def test_the_alert_rules_are_sound() -> None:
-    checked = subprocess.run(
-        ["promtool", "check", "rules", DOCS / "prometheus-alerts.yml"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    promtool("check", "rules", DOCS / "prometheus-alerts.yml")
 
 
 @needs("promtool")
 def test_the_alerts_ring_when_they_should() -> None:
-    checked = subprocess.run(
-        ["promtool", "test", "rules", DOCS / "prometheus-alerts.test.yml"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    promtool("test", "rules", DOCS / "prometheus-alerts.test.yml")
 
 
 def expressions(value: Any) -> Iterator[str]:

@@ -5,13 +5,15 @@
 
 import argparse
 import json
-import sys
 from typing import Any, Final
 
 from . import remote
 from ._text import duration, size, table
 
 HELP: Final = "tell why a served cache finds a key or not: what each of its owners knows"
+
+
+EXIT_MISS: Final = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-EXIT_MISS: Final = 3
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Ask and report."""
     url = remote.address(arguments)
@@ -35,18 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.key.encode()
     except UnicodeEncodeError:
         arguments.parser.error("KEY is no text that can be sent")
-    try:
-        explained = remote.fetch_json(url, "/api/explain.json", key=arguments.key)
+
+    def say(explained: dict[str, Any]) -> int:
         text = json.dumps(explained) if arguments.json else summary(explained)
         is_hit = explained["hit"]
-    except remote.UnreachableError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return remote.EXIT_UNREACHABLE
-    except (KeyError, TypeError):
-        print(f"error: what answers at {url} is no cache of this kind", file=sys.stderr)
-        return remote.EXIT_UNREACHABLE
-    print(text)
-    return 0 if is_hit else EXIT_MISS
+        print(text)
+        return 0 if is_hit else EXIT_MISS
+
+    return remote.ask(url, "/api/explain.json", say, key=arguments.key)
 
 
 def summary(explained: dict[str, Any]) -> str:

@@ -7,9 +7,11 @@ import argparse
 import http.client
 import json
 import os
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Final
 
 URL_VARIABLE: Final = "DCCACHE_URL"
@@ -51,6 +53,17 @@ def address(arguments: argparse.Namespace) -> str:
         return _url(arguments.url).rstrip("/")
     except argparse.ArgumentTypeError as error:
         parser.error(f"{URL_VARIABLE}: {error}")
+
+
+def ask(url: str, path: str, say: Callable[[dict[str, Any]], int], **query: str) -> int:
+    """Have `say` print what is served there, and return its exit code; 1 if there is no cache that says it."""
+    try:
+        return say(fetch_json(url, path, **query))
+    except UnreachableError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except (KeyError, TypeError):
+        print(f"error: what answers at {url} is no cache of this kind", file=sys.stderr)
+    return EXIT_UNREACHABLE
 
 
 def fetch(url: str, path: str, **query: str) -> str:

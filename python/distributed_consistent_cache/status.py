@@ -5,7 +5,6 @@
 
 import argparse
 import json
-import sys
 from typing import Any, Final
 
 from . import remote
@@ -28,19 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and report."""
-    url = remote.address(arguments)
-    try:
-        stats = remote.fetch_json(url, "/api/stats.json")
+
+    def say(stats: dict[str, Any]) -> int:
         text = json.dumps(stats) if arguments.json else summary(stats)
         is_whole = all(node["live"] for node in stats["nodes"])
-    except remote.UnreachableError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return remote.EXIT_UNREACHABLE
-    except (KeyError, TypeError):
-        print(f"error: what answers at {url} is no cache of this kind", file=sys.stderr)
-        return remote.EXIT_UNREACHABLE
-    print(text)
-    return 0 if is_whole else EXIT_NODE_DOWN
+        print(text)
+        return 0 if is_whole else EXIT_NODE_DOWN
+
+    return remote.ask(remote.address(arguments), "/api/stats.json", say)
 
 
 def summary(stats: dict[str, Any]) -> str:

@@ -73,6 +73,9 @@ macro_rules! statistics_class {
             /// Reads that found none.
             #[pyo3(get)]
             misses: u64,
+            /// The part of reads that found a value, 0 to 1; 0 when there were none.
+            #[pyo3(get)]
+            hit_rate: f64,
             by_reason: [u64; Miss::ALL.len()],
             /// Reads and writes that fewer owners answered than were asked for: they raised an error.
             #[pyo3(get)]
@@ -132,6 +135,7 @@ macro_rules! statistics_class {
                     $($more,)*
                     hits: activity.hits,
                     misses: activity.misses_in_all(),
+                    hit_rate: activity.hit_rate(),
                     by_reason: activity.misses,
                     unanswered: activity.unanswered,
                     puts: activity.puts,
@@ -244,10 +248,6 @@ const OF_ALL: [&str; 10] = [
     "latency",
 ];
 
-fn hit_rate(hits: u64, misses: u64) -> f64 {
-    if hits + misses == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 }
-}
-
 fn named<'py>(
     py: Python<'py>,
     names: impl IntoIterator<Item = &'static str>,
@@ -298,12 +298,6 @@ impl NodeStats {
         named(py, KINDS, &self.by_kind)
     }
 
-    /// The part of reads that found a value, 0 to 1; 0 when there were none.
-    #[getter]
-    fn hit_rate(&self) -> f64 {
-        hit_rate(self.hits, self.misses)
-    }
-
     /// The same as a dict of plain types.
     fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         to_dict(slf.as_any(), &[&OF_NODE[..], &COMMON].concat())
@@ -331,12 +325,6 @@ impl Stats {
     #[getter]
     fn bytes_by_kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         named(py, KINDS, &self.by_kind)
-    }
-
-    /// The part of reads that found a value, 0 to 1; 0 when there were none.
-    #[getter]
-    fn hit_rate(&self) -> f64 {
-        hit_rate(self.hits, self.misses)
     }
 
     /// How long calls took, for "get", "put" and "remove".
