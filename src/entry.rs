@@ -13,7 +13,7 @@ use crate::clock::Dot;
 use crate::error::Error;
 use crate::hash::{self, KeyHash};
 use crate::lifetime::LIFETIME_BYTES;
-use crate::version::Version;
+use crate::version::{Version, digest_of};
 
 /// The most nodes a cache has. They are numbered from 0, so their numbers are below it.
 pub const NODES_MAX: u8 = 100;
@@ -187,16 +187,14 @@ impl<'a> Value<'a> {
     }
 
     /// The digest that settles equal timestamps: over the bytes before they were packed, which the bytes as given
-    /// determine. Turned over for an unframed value, which is not the same as one that was given without an envelope. Never
-    /// the highest number, which is that of a remove.
+    /// determine. Turned over for an unframed value, which is not the same as one that was given without an envelope.
     #[inline]
     pub fn digest(self) -> u64 {
-        let digest = match self.form {
-            Form::Raw => hash::digest(self.bytes),
-            Form::Unframed => !hash::digest(self.bytes),
+        match self.form {
+            Form::Raw => digest_of(hash::digest(self.bytes)),
+            Form::Unframed => digest_of(!hash::digest(self.bytes)),
             Form::Packed => self.packed_digest,
-        };
-        digest.min(u64::MAX - 1)
+        }
     }
 }
 

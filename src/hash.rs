@@ -2,7 +2,7 @@
 //! key bytes  --SipHash-1-3, 64 bits-->  KeyHash  -- top bits -->  partition
 //!                                          |
 //!                                          +-----  all bits -->  slot in a node's table
-//! value bytes --XXH3, 64 bits--> digest, which settles equal timestamps and tells a corrupt value
+//! value bytes --XXH3, 64 bits; 48 of them--> digest, which settles equal timestamps and tells a corrupt value
 //! ```
 //! Promise: the same bytes hash to the same number in every process, on every machine, for ever. That is why the keys
 //! are constants and why only raw bytes are hashed: Rust's `Hash for str` appends a byte, and Python's `hash` is salted.
@@ -42,7 +42,7 @@ impl KeyHash {
 }
 
 /// The digest of a value's bytes, by which two puts with one timestamp are told apart, and a value that was packed is
-/// checked when it is unpacked: 64 bits of XXH3 (Collet, 2019), a few gigabytes a second.
+/// checked when it is unpacked: 64 bits of XXH3 (Collet, 2019), a few gigabytes a second. A version has 48 of them.
 #[inline]
 pub fn digest(value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, VALUE_SEED)

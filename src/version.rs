@@ -45,8 +45,23 @@ pub enum Kind {
     Remove,
 }
 
+/// Bits of a digest. Two values that are put under one key with one timestamp have the same by a chance of 1 in 2^48.
+pub const DIGEST_BITS: u32 = 48;
+
 /// What a remove has for a digest: higher than any that a value can have.
-const REMOVED: u64 = u64::MAX;
+const REMOVED: u64 = (1 << DIGEST_BITS) - 1;
+
+/// The digest of a value, from 64 bits that are as good as random.
+#[inline]
+pub const fn digest_of(hash: u64) -> u64 {
+    capped(hash >> (u64::BITS - DIGEST_BITS))
+}
+
+/// The same, or the highest that a value can have.
+#[inline]
+const fn capped(digest: u64) -> u64 {
+    if digest < REMOVED { digest } else { REMOVED - 1 }
+}
 
 /// What orders two writes of one key. The field order is the rule. Three words: it is copied in the middle of a read, where
 /// that counts.
@@ -54,7 +69,7 @@ const REMOVED: u64 = u64::MAX;
 pub struct Version {
     /// The user's time: the newest wins.
     pub timestamp: Timestamp,
-    /// At equal times a remove wins, by having the highest of all; between two puts the larger digest wins.
+    /// At equal times a remove wins, by having the highest of all; between two puts the larger digest wins. 48 bits.
     pub digest: u64,
     /// Between two puts of one value at one time the lifetime that was decided later wins; none for a remove.
     pub lifetime: Lifetime,
@@ -66,8 +81,7 @@ impl Version {
     /// The version of a put of a value with this digest, which lives on.
     #[inline]
     pub const fn put(timestamp: Timestamp, digest: u64) -> Self {
-        let digest = if digest < REMOVED { digest } else { REMOVED - 1 };
-        Self { timestamp, digest, lifetime: Lifetime::NONE }
+        Self { timestamp, digest: capped(digest), lifetime: Lifetime::NONE }
     }
 
     /// The version of a remove.

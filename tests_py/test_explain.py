@@ -45,6 +45,31 @@ def test_age_and_ttl_and_how_much_was_used_since() -> None:
     assert owner.used_since == 0
 
 
+@pytest.mark.parametrize("interval", [0.1, 3600, None], ids=str)
+def test_idle_is_the_time_since_the_last_get_or_put(interval: float | None) -> None:
+    with Cache(3, 2, gossip_interval=interval) as cache:
+        cache.put("key", 1)
+        cache.put("other", 1)
+        began = time.monotonic()
+        # The time is told ten times a second.
+        time.sleep(0.5)
+        for owner in cache.explain("key").owners:
+            assert owner.idle is not None
+            assert 0.39 < owner.idle < time.monotonic() - began + 0.11
+        used = time.monotonic()
+        assert cache.get("key") == (1, cache.explain("key").timestamp)
+        # The second owner learns of uses by gossip.
+        owner, *_ = cache.explain("key").owners
+        assert owner.idle is not None
+        assert owner.idle < time.monotonic() - used + 0.11
+        owner, *_ = cache.explain("other").owners
+        assert owner.idle is not None
+        assert owner.idle > 0.39
+        cache.remove("key")
+        assert [owner.idle for owner in cache.explain("key").owners] == [None, None]
+        assert "idle" in str(cache.explain("other"))
+
+
 def test_it_is_no_use_and_changes_nothing() -> None:
     cache = Cache(1, gossip_interval=None)
     cache.put("key", 1)

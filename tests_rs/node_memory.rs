@@ -9,6 +9,7 @@ use distributed_consistent_cache::version::Timestamp;
 use proptest::prelude::*;
 
 const PARTITIONS: u16 = 4;
+const START_MS: u64 = 1_800_000_000_123;
 
 fn node(bytes_max: u64) -> Node {
     let mut node = Node::new(Address { node: 0, incarnation: Incarnation::new(1, 0) }, bytes_max, PARTITIONS);
@@ -44,31 +45,34 @@ fn get(node: &mut Node, key: &[u8], touch: bool) -> Option<(Vec<u8>, u64)> {
     }
 }
 
-/// Keys with values and times, the most recently used last.
+/// Keys with values, timestamps and when they were used, the most recently used last.
 #[derive(Default)]
-struct Model(Vec<(Vec<u8>, Vec<u8>, u64)>);
+struct Model {
+    entries: Vec<(Vec<u8>, Vec<u8>, u64, u64)>,
+    now_ms: u64,
+}
 
 impl Model {
-    fn use_(&mut self, key: &[u8]) -> Option<&(Vec<u8>, Vec<u8>, u64)> {
-        let place = self.0.iter().position(|(known, ..)| known == key)?;
-        let entry = self.0.remove(place);
-        self.0.push(entry);
-        self.0.last()
+    fn use_(&mut self, key: &[u8]) -> Option<&(Vec<u8>, Vec<u8>, u64, u64)> {
+        let place = self.entries.iter().position(|(known, ..)| known == key)?;
+        let (key, value, timestamp, _) = self.entries.remove(place);
+        self.entries.push((key, value, timestamp, self.now_ms));
+        self.entries.last()
     }
 
     fn put(&mut self, key: &[u8], value: &[u8], timestamp: u64) {
-        self.0.retain(|(known, ..)| known != key);
-        self.0.push((key.to_vec(), value.to_vec(), timestamp));
+        self.entries.retain(|(known, ..)| known != key);
+        self.entries.push((key.to_vec(), value.to_vec(), timestamp, self.now_ms));
     }
 
     fn remove(&mut self, key: &[u8]) {
-        self.0.retain(|(known, ..)| known != key);
+        self.entries.retain(|(known, ..)| known != key);
     }
 
     /// Forgets from the least recently used end what the node has evicted, and returns it in the order in which it went.
-    fn evict_down_to(&mut self, len: usize) -> Vec<(Vec<u8>, Vec<u8>, u64)> {
-        let evicted = self.0.len() - len;
-        self.0.drain(..evicted).collect()
+    fn evict_down_to(&mut self, len: usize) -> Vec<(Vec<u8>, Vec<u8>, u64, u64)> {
+        let evicted = self.entries.len() - len;
+        self.entries.drain(..evicted).collect()
     }
 }
 
@@ -78,6 +82,7 @@ enum Step {
     Get(u8),
     Peek(u8),
     Remove(u8),
+    Wait(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -87,6 +92,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => any::<u8>().prop_map(Step::Get),
         1 => any::<u8>().prop_map(Step::Peek),
         1 => any::<u8>().prop_map(Step::Remove),
+        2 => (0..36_u32).prop_flat_map(|bits| 0..1_u64 << bits).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 1..300)
 }
@@ -99,11 +105,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// After each step the node holds what the model holds, in the same order of use; what it evicted is what was used
-    /// least recently; and it evicts only when it must.
+    /// least recently; and it evicts only when it must. It knows when each was used.
     #[test]
     fn contents_and_order_agree_with_a_list(steps in steps(), kib in 16..64u64) {
         let bytes_max = kib * 1024;
-        let (mut node, mut model) = (node(bytes_max), Model::default());
+        let (mut node, mut model) = (node(bytes_max), Model { entries: Vec::new(), now_ms: START_MS });
+        node.tell_time(START_MS);
         for (number, step) in steps.into_iter().enumerate() {
             let timestamp = number as u64 + 1;
             let before = node.stats();
@@ -117,12 +124,12 @@ proptest! {
                     }
                 }
                 Step::Get(key) => {
-                    let expected = model.use_(&name(key)).map(|(_, value, timestamp)| (value.clone(), *timestamp));
+                    let expected = model.use_(&name(key)).map(|(_, value, timestamp, _)| (value.clone(), *timestamp));
                     prop_assert_eq!(get(&mut node, &name(key), true), expected);
                 }
                 Step::Peek(key) => {
-                    let known = model.0.iter().find(|(known, ..)| *known == name(key));
-                    prop_assert_eq!(get(&mut node, &name(key), false), known.map(|(_, value, at)| (value.clone(), *at)));
+                    let known = model.entries.iter().find(|(known, ..)| *known == name(key));
+                    prop_assert_eq!(get(&mut node, &name(key), false), known.map(|(_, value, at, _)| (value.clone(), *at)));
                 }
                 Step::Remove(key) => {
                     let name = name(key);
@@ -130,18 +137,27 @@ proptest! {
                     node.answer(&Request::Write { write, force: false }).expect("removed");
                     model.remove(&name);
                 }
+                Step::Wait(ms) => {
+                    model.now_ms += ms;
+                    node.tell_time(model.now_ms);
+                }
             }
             node.check();
             let (keys, stats) = (node.keys_by_use(), node.stats());
             let gone = model.evict_down_to(keys.len());
             prop_assert_eq!(stats.evictions - before.evictions, gone.len() as u64);
-            if let Some((key, value, _)) = gone.last() {
+            if let Some((key, value, ..)) = gone.last() {
                 // With the last one that went there would have been less room than tables and a page may have needed.
                 let last = entry_bytes(key.len(), value.len());
                 prop_assert!(stats.bytes_used + last + 8192 > bytes_max, "it evicted without need: {:?}", stats);
             }
-            let newest_first: Vec<_> = model.0.iter().rev().map(|(key, ..)| key.clone()).collect();
+            let newest_first: Vec<_> = model.entries.iter().rev().map(|(key, ..)| key.clone()).collect();
             prop_assert_eq!(keys, newest_first);
+            let unsure_ms = 1 + (model.now_ms - START_MS) / 8000;
+            for (key, .., used_ms) in &model.entries {
+                let told_ms = node.describe(Key::new(key).expect("short")).last_use_ms.expect("it is live");
+                prop_assert!(told_ms <= *used_ms && used_ms - told_ms <= unsure_ms, "{used_ms} is told as {told_ms}");
+            }
         }
     }
 }

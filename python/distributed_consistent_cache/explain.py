@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(explained: dict[str, Any]) -> str:
     """What a get answers, and what each owner knows."""
-    headers = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "used since"]
+    headers = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "idle"]
     rows = [
         [
             str(owner["node"]),
@@ -57,7 +57,7 @@ def summary(explained: dict[str, Any]) -> str:
             _or_dash(owner["value_bytes"], size),
             _or_dash(owner["age"], duration),
             _or_dash(owner["ttl"], duration),
-            _or_dash(owner["used_since"], "{:,}".format),
+            _or_dash(owner["idle"], duration),
         ]
         for owner in explained["owners"]
     ]

@@ -58,7 +58,13 @@ impl<R: Runtime + 'static> Cluster<R> {
             while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) && beat(&cluster, &work) {}
         };
         match std::thread::Builder::new().name(format!("cache-{name}")).spawn(run) {
-            Ok(thread) => self.background.lock().push(Background { end, thread }),
+            Ok(thread) => {
+                self.background.lock().push(Background { end, thread });
+                // Whichever thread has the shorter pause tells the time to all.
+                if pause <= STUDY_INTERVAL {
+                    self.has_no_beat.store(false, Ordering::Relaxed);
+                }
+            }
             Err(error) => log::warn!("no {name} in the background: {error}"),
         }
     }
@@ -96,6 +102,7 @@ impl<R> Cluster<R> {
 /// One round; false when there is no cluster any more.
 fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>, work: &impl Fn(&Cluster<R>)) -> bool {
     let Some(cluster) = cluster.upgrade() else { return false };
+    cluster.tell_time();
     work(&cluster);
     !cluster.is_closed()
 }

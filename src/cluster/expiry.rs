@@ -3,8 +3,8 @@
 //!   touch     ->  read the value  ->  write it again, with another lifetime
 //!   a round   ->  each node gives back what has ended
 //! ```
-//! How long entries live. No node looks at a clock: it is told the time with messages, and a cache in which nothing ends
-//! looks at no clock either.
+//! How long entries live. No node looks at a clock: it is told the time with messages. In a cache in which nothing ends
+//! calls look at no clock either: the background tells what time it is, ten times a second or more.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,23 +42,33 @@ impl<R: Runtime> Cluster<R> {
     pub(super) fn tell_time_of(&self, write: &Write<'_>) {
         let ends = write.version.lifetime.ends();
         if ends || self.has_ends.load(Ordering::Relaxed) {
-            self.tell_time(ends);
+            // Written once: many threads read it all the time.
+            if !self.has_ends.load(Ordering::Relaxed) {
+                self.has_ends.store(true, Ordering::Relaxed);
+            }
+            self.tell_time();
+        } else {
+            self.tell_time_without_beat();
+        }
+    }
+
+    /// A call begins: nodes are to know the time, if nothing in the background tells it.
+    #[inline]
+    pub(super) fn tell_time_without_beat(&self) {
+        if self.has_no_beat.load(Ordering::Relaxed) {
+            self.tell_time();
         }
     }
 
     #[cold]
-    fn tell_time(&self, ends: bool) {
-        // Written once: many threads read it all the time.
-        if ends && !self.has_ends.load(Ordering::Relaxed) {
-            self.has_ends.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn tell_time(&self) {
         self.runtime.tell_time(self.runtime.now_ms());
     }
 
     /// Has a node give back what has ended, if anything can have.
     pub(super) fn reclaim(&self, node: Address) {
         if self.has_ends.load(Ordering::Relaxed) {
-            self.tell_time(false);
+            self.tell_time();
             // A node that went down this moment has nothing to give back.
             let _ = self.ask(node, &Request::Reclaim);
         }

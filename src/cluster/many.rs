@@ -38,6 +38,7 @@ impl<R: Runtime> Cluster<R> {
         if self.is_closed() {
             return vec![Answer::Closed; keys.len()];
         }
+        self.tell_time_without_beat();
         let (epoch, quorum) = (self.routes().epoch(), quorum.unwrap_or(self.config().reads()));
         let mut answers = vec![Answer::Miss; keys.len()];
         // What the first owner said, where that is not the answer.

@@ -147,8 +147,10 @@ pub struct Cluster<R> {
     orphans: Mutex<Vec<DictionaryId>>,
     /// So many snapshots are being written or read.
     keeping: AtomicUsize,
-    /// Something was written that ends: from then on calls need to know the time.
+    /// Something was written that ends: from then on writes need to know the time.
     has_ends: AtomicBool,
+    /// Nothing happens in the background, so that each call tells the time.
+    has_no_beat: AtomicBool,
     counters: Counters,
     recent: gauges::Recent,
     services: services::Services,
@@ -167,6 +169,7 @@ impl<R: Runtime> Cluster<R> {
             mark_forgotten(&runtime, Address { node, incarnation }, &counters);
             incarnation
         };
+        runtime.tell_time(runtime.now_ms());
         let lives: Vec<_> = (0..config.nodes()).map(start).collect();
         let view = View::new(&config, partitions, &lives);
         let cluster = Self {
@@ -185,6 +188,7 @@ impl<R: Runtime> Cluster<R> {
             orphans: Mutex::default(),
             keeping: AtomicUsize::new(0),
             has_ends: AtomicBool::new(false),
+            has_no_beat: AtomicBool::new(true),
             counters,
             recent: gauges::Recent::default(),
             services: services::Services::default(),
@@ -390,6 +394,7 @@ impl<R: Runtime> Cluster<R> {
         if self.is_closed() {
             return Answer::Closed;
         }
+        self.tell_time_without_beat();
         let (epoch, quorum) = (self.routes.epoch(), quorum.unwrap_or(self.config.reads()));
         let partition = key.hash().partition(self.routes.partitions());
         // Nearly always the first owner is synced and has the value, and nobody else need be asked.

@@ -236,24 +236,26 @@ struct Owner {
     bytes: Option<usize>,
     age: Option<f64>,
     ttl: Option<f64>,
+    idle: Option<f64>,
     used_since: Option<u32>,
 }
 
 impl From<OwnerReport> for Owner {
     fn from(report: OwnerReport) -> Self {
-        let knows = report.knows();
-        let OwnerReport { node, state, says, known, age, left } = report;
-        let version = known.rank().0;
+        let (knows, timestamp) = (report.knows(), report.timestamp());
+        let (value_bytes, bytes) = (report.value_bytes(), report.bytes());
+        let OwnerReport { node, state, says, age, left, idle, .. } = report;
         Self {
             node,
             state: state.name(),
             synced: says.map(|says| says.synced),
             knows,
-            timestamp: version.map(|version| version.timestamp.get()),
-            value_bytes: says.filter(|_| known.is_live()).map(|says| says.value_bytes),
-            bytes: says.filter(|_| version.is_some()).map(|says| says.bytes),
+            timestamp,
+            value_bytes,
+            bytes,
             age: age.map(|age| age.as_secs_f64()),
             ttl: left.map(|left| left.as_secs_f64()),
+            idle: idle.map(|idle| idle.as_secs_f64()),
             used_since: says.and_then(|says| says.used_since),
         }
     }

@@ -104,6 +104,8 @@ pub struct Described {
     pub bytes: usize,
     /// So many entries were used after this one; of more than this counts only that there are more.
     pub used_since: Option<u32>,
+    /// When it was last used, in milliseconds since 1970, if it is live and a time was told.
+    pub last_use_ms: Option<u64>,
 }
 
 /// Nobody waits for longer walks.
@@ -112,7 +114,14 @@ const USED_SINCE_MAX: u32 = 4096;
 impl Node {
     /// What is known of a key. Not a use.
     pub fn describe(&self, key: Key<'_>) -> Described {
-        let unknown = Described { synced: false, known: Known::Nothing, value_bytes: 0, bytes: 0, used_since: None };
+        let unknown = Described {
+            synced: false,
+            known: Known::Nothing,
+            value_bytes: 0,
+            bytes: 0,
+            used_since: None,
+            last_use_ms: None,
+        };
         let Some(place) = self.place(self.partition_of(key)) else { return unknown };
         let partition = &self.held[place].1;
         let Some(at) = self.memory.find(&partition.table, key) else {
@@ -127,6 +136,7 @@ impl Node {
             value_bytes: if is_live { slot.kept_bytes() - slot.lifetime_bytes() } else { 0 },
             bytes: self.memory.bytes_of(at),
             used_since: (is_live && used_since <= USED_SINCE_MAX).then_some(used_since),
+            last_use_ms: is_live.then(|| self.memory.last_use_ms(at)).filter(|&time_ms| time_ms > 0),
         }
     }
 

@@ -19,21 +19,31 @@
 use hashbrown::HashTable;
 
 use super::expiry::Expiry;
+use super::last_use::Uses;
 use super::payload::Payload;
 use crate::entry::{Form, Held, Key, PartitionId, Value};
 use crate::hash::KeyHash;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::Share;
-use crate::version::{Timestamp, Version};
+use crate::version::{DIGEST_BITS, Timestamp, Version};
 
-/// Bytes of a slot: timestamp, digest, dot, payload (16) and two links.
+/// Bytes of a slot: timestamp, digest and last use, dot, payload (16) and two links.
 pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
 const _: () = assert!(SLOT_BYTES == 48);
 
 /// Slots in a page: the slots that are free take at most 1.5 KiB, and a page's allocation costs a byte a slot.
 const PAGE: usize = 32;
-/// A page, its allocation, and its place in the list of pages, which grows by doubling.
-pub(super) const PAGE_BYTES: usize = PAGE * SLOT_BYTES + 16 + 2 * size_of::<usize>();
+/// The list of pages grows by one part in so many.
+const PAGES_GROWTH: usize = 8;
+/// A page's slots, their allocation, and its place in the list of pages.
+pub(super) const PAGE_BYTES: usize = PAGE * SLOT_BYTES + 16 + size_of::<Page>() + size_of::<Page>() / PAGES_GROWTH;
+
+/// Slots, and when each was last used.
+struct Page {
+    slots: Box<[Slot; PAGE]>,
+    uses: Uses,
+}
+const _: () = assert!(size_of::<Page>() == 16);
 
 /// Dropped tables larger than this many times their entries are rebuilt smaller.
 const TABLE_SPARSE: usize = 8;
@@ -46,6 +56,10 @@ const NONE: u32 = u32::MAX;
 
 /// The number of a slot. Valid until the next `take`.
 pub(super) type At = u32;
+
+/// A use takes what a digest leaves of 64 bits.
+const USE_BITS: u32 = u64::BITS - DIGEST_BITS;
+const _: () = assert!(USE_BITS == u16::BITS);
 
 /// What a slot holds, and so in which list it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +77,8 @@ pub(super) struct ShortDot(pub(super) u64);
 /// Where an entry or marker is kept.
 pub(super) struct Slot {
     timestamp: u64,
-    digest: u64,
+    /// The digest of the version above the time of the last use, as the page counts it.
+    digest_and_use: u64,
     dot: ShortDot,
     payload: Payload,
     newer: u32,
@@ -96,8 +111,7 @@ pub(super) struct Entry<'a> {
 
 /// Slots, lists and the count of bytes.
 pub(super) struct Memory {
-    #[expect(clippy::vec_box, reason = "a page must stay where it is while the list of pages grows")]
-    pages: Vec<Box<[Slot; PAGE]>>,
+    pages: Vec<Page>,
     len: u32,
     lists: [List; 3],
     expiry: Expiry,
@@ -109,6 +123,8 @@ pub(super) struct Memory {
     marker_bytes: usize,
     /// How often anything came or changed.
     changes: u64,
+    /// The latest time that was told, in milliseconds since 1970; 0 when none was.
+    now_ms: u64,
 }
 
 impl Memory {
@@ -123,7 +139,21 @@ impl Memory {
             live_bytes: [0; 2],
             marker_bytes: 0,
             changes: 0,
+            now_ms: 0,
         }
+    }
+
+    /// It is so late. Time does not go back.
+    #[inline]
+    pub(super) const fn tell_time(&mut self, now_ms: u64) {
+        if now_ms > self.now_ms {
+            self.now_ms = now_ms;
+        }
+    }
+
+    #[inline]
+    pub(super) const fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     #[inline]
@@ -207,7 +237,11 @@ impl Memory {
     pub(super) fn insert(&mut self, table: &mut Table, partition: PartitionId, entry: Entry<'_>, cold: bool) -> At {
         let at = self.len;
         if at as usize == self.pages.len() * PAGE {
-            self.pages.push(Box::new([const { Slot::VACANT }; PAGE]));
+            if self.pages.len() == self.pages.capacity() {
+                self.pages.reserve_exact(1 + self.pages.len() / PAGES_GROWTH);
+            }
+            let slots = Box::new([const { Slot::VACANT }; PAGE]);
+            self.pages.push(Page { slots, uses: Uses::since(self.now_ms) });
             self.bytes_used += PAGE_BYTES;
         }
         self.len += 1;
@@ -216,8 +250,9 @@ impl Memory {
         let payload = payload(partition, &entry, state, value);
         self.account_payload(0, payload.bytes_held());
         let version = entry.version;
-        let (timestamp, digest) = (version.timestamp.get(), version.digest);
-        *self.slot_mut(at) = Slot { timestamp, digest, dot: entry.dot, payload, newer: NONE, older: NONE };
+        let (timestamp, digest_and_use) = (version.timestamp.get(), version.digest << USE_BITS);
+        *self.slot_mut(at) = Slot { timestamp, digest_and_use, dot: entry.dot, payload, newer: NONE, older: NONE };
+        self.note_use(at, self.now_ms);
         self.link(at, state, cold);
         self.make_room_in(table);
         table.insert_unique(spread(entry.key.hash()), at, |&at| spread(KeyHash::of(self.slot(at).payload.key())));
@@ -235,8 +270,10 @@ impl Memory {
         slot.payload = Payload::EMPTY;
         slot.payload = payload(partition, &entry, state, value);
         let after = slot.payload.bytes_held();
-        (slot.timestamp, slot.digest, slot.dot) = (entry.version.timestamp.get(), entry.version.digest, entry.dot);
+        (slot.timestamp, slot.dot) = (entry.version.timestamp.get(), entry.dot);
+        slot.digest_and_use = entry.version.digest << USE_BITS;
         self.account_payload(before, after);
+        self.note_use(at, self.now_ms);
         self.link(at, state, false);
     }
 
@@ -258,11 +295,13 @@ impl Memory {
     pub(super) fn close_gap<'t>(&mut self, at: At, table_of: impl FnOnce(PartitionId) -> &'t mut Table) {
         let last = self.len - 1;
         if at != last {
+            let last_use_ms = self.last_use_ms(last);
             let moved = std::mem::replace(self.slot_mut(last), Slot::VACANT);
             let hash = spread(KeyHash::of(moved.payload.key()));
             let (partition, state, ends_ms) = (moved.partition(), moved.state(), moved.ends_ms());
             let (newer, older) = (moved.newer, moved.older);
             *self.slot_mut(at) = moved;
+            self.note_use(at, last_use_ms);
             if let Some(ends_ms) = ends_ms {
                 self.expiry.remove(ends_ms, last);
                 self.expiry.insert(ends_ms, at);
@@ -291,6 +330,7 @@ impl Memory {
     /// Counts as a use: moves a live entry to the front. False if it was there.
     #[inline]
     pub(super) fn touch(&mut self, at: At) -> bool {
+        self.note_use(at, self.now_ms);
         let front = self.lists[State::Live as usize].newest;
         if front == at {
             return false;
@@ -307,6 +347,39 @@ impl Memory {
         self.slot_mut(front).newer = at;
         self.lists[State::Live as usize].newest = at;
         true
+    }
+
+    /// Writes down when a slot was last used. Another time for the same use does no harm.
+    #[inline]
+    fn note_use(&mut self, at: At, used_ms: u64) {
+        let Page { slots, uses } = &mut self.pages[at as usize / PAGE];
+        let slot = &mut slots[at as usize % PAGE];
+        match uses.number(used_ms) {
+            Some(number) => slot.set_use(number),
+            None => self.note_use_far_off(at, used_ms),
+        }
+    }
+
+    /// The same for a time that the page cannot count to as it counts now: all its slots are told anew.
+    #[cold]
+    fn note_use_far_off(&mut self, at: At, used_ms: u64) {
+        let (len, first) = (self.len as usize, at as usize / PAGE * PAGE);
+        let Page { slots, uses } = &mut self.pages[at as usize / PAGE];
+        let slots = &mut slots[..PAGE.min(len - first)];
+        let times: [u64; PAGE] = std::array::from_fn(|place| match slots.get(place) {
+            Some(slot) if place != at as usize % PAGE => uses.time_ms(slot.last_use()),
+            _ => used_ms,
+        });
+        *uses = Uses::of(&times);
+        for (slot, time_ms) in slots.iter_mut().zip(times) {
+            slot.set_use(uses.number(time_ms).unwrap_or_default());
+        }
+    }
+
+    /// When a live entry was used last, in milliseconds since 1970: to a second, or to a thousandth of the time over which
+    /// the entries of its page were last used, if that is longer. 0 if no time was told then.
+    pub(super) fn last_use_ms(&self, at: At) -> u64 {
+        self.pages[at as usize / PAGE].uses.time_ms(self.slot(at).last_use())
     }
 
     /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back.
@@ -481,12 +554,12 @@ impl Memory {
 
     #[inline]
     pub(super) fn slot(&self, at: At) -> &Slot {
-        &self.pages[at as usize / PAGE][at as usize % PAGE]
+        &self.pages[at as usize / PAGE].slots[at as usize % PAGE]
     }
 
     #[inline]
     fn slot_mut(&mut self, at: At) -> &mut Slot {
-        &mut self.pages[at as usize / PAGE][at as usize % PAGE]
+        &mut self.pages[at as usize / PAGE].slots[at as usize % PAGE]
     }
 
     /// Fails unless lists, slots, tables and the count of bytes agree. `tables` gives each partition's; `beside` is what is
@@ -535,7 +608,7 @@ impl Memory {
 
 impl Slot {
     const VACANT: Self =
-        Self { timestamp: 0, digest: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
+        Self { timestamp: 0, digest_and_use: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
 
     #[inline]
     pub(super) fn payload(&self) -> &Payload {
@@ -550,7 +623,18 @@ impl Slot {
     /// The version, whose lifetime is known to be this.
     #[inline]
     pub(super) fn version_living(&self, lifetime: Lifetime) -> Version {
-        Version { timestamp: timestamp(self.timestamp), digest: self.digest, lifetime }
+        Version { timestamp: timestamp(self.timestamp), digest: self.digest_and_use >> USE_BITS, lifetime }
+    }
+
+    /// The number of its last use.
+    #[inline]
+    const fn last_use(&self) -> u16 {
+        self.digest_and_use as u16
+    }
+
+    #[inline]
+    const fn set_use(&mut self, number: u16) {
+        self.digest_and_use = self.digest_and_use >> USE_BITS << USE_BITS | number as u64;
     }
 
     #[inline]

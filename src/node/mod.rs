@@ -18,6 +18,7 @@ mod audit;
 mod dictionaries;
 mod expiry;
 pub mod inventory;
+mod last_use;
 mod memory;
 mod partition;
 mod payload;
@@ -90,8 +91,6 @@ pub struct Node {
     pulls: u64,
     /// What values here may need to be unpacked.
     dictionaries: Vec<Dictionary>,
-    /// The latest time that this node was told, in milliseconds since 1970; 0 when it was told none, as nothing ends.
-    now_ms: u64,
     /// Where to mark what is forgotten, beside this node's memory.
     forgotten: Option<Arc<Forgotten>>,
     stats: NodeStats,
@@ -117,7 +116,6 @@ impl Node {
             sweeps: Vec::new(),
             pulls: 0,
             dictionaries: Vec::new(),
-            now_ms: 0,
             forgotten: None,
             stats: NodeStats::default(),
         };
@@ -142,18 +140,16 @@ impl Node {
         self.places.len() as u16
     }
 
-    /// It is so late, in milliseconds since 1970: told before a question is asked, once anything in the cache ends. Time does
-    /// not go back.
+    /// It is so late, in milliseconds since 1970: told before a question is asked. Time does not go back.
     #[inline]
-    pub fn tell_time(&mut self, now_ms: u64) {
-        if now_ms > self.now_ms {
-            self.now_ms = now_ms;
-        }
+    pub const fn tell_time(&mut self, now_ms: u64) {
+        self.memory.tell_time(now_ms);
     }
 
     /// The latest time that this node was told; 0 when it was told none.
+    #[inline]
     pub const fn now_ms(&self) -> u64 {
-        self.now_ms
+        self.memory.now_ms()
     }
 
     /// Does what is asked and answers. Reads have a verb of their own, [`Node::get`].
@@ -295,7 +291,7 @@ impl Node {
         let stable_upto = partition.stable_upto(incarnation);
         let used = std::mem::replace(&mut partition.used, Used::NONE);
         let item = write.item(dot);
-        if item.version.lifetime.has_ended(self.now_ms) {
+        if item.version.lifetime.has_ended(self.now_ms()) {
             // Nobody needs the value any more, and nothing is evicted for it; but nothing older is to stay in its place.
             self.install(place, at, item.key, item.version, dot, Held::Evicted, Room::ByEvicting);
         } else if !self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting) {
@@ -418,7 +414,7 @@ impl Node {
     /// it was seen, so that nothing older takes its place.
     #[inline]
     fn reclaim_first(&mut self) -> bool {
-        let Some(at) = self.memory.first_ended(self.now_ms) else { return false };
+        let Some(at) = self.memory.first_ended(self.now_ms()) else { return false };
         self.stats.expired += 1;
         self.let_fall(at);
         true
@@ -492,7 +488,7 @@ impl Node {
         if let Some(forgotten) = &self.forgotten {
             let gone = match self.memory.state(at) {
                 State::Removed => Gone::Removed,
-                _ if self.memory.version(at).lifetime.has_ended(self.now_ms) => Gone::Expired,
+                _ if self.memory.version(at).lifetime.has_ended(self.now_ms()) => Gone::Expired,
                 _ => Gone::Evicted,
             };
             forgotten.note(KeyHash::of(self.memory.key(at)), gone);

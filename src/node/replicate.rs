@@ -199,7 +199,7 @@ impl Node {
             && partition.floor().is_some_and(|floor| item.version.timestamp <= floor)
             && !partition.knows_lost(sender);
         // Of what has ended nobody needs the value, and nothing is evicted for it.
-        let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms);
+        let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms());
         let held = if is_unfit && matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         self.stats.repairs += u64::from(matches!(via, Via::Delta(_)));
         self.install_or_mark(place, item, held, via.room());
@@ -398,7 +398,7 @@ impl Node {
             let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
             partition.clock.see(dot);
             let item = Item { dot, ..item };
-            let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms);
+            let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms());
             let held = if matches!(item.held, Held::Live(_)) && is_unfit { Held::Evicted } else { item.held };
             self.stats.fixes += 1;
             self.install_or_mark(place, item, held, Room::Free);
@@ -600,7 +600,7 @@ impl Node {
         let dot = self.held[place].1.lengthen(self.memory.dot(at));
         let version = self.memory.version(at);
         // The value of what has ended stays here; but all must hear of it, so that nothing older takes its place.
-        let has_ended = version.lifetime.has_ended(self.now_ms);
+        let has_ended = version.lifetime.has_ended(self.now_ms());
         let held = if has_ended { Held::Evicted } else { self.memory.held(at) };
         Item { key, version, dot, held }
     }

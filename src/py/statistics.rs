@@ -568,29 +568,33 @@ pub(super) struct OwnerView {
     age: Option<f64>,
     /// Seconds that the value goes on living, or None.
     ttl: Option<f64>,
+    /// Seconds since the value was last used there by a get or a put, to a tenth of a second or one part in ten thousand; of
+    /// what repair brought, since it came. None if it has no value.
+    idle: Option<f64>,
     /// So many entries of the node were used after this one: the higher, the sooner it is evicted. None if it is not there,
     /// or beyond 4,096.
     used_since: Option<u32>,
 }
 
-const OWNER_VIEW: [&str; 10] =
-    ["node", "state", "synced", "knows", "timestamp", "value_bytes", "bytes", "age", "ttl", "used_since"];
+const OWNER_VIEW: [&str; 11] =
+    ["node", "state", "synced", "knows", "timestamp", "value_bytes", "bytes", "age", "ttl", "idle", "used_since"];
 
 impl From<OwnerReport> for OwnerView {
     fn from(report: OwnerReport) -> Self {
-        let knows = report.knows();
-        let OwnerReport { node, state, says, known, age, left } = report;
-        let version = known.rank().0;
+        let (knows, timestamp) = (report.knows(), report.timestamp());
+        let (value_bytes, bytes) = (report.value_bytes(), report.bytes());
+        let OwnerReport { node, state, says, age, left, idle, .. } = report;
         Self {
             node,
             state: state.name(),
             synced: says.map(|says| says.synced),
             knows,
-            timestamp: version.map(|version| version.timestamp.get()),
-            value_bytes: says.filter(|_| known.is_live()).map(|says| says.value_bytes),
-            bytes: says.filter(|_| version.is_some()).map(|says| says.bytes),
+            timestamp,
+            value_bytes,
+            bytes,
             age: age.map(|age| age.as_secs_f64()),
             ttl: left.map(|left| left.as_secs_f64()),
+            idle: idle.map(|idle| idle.as_secs_f64()),
             used_since: says.and_then(|says| says.used_since),
         }
     }
@@ -664,7 +668,7 @@ impl Explanation {
     }
 
     fn __str__(&self) -> String {
-        let names = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "used since"];
+        let names = ["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl", "idle"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         Python::attach(|py| {
@@ -679,7 +683,7 @@ impl Explanation {
                     or_dash(owner.value_bytes.map(|bytes| size(bytes as u64))),
                     or_dash(owner.age.map(duration)),
                     or_dash(owner.ttl.map(duration)),
-                    or_dash(owner.used_since.map(|count| number(count.into()))),
+                    or_dash(owner.idle.map(duration)),
                 ]);
             }
         });

@@ -101,7 +101,9 @@ impl Runtime for Embedded {
     #[inline]
     fn read(&self, to: Address, key: Key<'_>, touch: bool, wait: Wait, take: Take<'_>) -> Result<Read, Unread> {
         let mut held = self.hold(to, wait)?;
-        Ok(addressed(&mut held, to)?.get(key, touch, take))
+        let node = addressed(&mut held, to)?;
+        node.tell_time(self.told_ms.load(Ordering::Relaxed));
+        Ok(node.get(key, touch, take))
     }
 
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
@@ -113,7 +115,9 @@ impl Runtime for Embedded {
 
     fn visit(&self, to: Address, wait: Wait, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unread> {
         let mut held = self.hold(to, wait)?;
-        look(addressed(&mut held, to)?);
+        let node = addressed(&mut held, to)?;
+        node.tell_time(self.told_ms.load(Ordering::Relaxed));
+        look(node);
         Ok(())
     }
 
@@ -130,7 +134,8 @@ impl Runtime for Embedded {
 
     fn start(&self, node: NodeId, bytes_max: u64, partitions: u16) -> Incarnation {
         let incarnation = Incarnation::new(self.lives.fetch_add(1, Ordering::Relaxed) + 1, node);
-        let fresh = Node::new(Address { node, incarnation }, bytes_max, partitions);
+        let mut fresh = Node::new(Address { node, incarnation }, bytes_max, partitions);
+        fresh.tell_time(self.told_ms.load(Ordering::Relaxed));
         let place = || Box::new(Place { node: Mutex::new(None), waits: AtomicU64::new(0) });
         let place = self.places[usize::from(node)].get_or_init(place);
         // The old life's memory is freed after the lock is let go: it may be large.

@@ -87,8 +87,7 @@ pub trait Runtime: Send + Sync {
     /// The time, in milliseconds since 1970: never backwards, and never 0.
     fn now_ms(&self) -> u64;
 
-    /// Nodes are to know that it is so late: they are told with the next message that comes to them. While nobody says so,
-    /// nobody looks at a clock.
+    /// Nodes are to know that it is so late: they are told with the next message that comes to them.
     fn tell_time(&self, now_ms: u64);
 
     /// Ends a node's life; its memory is gone. What it had counted, if that is known.
