@@ -482,6 +482,8 @@ pub struct Delta {
     pub epoch: u64,
     /// Markers that the answerer had to drop, if the asker has not seen them all.
     pub lost: Option<Loss>,
+    /// The highest timestamp of what the answerer has forgotten.
+    pub forgotten_upto: Option<Timestamp>,
 }
 
 /// A part of what a node holds, to be audited.

@@ -85,6 +85,20 @@ fn repair_evicts_nothing_and_an_idle_cluster_is_silent() {
         let report = cluster.gossip();
         assert!(report.items == 0 && report.bytes <= 64 * 5, "idle nodes talk: {report:?}");
     }
+    let before = evictions(&cluster);
+    // Nor is there more to say while writes arrive whose timestamps rise, and evict.
+    for number in 1..2_000 {
+        assert!(put(&cluster, &format!("key {}", number * 7 % 1000), &[7; 100], (1 << 41) + number));
+        if number % 10 == 0 {
+            let report = cluster.gossip();
+            assert!(report.items == 0 && report.bytes <= 64 * 5, "nodes talk of what all have seen: {report:?}");
+        }
+    }
+    assert!(evictions(&cluster) > before + 1_000);
+    // A write below what was forgotten may meet an owner that remembers: then all is audited.
+    put(&cluster, "old", &[7; 100], 1);
+    let bytes: u64 = (0..20).map(|_| cluster.gossip().bytes).sum();
+    assert!(bytes > 10_000, "{bytes} bytes are no audit");
 }
 
 #[test]

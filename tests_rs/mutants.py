@@ -145,7 +145,7 @@ MUTANTS: Final = (
     Mutant(
         "given-back-early",
         "Rule 17: space is given back ten seconds before the end.",
-        (Edit(NODE, "self.memory.first_ended(self.now_ms)", "self.memory.first_ended(self.now_ms + 10_000)"),),
+        (Edit(NODE, "self.memory.first_ended(self.now_ms())", "self.memory.first_ended(self.now_ms() + 10_000)"),),
     ),
     Mutant(
         "live-evicted-first",
@@ -164,7 +164,7 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms);",
+                "let is_unfit = doubtful || item.version.lifetime.has_ended(self.now_ms());",
                 "let is_unfit = doubtful;",
             ),
         ),
@@ -541,8 +541,8 @@ MUTANTS: Final = (
         (
             Edit(
                 AUDIT,
-                "if sweep.is_done && sweep.shared == shared && sweep.changes == changes {",
-                "if sweep.is_done && sweep.changes == changes {",
+                "if sweep.is_done && sweep.shared == shared && sweep.reasons == reasons {",
+                "if sweep.is_done && sweep.reasons == reasons {",
             ),
         ),
         unseen=("it takes a late write below a marker that one owner has forgotten, and a change of owners"),
@@ -575,8 +575,8 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "            found.into_iter().for_each(|at| self.take(at));\n",
-                "            let _ = found;\n",
+                "            if let Some(at) = found {\n                self.note_forgotten",
+                "            if let Some(at) = found.filter(|_| false) {\n                self.note_forgotten",
             ),
         ),
     ),
@@ -859,6 +859,32 @@ MUTANTS: Final = (
         "counters-given-twice",
         "A node that holds a partition again counts its writes from one again.",
         (Edit(REPLICATE, "            self.retired.push((id, last));\n", ""),),
+    ),
+    Mutant(
+        "no-audits",
+        "Rule 12: nothing is audited.",
+        (Edit(AUDIT, "        if slices.is_empty() && is_last {\n", "        if true || slices.is_empty() && is_last {\n"),),
+    ),
+    Mutant(
+        "audits-after-changes-only",
+        "Rule 12: only nodes that come or go are a reason to audit.",
+        (
+            Edit(NODE, "        self.audit_if_old(version.timestamp);\n", ""),
+            Edit(REPLICATE, "        self.audit_reasons += u64::from(is_news);\n", "        let _ = is_news;\n"),
+        ),
+        unseen=("it takes a cluster in which nobody comes or goes, one seed in eight, and one in 20,000 of these"),
+    ),
+    Mutant(
+        "old-writes-unaudited",
+        "Rule 12: what is no newer than what was forgotten is no reason to audit.",
+        (Edit(NODE, "        self.audit_if_old(version.timestamp);\n", ""),),
+        unseen=("what it leaves different mostly came to be by a pull, which is a reason, too"),
+    ),
+    Mutant(
+        "pulls-unaudited",
+        "Rule 12: what is seen by a pull is no reason to audit.",
+        (Edit(REPLICATE, "        self.audit_reasons += u64::from(is_news);\n", "        let _ = is_news;\n"),),
+        unseen=("what it leaves different mostly began with a write below what was forgotten, which is a reason, too"),
     ),
     Mutant(
         "former-owners-forgotten",

@@ -6,18 +6,23 @@
 //! Audits find what clocks cannot: two nodes that have seen the same and hold different versions of a key. That happens when
 //! a user puts below a version that the coordinator has forgotten, while another owner remembers it.
 //!
-//! Promise: a node with which everything was audited, and nothing changed here since, is sent nothing.
+//! Somebody must have forgotten the newer version to take the older. So there is a reason to audit when something is taken
+//! that is no newer than what was forgotten here; when seeing is taken over from others, who may have forgotten; and when
+//! nodes come or go. Plain writes whose timestamps rise are none, however many are evicted for them.
+//!
+//! Promise: a node with which everything was audited, with no reason to do it again since, is sent nothing.
 
 use super::Node;
 use crate::clock::Clock;
 use crate::entry::{NodeId, PartitionId};
 use crate::hash::{KeyHash, point};
 use crate::message::{Listing, Slice};
+use crate::version::Timestamp;
 
 /// A listing has about so many keys: 12 KiB, and a few microseconds to make.
 const KEYS_MAX: usize = 512;
 
-/// So many changes there never are: what was audited then is to be audited again.
+/// So many reasons there never are: what was audited then is to be audited again.
 const NEVER: u64 = u64::MAX;
 
 /// How far an audit with one partner has come.
@@ -28,17 +33,18 @@ pub(super) struct Sweep {
     shared: u64,
     /// The next partition, and the next slice of it.
     at: (PartitionId, u32),
-    /// Changes to this node's memory before it began.
-    changes: u64,
+    /// Reasons for audits before it began.
+    reasons: u64,
     is_done: bool,
 }
 
 impl Node {
-    /// The next part of what this node holds, for an audit with a partner, or nothing when all was audited and is as it was.
+    /// The next part of what this node holds, for an audit with a partner, or nothing when all was audited and
+    /// there is no reason to do it again.
     pub(super) fn list(&mut self, with: NodeId, partitions: &[PartitionId]) -> Option<Box<Listing>> {
-        let changes = self.memory.changes();
+        let reasons = self.audit_reasons;
         let shared = point(&partitions.iter().map(|&id| u64::from(id)).collect::<Vec<_>>());
-        let fresh = Sweep { with, shared, at: (0, 0), changes, is_done: false };
+        let fresh = Sweep { with, shared, at: (0, 0), reasons, is_done: false };
         let known = self.sweeps.iter().position(|sweep| sweep.with == with);
         let number = known.unwrap_or_else(|| {
             let before = self.remembered_bytes();
@@ -49,7 +55,7 @@ impl Node {
             self.sweeps.len() - 1
         });
         let sweep = &mut self.sweeps[number];
-        if sweep.is_done && sweep.shared == shared && sweep.changes == changes {
+        if sweep.is_done && sweep.shared == shared && sweep.reasons == reasons {
             return None;
         }
         if sweep.is_done || sweep.shared != shared {
@@ -128,9 +134,21 @@ impl Node {
         if let Some(sweep) = self.sweeps.iter_mut().find(|sweep| sweep.with == with) {
             sweep.at = next;
             sweep.is_done = is_last;
-            sweep.changes = if again { NEVER } else { sweep.changes };
+            sweep.reasons = if again { NEVER } else { sweep.reasons };
         }
         self.keep_bound();
+    }
+
+    /// Something of this timestamp is taken: a reason to audit, if it may be older than what was forgotten here.
+    #[inline]
+    pub(super) fn audit_if_old(&mut self, timestamp: Timestamp) {
+        self.audit_reasons += u64::from(self.forgotten_upto.is_some_and(|forgotten| timestamp <= forgotten));
+    }
+
+    /// No trace of a version of this timestamp is left here, though it was seen.
+    #[inline]
+    pub(super) fn note_forgotten(&mut self, timestamp: Timestamp) {
+        self.forgotten_upto = self.forgotten_upto.max(Some(timestamp));
     }
 
     /// A partner begins anew: so does the audit with it.

@@ -121,8 +121,6 @@ pub(super) struct Memory {
     /// Keys of live entries, and what is kept beside them.
     live_bytes: [usize; 2],
     marker_bytes: usize,
-    /// How often anything came or changed.
-    changes: u64,
     /// The latest time that was told, in milliseconds since 1970; 0 when none was.
     now_ms: u64,
 }
@@ -138,7 +136,6 @@ impl Memory {
             payload_bytes: 0,
             live_bytes: [0; 2],
             marker_bytes: 0,
-            changes: 0,
             now_ms: 0,
         }
     }
@@ -212,11 +209,6 @@ impl Memory {
         self.expiry.first_ended(now_ms)
     }
 
-    /// How often anything came or changed.
-    pub(super) const fn changes(&self) -> u64 {
-        self.changes
-    }
-
     /// Finds the key of a hash.
     pub(super) fn find_hash(&self, table: &Table, hash: KeyHash) -> Option<At> {
         table.find(spread(hash), |&at| KeyHash::of(self.slot(at).payload.key()) == hash).copied()
@@ -245,7 +237,6 @@ impl Memory {
             self.bytes_used += PAGE_BYTES;
         }
         self.len += 1;
-        self.changes += 1;
         let (state, value) = unpack(entry.held);
         let payload = payload(partition, &entry, state, value);
         self.account_payload(0, payload.bytes_held());
@@ -262,7 +253,6 @@ impl Memory {
     /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit.
     pub(super) fn replace(&mut self, at: At, partition: PartitionId, entry: Entry<'_>) {
         self.unlink(at);
-        self.changes += 1;
         let (state, value) = unpack(entry.held);
         let slot = self.slot_mut(at);
         let before = slot.payload.bytes_held();

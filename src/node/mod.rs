@@ -35,7 +35,7 @@ use crate::hash::KeyHash;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;
-use crate::version::Version;
+use crate::version::{Timestamp, Version};
 use memory::{At, Entry, Memory, PAGE_BYTES, State};
 use partition::Partition;
 use payload::Payload;
@@ -87,6 +87,10 @@ pub struct Node {
     epoch: u64,
     /// How far the audits with each partner have come.
     sweeps: Vec<audit::Sweep>,
+    /// How often there was a reason to audit.
+    audit_reasons: u64,
+    /// The highest timestamp of what was seen and forgotten, here or where this node was told what was seen.
+    forgotten_upto: Option<Timestamp>,
     /// The number of the last pull.
     pulls: u64,
     /// What values here may need to be unpacked.
@@ -114,6 +118,8 @@ impl Node {
             lives: Vec::new(),
             epoch: 0,
             sweeps: Vec::new(),
+            audit_reasons: 0,
+            forgotten_upto: None,
             pulls: 0,
             dictionaries: Vec::new(),
             forgotten: None,
@@ -210,6 +216,7 @@ impl Node {
             }
             Request::Meet { lives, epoch } => {
                 self.epoch = *epoch;
+                self.audit_reasons += 1;
                 lives.iter().for_each(|&life| self.meet(life));
                 self.keep_bound();
                 Reply::Done
@@ -338,6 +345,7 @@ impl Node {
         held: Held<'_>,
         room: Room,
     ) -> bool {
+        self.audit_if_old(version.timestamp);
         let (partition_id, partition) = &mut self.held[place];
         let (partition_id, is_stable) = (*partition_id, partition.is_stable(dot));
         let dot = partition.shorten(dot);
@@ -460,6 +468,7 @@ impl Node {
         partition.lose(partition.lengthen(short), timestamp);
         self.stats.markers_lost += 1;
         self.account(place);
+        self.note_forgotten(timestamp);
         self.mark_gone(at);
         self.take(at);
         true
@@ -478,6 +487,7 @@ impl Node {
         let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
         let partition = &mut self.held[place].1;
         partition.forgets(partition.lengthen(self.memory.dot(at)));
+        self.note_forgotten(self.memory.version(at).timestamp);
         self.mark_gone(at);
         self.take(at);
     }

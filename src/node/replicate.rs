@@ -212,6 +212,7 @@ impl Node {
         let is_stable = self.held[place].1.is_stable(item.dot);
         // A stable eviction that arrives is news only if something older is here.
         if held == Held::Evicted && is_stable && at.is_none() {
+            self.note_forgotten(item.version.timestamp);
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, held, room) {
@@ -225,10 +226,12 @@ impl Node {
         let at = self.memory.find(&self.held[place].1.table, item.key);
         let marker = if matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         if self.held[place].1.is_stable(item.dot) && marker == Held::Evicted {
+            self.note_forgotten(item.version.timestamp);
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
             self.held[place].1.lose(item.dot, item.version.timestamp);
+            self.note_forgotten(item.version.timestamp);
             self.stats.markers_lost += 1;
             self.account(place);
         }
@@ -254,6 +257,7 @@ impl Node {
             synced: false,
             epoch: self.epoch,
             lost: None,
+            forgotten_upto: self.forgotten_upto,
         };
         let Some(place) = self.place(id) else { return Box::new(delta) };
         self.hear(place, (to, epoch), clock);
@@ -306,6 +310,9 @@ impl Node {
         if !self.held[place].1.awaits(delta.ticket) || !self.is_peer(place, delta.from) {
             return false;
         }
+        let is_news = delta.items.len() > 0 || !self.held[place].1.clock.covers(&delta.clock);
+        self.audit_reasons += u64::from(is_news);
+        self.forgotten_upto = self.forgotten_upto.max(delta.forgotten_upto);
         let partition = &mut self.held[place].1;
         partition.answers(&delta.clock);
         // What is stable elsewhere needs no marker here either, so it is known before the items are: but not before what
@@ -378,7 +385,10 @@ impl Node {
         }
         for key in doubted {
             let found = Key::new(&key).ok().and_then(|key| self.memory.find(&self.held[place].1.table, key));
-            found.into_iter().for_each(|at| self.take(at));
+            if let Some(at) = found {
+                self.note_forgotten(self.memory.version(at).timestamp);
+                self.take(at);
+            }
         }
         self.held[place].1.join_lost(&lost);
     }
@@ -401,6 +411,7 @@ impl Node {
             let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms());
             let held = if matches!(item.held, Held::Live(_)) && is_unfit { Held::Evicted } else { item.held };
             self.stats.fixes += 1;
+            self.audit_reasons += 1;
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }

@@ -178,6 +178,12 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
     if chance.permille(200) {
         trial.broken = u128::from(chance.bits()) & !1;
     }
+    // Where no node ever comes or goes, what the network does has to be made good without that occasion. (The constant
+    // leaves every seed that once found something as it was.)
+    if Chance::new(seed ^ 0x256F).permille(125) {
+        trial.faults.retain(|(_, fault)| fault.is_of_network());
+        trial.broken = 0;
+    }
     Ok(trial)
 }
 

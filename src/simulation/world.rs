@@ -96,6 +96,13 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether it is of the links between nodes, and nobody knows of it.
+    pub const fn is_of_network(&self) -> bool {
+        matches!(self, Self::Block { .. } | Self::Split { .. } | Self::Unblock)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
