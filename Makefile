@@ -81,6 +81,8 @@ lint-python: $(VENV)/dev-tools
 	@$(BIN)/ruff format --quiet --check --diff .
 	@echo "== mypy: types of the package and the benches"
 	@$(BIN)/mypy
+	@echo "== mutants: each still applies"
+	@$(BIN)/python tests_rs/mutants.py --list >/dev/null
 
 lint-rust: $(VENV)/build-tools
 	@echo "== rustfmt: format"

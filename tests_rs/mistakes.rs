@@ -332,6 +332,32 @@ fn a_lost_chunk_of_an_answer_loses_nothing() {
 }
 
 #[test]
+fn what_arrives_between_two_chunks_of_an_answer_is_noted_as_seen() {
+    let (asker, answerer) = (life(1, 0), life(2, 1));
+    let (mut small, mut large) = (node(asker, 64 * SMALL, &[answerer]), node(answerer, 64 * SMALL, &[asker]));
+    for number in 0..200 {
+        write(&mut large, put(&format!("key {number}"), &[7; 2_000], 1));
+    }
+    let begun = begin(&mut small);
+    let first = ask(&mut large, asker, &begun, None);
+    let next = first.next.expect("more than one chunk");
+    assert!(apply(&mut small, &first));
+    // Somebody compares notes with the asker: what it has of the answer is noted.
+    let look = Request::Look { partitions: Cow::Borrowed(&[0]) };
+    small.answer(&look).expect("looked");
+    let late = (0..).map(|number| format!("late {number}")).find(|name| key(name).hash().0 > next);
+    let late = late.expect("one of many");
+    write(&mut large, put(&late, b"value", 2));
+    // It comes with the last chunk, and the answer's clock is still that of the first.
+    let mut second = ask(&mut large, asker, &begun, Some(next));
+    assert!(second.next.is_none());
+    second.clock = first.clock.clone();
+    assert!(apply(&mut small, &second) && is_live_at(&mut small, &late, 2));
+    small.answer(&look).expect("looked");
+    assert_eq!(begin(&mut small).clock, begin(&mut large).clock);
+}
+
+#[test]
 fn what_came_before_the_lost_end_of_an_answer_is_known_to_whoever_compares_notes() {
     let (asker, answerer, other) = (life(1, 0), life(2, 1), life(3, 2));
     let mut large = node(answerer, 64 * SMALL, &[asker, other]);

@@ -6,7 +6,7 @@
 //! Promise: they count into `bytes_used` and take a sixteenth of the node at most. A node that is too small for one goes
 //! without; whoever reads its values finds the dictionary on others.
 
-use super::memory::State;
+use super::slot::State;
 use super::{Node, PartitionId};
 use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Held, Value};

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::memory::At;
+use super::slot::At;
 
 /// Upper and lower half of when it ends, and its slot: 12 bytes where a pair of words would take 16.
 type Place = [u32; 3];

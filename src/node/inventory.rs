@@ -9,7 +9,8 @@
 //! counts as used most recently. The order is worth a little, a key is worth all.
 
 use super::Node;
-use super::memory::{At, State};
+use super::slot::{At, State};
+use crate::clock::Dot;
 use crate::entry::{Key, PartitionId};
 use crate::hash::KeyHash;
 use crate::message::{Known, Lent};
@@ -112,6 +113,42 @@ pub struct Described {
 const USED_SINCE_MAX: u32 = 4096;
 
 impl Node {
+    /// Every key of a partition with what is known of it, in no order.
+    pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known, Dot)) {
+        let Some(place) = self.place(partition) else { return };
+        let partition = &self.held[place].1;
+        for &at in &partition.table {
+            each(self.memory.key(at), self.known(at), partition.lengthen(self.memory.dot(at)));
+        }
+    }
+
+    /// Every key of a partition, by its hash, with what is known of it and under which dot, in no order.
+    pub fn each(&self, partition: PartitionId, mut each: impl FnMut(KeyHash, Known, Dot)) {
+        let Some(place) = self.place(partition) else { return };
+        let partition = &self.held[place].1;
+        for &at in &partition.table {
+            each(KeyHash::of(self.memory.key(at)), self.known(at), partition.lengthen(self.memory.dot(at)));
+        }
+    }
+
+    /// Markers of what a peer may not have seen.
+    pub fn unstable_markers(&self) -> u64 {
+        let of = |state| std::iter::successors(self.memory.oldest(state), |&at| self.memory.next_newer(at));
+        let is_unstable = |at: &At| {
+            let partition = self.partition_at(*at);
+            !partition.is_stable(partition.lengthen(self.memory.dot(*at)))
+        };
+        of(State::Evicted).chain(of(State::Removed)).filter(is_unstable).count() as u64
+    }
+
+    /// Live keys from the most to the least recently used.
+    pub fn keys_by_use(&self) -> Vec<Vec<u8>> {
+        let oldest_first = std::iter::successors(self.memory.oldest(State::Live), |&at| self.memory.next_newer(at));
+        let mut keys: Vec<_> = oldest_first.map(|at| self.memory.key(at).to_vec()).collect();
+        keys.reverse();
+        keys
+    }
+
     /// What is known of a key. Not a use.
     pub fn describe(&self, key: Key<'_>) -> Described {
         let unknown = Described {

@@ -20,16 +20,10 @@ use hashbrown::HashTable;
 
 use super::expiry::Expiry;
 use super::last_use::Uses;
-use super::payload::Payload;
-use crate::entry::{Form, Held, Key, PartitionId, Value};
+use super::slot::{At, Entry, NONE, SLOT_BYTES, ShortDot, Slot, State};
+use crate::entry::{Held, Key, PartitionId};
 use crate::hash::KeyHash;
-use crate::lifetime::{LIFETIME_BYTES, Lifetime};
-use crate::message::Share;
-use crate::version::{DIGEST_BITS, Timestamp, Version};
-
-/// Bytes of a slot: timestamp, digest and last use, dot, payload (16) and two links.
-pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
-const _: () = assert!(SLOT_BYTES == 48);
+use crate::version::Version;
 
 /// Slots in a page: the slots that are free take at most 1.5 KiB, and a page's allocation costs a byte a slot.
 const PAGE: usize = 32;
@@ -51,40 +45,6 @@ const TABLE_SPARSE: usize = 8;
 const TABLE_LEAST: usize = 3;
 pub(super) const TABLE_BYTES_LEAST: usize = 36;
 
-/// No slot.
-const NONE: u32 = u32::MAX;
-
-/// The number of a slot. Valid until the next `take`.
-pub(super) type At = u32;
-
-/// A use takes what a digest leaves of 64 bits.
-const USE_BITS: u32 = u64::BITS - DIGEST_BITS;
-const _: () = assert!(USE_BITS == u16::BITS);
-
-/// What a slot holds, and so in which list it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Live,
-    Removed,
-    Evicted,
-}
-
-/// A dot as a slot keeps it: the place of its life in the partition's clock (16 bits) and its counter (48 bits).
-/// 2^48 writes of one partition in one life of a node take nine years at a million a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ShortDot(pub(super) u64);
-
-/// Where an entry or marker is kept.
-pub(super) struct Slot {
-    timestamp: u64,
-    /// The digest of the version above the time of the last use, as the page counts it.
-    digest_and_use: u64,
-    dot: ShortDot,
-    payload: Payload,
-    newer: u32,
-    older: u32,
-}
-
 /// A doubly linked list through the slots.
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -99,15 +59,6 @@ impl List {
 
 /// The keys of one partition: numbers of slots by hash.
 pub(super) type Table = HashTable<u32>;
-
-/// What is written to a slot.
-#[derive(Clone, Copy)]
-pub(super) struct Entry<'a> {
-    pub(super) key: Key<'a>,
-    pub(super) version: Version,
-    pub(super) dot: ShortDot,
-    pub(super) held: Held<'a>,
-}
 
 /// Slots, lists and the count of bytes.
 pub(super) struct Memory {
@@ -211,18 +162,18 @@ impl Memory {
 
     /// Finds the key of a hash.
     pub(super) fn find_hash(&self, table: &Table, hash: KeyHash) -> Option<At> {
-        table.find(spread(hash), |&at| KeyHash::of(self.slot(at).payload.key()) == hash).copied()
+        table.find(spread(hash), |&at| KeyHash::of(self.slot(at).key()) == hash).copied()
     }
 
     /// Finds a key of half a hash. There may be another.
     pub(super) fn find_half(&self, table: &Table, half: u32) -> Option<At> {
-        table.find(spread_half(half), |&at| KeyHash::of(self.slot(at).payload.key()).half() == half).copied()
+        table.find(spread_half(half), |&at| KeyHash::of(self.slot(at).key()).half() == half).copied()
     }
 
     /// Finds a key. It does not count as a use.
     #[inline]
     pub(super) fn find(&self, table: &Table, key: Key<'_>) -> Option<At> {
-        table.find(spread(key.hash()), |&at| self.slot(at).payload.key() == key.bytes()).copied()
+        table.find(spread(key.hash()), |&at| self.slot(at).key() == key.bytes()).copied()
     }
 
     /// Puts an entry that is not there into a new slot, at the front of its list or, `cold`, at its end.
@@ -237,31 +188,24 @@ impl Memory {
             self.bytes_used += PAGE_BYTES;
         }
         self.len += 1;
-        let (state, value) = unpack(entry.held);
-        let payload = payload(partition, &entry, state, value);
-        self.account_payload(0, payload.bytes_held());
-        let version = entry.version;
-        let (timestamp, digest_and_use) = (version.timestamp.get(), version.digest << USE_BITS);
-        *self.slot_mut(at) = Slot { timestamp, digest_and_use, dot: entry.dot, payload, newer: NONE, older: NONE };
+        let slot = Slot::new(partition, &entry);
+        let state = slot.state();
+        self.account_payload(0, slot.payload_bytes());
+        *self.slot_mut(at) = slot;
         self.note_use(at, self.now_ms);
         self.link(at, state, cold);
         self.make_room_in(table);
-        table.insert_unique(spread(entry.key.hash()), at, |&at| spread(KeyHash::of(self.slot(at).payload.key())));
+        table.insert_unique(spread(entry.key.hash()), at, |&at| spread(KeyHash::of(self.slot(at).key())));
         at
     }
 
     /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit.
     pub(super) fn replace(&mut self, at: At, partition: PartitionId, entry: Entry<'_>) {
         self.unlink(at);
-        let (state, value) = unpack(entry.held);
         let slot = self.slot_mut(at);
-        let before = slot.payload.bytes_held();
-        // The old value goes before the new one comes: they may be large.
-        slot.payload = Payload::EMPTY;
-        slot.payload = payload(partition, &entry, state, value);
-        let after = slot.payload.bytes_held();
-        (slot.timestamp, slot.dot) = (entry.version.timestamp.get(), entry.dot);
-        slot.digest_and_use = entry.version.digest << USE_BITS;
+        let before = slot.payload_bytes();
+        slot.rewrite(partition, &entry);
+        let (after, state) = (slot.payload_bytes(), slot.state());
         self.account_payload(before, after);
         self.note_use(at, self.now_ms);
         self.link(at, state, false);
@@ -271,11 +215,11 @@ impl Memory {
     /// the last stays valid.
     pub(super) fn take(&mut self, table: &mut Table, at: At) {
         self.unlink(at);
-        let hash = spread(KeyHash::of(self.slot(at).payload.key()));
+        let hash = spread(KeyHash::of(self.slot(at).key()));
         if let Ok(found) = table.find_entry(hash, |&other| other == at) {
             found.remove();
         }
-        self.account_payload(self.slot(at).payload.bytes_held(), 0);
+        self.account_payload(self.slot(at).payload_bytes(), 0);
         if table.len() * TABLE_SPARSE < table.capacity() && table.capacity() > TABLE_LEAST {
             self.rebuild(table, table.len() * 2);
         }
@@ -287,7 +231,7 @@ impl Memory {
         if at != last {
             let last_use_ms = self.last_use_ms(last);
             let moved = std::mem::replace(self.slot_mut(last), Slot::VACANT);
-            let hash = spread(KeyHash::of(moved.payload.key()));
+            let hash = spread(KeyHash::of(moved.key()));
             let (partition, state, ends_ms) = (moved.partition(), moved.state(), moved.ends_ms());
             let (newer, older) = (moved.newer, moved.older);
             *self.slot_mut(at) = moved;
@@ -376,17 +320,15 @@ impl Memory {
     pub(super) fn forget_value(&mut self, at: At) {
         self.unlink(at);
         let slot = self.slot_mut(at);
-        let (partition, has_lifetime) = (slot.partition(), slot.has_lifetime());
-        let before = slot.payload.bytes_held();
-        slot.payload.forget_value(has_lifetime);
-        slot.payload.set_label(label(partition, State::Evicted, None, has_lifetime));
-        let after = slot.payload.bytes_held();
+        let before = slot.payload_bytes();
+        slot.forget_value();
+        let after = slot.payload_bytes();
         self.account_payload(before, after);
         self.link(at, State::Evicted, false);
     }
 
     pub(super) fn set_dot(&mut self, at: At, dot: ShortDot) {
-        self.slot_mut(at).dot = dot;
+        self.slot_mut(at).set_dot(dot);
     }
 
     /// The entry that was used least recently, or the oldest marker of a kind.
@@ -418,7 +360,7 @@ impl Memory {
 
     #[inline]
     pub(super) fn dot(&self, at: At) -> ShortDot {
-        self.slot(at).dot
+        self.slot(at).dot()
     }
 
     #[inline]
@@ -428,23 +370,18 @@ impl Memory {
 
     #[inline]
     pub(super) fn key(&self, at: At) -> &[u8] {
-        self.slot(at).payload.key()
+        self.slot(at).key()
     }
 
     /// What the slot holds, as it travels.
     pub(super) fn held(&self, at: At) -> Held<'_> {
-        let slot = self.slot(at);
-        match slot.state() {
-            State::Live => Held::Live(slot.value(slot.lifetime_bytes())),
-            State::Removed => Held::Removed,
-            State::Evicted => Held::Evicted,
-        }
+        self.slot(at).held()
     }
 
     /// What the entry in a slot takes, its slot included.
     #[inline]
     pub(super) fn bytes_of(&self, at: At) -> usize {
-        SLOT_BYTES + self.slot(at).payload.bytes_held()
+        SLOT_BYTES + self.slot(at).payload_bytes()
     }
 
     /// Before its table grows: a table that is full of tombstones is rebuilt at its size, not doubled.
@@ -461,7 +398,7 @@ impl Memory {
         let before = table.allocation_size();
         let mut rebuilt = Table::with_capacity(capacity);
         for at in table.drain() {
-            let hash = |&at: &u32| spread(KeyHash::of(self.slot(at).payload.key()));
+            let hash = |&at: &u32| spread(KeyHash::of(self.slot(at).key()));
             rebuilt.insert_unique(hash(&at), at, hash);
         }
         *table = rebuilt;
@@ -491,11 +428,11 @@ impl Memory {
         }
         let slot = self.slot_mut(at);
         (slot.newer, slot.older) = (newer, older);
-        let (kind, [key_bytes, kept_bytes]) = (slot.kind(), slot.bytes_apart());
+        let (is_plain, [key_bytes, kept_bytes]) = (slot.is_plain(), slot.bytes_apart());
         if state == State::Live {
             self.live_bytes = [self.live_bytes[0] + key_bytes, self.live_bytes[1] + kept_bytes];
         }
-        if kind != LIVE {
+        if !is_plain {
             self.link_more(at, state);
         }
     }
@@ -513,7 +450,7 @@ impl Memory {
 
     fn unlink(&mut self, at: At) {
         let slot = self.slot(at);
-        let (kind, state, newer, older) = (slot.kind(), slot.state(), slot.newer, slot.older);
+        let (is_plain, state, newer, older) = (slot.is_plain(), slot.state(), slot.newer, slot.older);
         let [key_bytes, kept_bytes] = slot.bytes_apart();
         if state == State::Live {
             self.live_bytes = [self.live_bytes[0] - key_bytes, self.live_bytes[1] - kept_bytes];
@@ -527,7 +464,7 @@ impl Memory {
             older => self.slot_mut(older).newer = newer,
         }
         self.lists[state as usize].len -= 1;
-        if kind != LIVE {
+        if !is_plain {
             self.unlink_more(at, state);
         }
     }
@@ -563,10 +500,10 @@ impl Memory {
             while at != NONE {
                 let slot = self.slot(at);
                 assert_eq!((slot.newer, slot.state()), (newer, state), "a link leads elsewhere");
-                bytes += slot.payload.bytes_held();
+                bytes += slot.payload_bytes();
                 marker_bytes += if state == State::Live { 0 } else { self.bytes_of(at) };
                 if state == State::Live {
-                    live_bytes[0] += slot.payload.key().len();
+                    live_bytes[0] += slot.key().len();
                     live_bytes[1] += slot.kept_bytes();
                 }
                 if let Some(ends_ms) = slot.ends_ms() {
@@ -596,156 +533,6 @@ impl Memory {
     }
 }
 
-impl Slot {
-    const VACANT: Self =
-        Self { timestamp: 0, digest_and_use: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
-
-    #[inline]
-    pub(super) fn payload(&self) -> &Payload {
-        &self.payload
-    }
-
-    #[inline]
-    pub(super) fn version(&self) -> Version {
-        self.version_living(self.lifetime())
-    }
-
-    /// The version, whose lifetime is known to be this.
-    #[inline]
-    pub(super) fn version_living(&self, lifetime: Lifetime) -> Version {
-        Version { timestamp: timestamp(self.timestamp), digest: self.digest_and_use >> USE_BITS, lifetime }
-    }
-
-    /// The number of its last use.
-    #[inline]
-    const fn last_use(&self) -> u16 {
-        self.digest_and_use as u16
-    }
-
-    #[inline]
-    const fn set_use(&mut self, number: u16) {
-        self.digest_and_use = self.digest_and_use >> USE_BITS << USE_BITS | number as u64;
-    }
-
-    #[inline]
-    fn lifetime(&self) -> Lifetime {
-        if self.has_lifetime() { self.lifetime_kept() } else { Lifetime::NONE }
-    }
-
-    #[cold]
-    pub(super) fn lifetime_kept(&self) -> Lifetime {
-        self.payload.lifetime().map_or(Lifetime::NONE, |&bytes| Lifetime::from_bytes(bytes))
-    }
-
-    /// When a live entry ends, if it does.
-    #[inline]
-    fn ends_ms(&self) -> Option<u64> {
-        let lifetime = if self.kind() == LIVE_WITH_LIFETIME { self.lifetime_kept() } else { return None };
-        lifetime.ends().then_some(lifetime.ends_ms())
-    }
-
-    /// The value of a live entry, after so many bytes of a lifetime.
-    #[inline]
-    pub(super) fn value(&self, skipped: usize) -> Value<'_> {
-        self.payload.value_as(skipped, self.form())
-    }
-
-    /// A share of the value of a live entry, if it is large, after so many bytes of a lifetime.
-    #[inline]
-    pub(super) fn share(&self, skipped: usize) -> Option<Share> {
-        self.payload.share(skipped, self.form())
-    }
-
-    /// Bytes of the key, and what is kept beside it.
-    #[inline]
-    fn bytes_apart(&self) -> [usize; 2] {
-        [self.payload.key_len(), self.payload.kept_bytes()]
-    }
-
-    /// Bytes that are kept beside the key.
-    #[inline]
-    pub(super) fn kept_bytes(&self) -> usize {
-        self.payload.kept_bytes()
-    }
-
-    #[inline]
-    pub(super) fn lifetime_bytes(&self) -> usize {
-        if self.has_lifetime() { LIFETIME_BYTES } else { 0 }
-    }
-
-    #[inline]
-    pub(super) fn has_lifetime(&self) -> bool {
-        WITH_LIFETIME >> (self.payload.label() >> PARTITION_BITS & 15) & 1 == 1
-    }
-
-    #[inline]
-    fn partition(&self) -> PartitionId {
-        self.payload.label() & PARTITION_MASK
-    }
-
-    #[inline]
-    pub(super) fn state(&self) -> State {
-        match self.kind() {
-            LIVE | LIVE_WITH_LIFETIME => State::Live,
-            REMOVED => State::Removed,
-            _ => State::Evicted,
-        }
-    }
-
-    #[inline]
-    const fn kind(&self) -> u16 {
-        self.payload.label() >> PARTITION_BITS & 3
-    }
-
-    #[inline]
-    const fn form(&self) -> Form {
-        Form::of(self.payload.label() >> FORM_SHIFT)
-    }
-}
-
-/// A label: 11 bits of partition; 2 of kind: that of a [`State`], or a live entry with a lifetime; and 2 of a live value's
-/// form, which are not 0 for an evicted marker that has a lifetime.
-const LIVE: u16 = 0;
-const LIVE_WITH_LIFETIME: u16 = 1;
-const REMOVED: u16 = 2;
-const EVICTED: u16 = 3;
-/// Of the sixteen pairs of form and kind those with a lifetime: a bit for each, four kinds to a form.
-const WITH_LIFETIME: u16 = 0x1111 << LIVE_WITH_LIFETIME | 0x1110 << EVICTED;
-const PARTITION_BITS: u32 = 11;
-const FORM_SHIFT: u32 = PARTITION_BITS + 2;
-const PARTITION_MASK: u16 = (1 << PARTITION_BITS) - 1;
-
-#[inline]
-fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lifetime: bool) -> u16 {
-    let (kind, form) = match value {
-        Some(value) if has_lifetime => (LIVE_WITH_LIFETIME, value.form() as u16),
-        Some(value) => (LIVE, value.form() as u16),
-        None => (if state == State::Removed { REMOVED } else { EVICTED }, u16::from(has_lifetime)),
-    };
-    partition | kind << PARTITION_BITS | form << FORM_SHIFT
-}
-
-#[inline]
-fn payload(partition: PartitionId, entry: &Entry<'_>, state: State, value: Option<Value<'_>>) -> Payload {
-    let lifetime = entry.version.lifetime;
-    let label = label(partition, state, value, !lifetime.is_none());
-    let (key, value) = (entry.key.bytes(), value.map_or(&[][..], Value::bytes));
-    if lifetime.is_none() {
-        Payload::new(key, value, label)
-    } else {
-        Payload::living(key, &lifetime.to_bytes(), value, label)
-    }
-}
-
-#[inline]
-fn unpack(held: Held<'_>) -> (State, Option<Value<'_>>) {
-    match held {
-        Held::Live(value) => (State::Live, Some(value)),
-        Held::Removed => (State::Removed, None),
-        Held::Evicted => (State::Evicted, None),
-    }
-}
-
 #[inline]
 const fn spread(hash: KeyHash) -> u64 {
     spread_half(hash.half())
@@ -756,9 +543,4 @@ const fn spread(hash: KeyHash) -> u64 {
 #[inline]
 const fn spread_half(half: u32) -> u64 {
     (half as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
-#[inline]
-fn timestamp(stored: u64) -> Timestamp {
-    Timestamp::new(stored).unwrap_or(Timestamp::MAX)
 }

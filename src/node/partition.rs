@@ -9,7 +9,8 @@
 //! ```
 //! What a node knows of one partition beside its entries.
 
-use super::memory::{ShortDot, Table};
+use super::memory::Table;
+use super::slot::ShortDot;
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{NodeId, PartitionId};
 use crate::message::{Lost, Used};

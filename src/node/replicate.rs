@@ -10,8 +10,8 @@
 //! Promise: what was evicted here does not come back by repair, what was removed does not come back at all, and when it
 //! is not known whether something was removed, it is treated as if it had been: a miss, never a stale value.
 
-use super::memory::{At, State};
 use super::partition::{Partition, Sender};
+use super::slot::{At, State};
 use super::{NOT_HELD, Node, Room, next_dot};
 use crate::clock::{Clock, Dot, Incarnation, sum_of_fingerprints};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
@@ -310,7 +310,7 @@ impl Node {
         if !self.held[place].1.awaits(delta.ticket) || !self.is_peer(place, delta.from) {
             return false;
         }
-        let is_news = delta.items.len() > 0 || !self.held[place].1.clock.covers(&delta.clock);
+        let is_news = !delta.items.is_empty() || !self.held[place].1.clock.covers(&delta.clock);
         self.audit_reasons += u64::from(is_news);
         self.forgotten_upto = self.forgotten_upto.max(delta.forgotten_upto);
         let partition = &mut self.held[place].1;
@@ -327,17 +327,18 @@ impl Node {
         }
         if delta.next.is_none() {
             self.conclude(place, delta);
-        } else {
-            self.held[place].1.is_partial = true;
         }
+        // What arrived at the answerer after the first chunk is not in the clock that comes with the last.
+        let partition = &mut self.held[place].1;
+        partition.is_partial |= delta.items.iter().any(|item| !partition.clock.has(item.dot));
         self.account(place);
         self.forget_stable(usize::MAX);
         self.keep_bound();
         true
     }
 
-    /// Notes as seen what is here. It was not when it came in a part of an answer whose end never came; and in the order in
-    /// which it came, each would be a gap.
+    /// Notes as seen what is here. It was not when it came in a part of an answer whose end never came, or arrived at the
+    /// answerer while it answered; and in the order in which it came, each would be a gap.
     pub fn note_held(&mut self, id: PartitionId) {
         let Some(place) = self.place(id).filter(|&place| self.held[place].1.is_partial) else { return };
         let partition = &mut self.held[place].1;

@@ -7,6 +7,7 @@
 //! call and hands the turn to whoever computes. It lets go when a node is busy, and for what takes long: large values,
 //! bulk calls, sync, changes of the membership, close. No Python code runs while a node is held.
 
+mod advice;
 mod buffers;
 mod bulk;
 mod cache;
@@ -14,6 +15,7 @@ mod codec;
 mod convert;
 mod errors;
 mod events;
+mod explanation;
 mod key_strings;
 mod monitor;
 mod plain;
@@ -51,9 +53,13 @@ mod _core {
     use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
 
     #[pymodule_export]
+    use super::advice::{Advice, SizeAdvice};
+    #[pymodule_export]
     use super::events::Event;
     #[pymodule_export]
-    use super::statistics::{Advice, Explanation, Latency, NodeStats, OwnerView, SizeAdvice, Stats};
+    use super::explanation::{Explanation, OwnerView};
+    #[pymodule_export]
+    use super::statistics::{Latency, NodeStats, Stats};
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]

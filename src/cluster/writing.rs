@@ -1,0 +1,216 @@
+//! ```text
+//!   a write  ->  too large? refused  ->  put.rs: whom to send it to next  --carry-->  nodes
+//!                                          |        nodes came or went: it begins again
+//!                                          +-> done: counted
+//! ```
+//! Writes, driven to their end: the caller carries the messages (`turn`), or the cluster does (`advance`, `write`).
+//!
+//! Promise: a write ends after a bounded number of messages, and is counted once.
+
+use super::put::{Outcome, Put, Step};
+use super::{Cluster, PATIENCE, pause};
+use crate::config::Quorum;
+use crate::entry::{Key, NodeId};
+use crate::error::Error;
+use crate::events::What;
+use crate::message::{Address, Reply, Request, Write};
+use crate::node::entry_bytes;
+use crate::runtime::{Runtime, Unreached, Wait};
+use crate::version::{Kind, Version};
+
+/// A call that cannot have changes wait, because it must not wait itself, begins again this often before it makes do with
+/// what it reached.
+const RESTARTS_MAX: u32 = 20_000;
+
+/// A write on its way: kept when it had to stop for a busy node, to be taken up again.
+pub struct Writing<'a> {
+    put: Put<'a>,
+    pending: Option<(Address, Request<'a>)>,
+    restarts: u32,
+}
+
+impl Writing<'_> {
+    /// What came back from a node, or why nothing did.
+    ///
+    /// # Errors
+    /// What ends the write without having changed anything.
+    pub fn reply(&mut self, from: Address, reply: Result<Reply, Unreached>) -> Result<(), Error> {
+        self.put.reply(from, reply)
+    }
+
+    /// The version that it writes, as it is now.
+    pub const fn version(&self) -> Version {
+        self.put.version()
+    }
+}
+
+/// What a write wants next.
+pub enum Turn<'a> {
+    /// Send this.
+    Send(Address, Request<'a>),
+    /// It began again because nodes came or went, so many times before: wait for the change to be published.
+    Pause(u32),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// Whether a call came to its end.
+pub enum Progress<T> {
+    /// It did.
+    Done(T),
+    /// A node was busy and the call was not to wait.
+    Busy,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Begins a put or a remove; nothing is sent yet. `via` is the node the caller talks to, if it talks to one.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
+    #[inline(always)]
+    pub fn begin<'a>(
+        &self,
+        write: Write<'a>,
+        quorum: Option<Quorum>,
+        via: Option<NodeId>,
+    ) -> Result<Writing<'a>, Error> {
+        self.check_open()?;
+        if let Err(error) = self.check_fits(&write) {
+            self.tell_refused(write.key, &error);
+            return Err(error);
+        }
+        self.tell_time_of(&write);
+        let mut put = Put::new(write, quorum.unwrap_or(self.config.writes()), &self.routes);
+        if let Some(node) = via {
+            self.check_live(&self.view(), node)?;
+            put = put.through(node);
+        }
+        Ok(Writing { put, pending: None, restarts: 0 })
+    }
+
+    /// What an entry takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
+        self.check_sizes(write.key.bytes().len(), write.value_bytes())
+    }
+
+    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`].
+    #[inline]
+    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key_bytes, value_bytes);
+        let bytes_max = self.routes.entry_bytes_max();
+        if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
+    }
+
+    /// Tells whoever listens that a write was refused, if it is too large.
+    #[cold]
+    pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
+        if let &Error::ValueTooLarge { bytes, bytes_max } = error {
+            let key = || String::from_utf8_lossy(key.bytes()).into_owned();
+            self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
+        }
+    }
+
+    /// Takes a write as far as it goes: to its end, or to a node that is busy when it is not to wait.
+    ///
+    /// # Errors
+    /// [`Error::NoLiveNode`] and [`Error::Quorum`].
+    #[inline]
+    pub fn advance(&self, writing: &mut Writing<'_>, wait: Wait) -> Result<Progress<Outcome>, Error> {
+        let mut quiet = None;
+        loop {
+            let (to, request) = match writing.pending.take() {
+                Some(pending) => pending,
+                None => match self.turn(writing)? {
+                    Turn::Send(to, request) => (to, request),
+                    Turn::Done(outcome) => return Ok(Progress::Done(outcome)),
+                    Turn::Pause(_) if wait == Wait::Never => return Ok(Progress::Busy),
+                    Turn::Pause(restarts) => {
+                        if restarts < PATIENCE {
+                            pause(restarts);
+                        } else if quiet.is_none() {
+                            quiet = Some(self.changes.lock());
+                        }
+                        continue;
+                    }
+                },
+            };
+            match self.runtime.carry(to, &request, wait) {
+                Err(Unreached::Busy) => {
+                    writing.pending = Some((to, request));
+                    return Ok(Progress::Busy);
+                }
+                reply => writing.put.reply(to, reply)?,
+            }
+        }
+    }
+
+    /// What a write wants next, for whoever carries its messages. What comes back goes to [`Writing::reply`].
+    ///
+    /// # Errors
+    /// [`Error::NoLiveNode`] and [`Error::Quorum`].
+    #[inline(always)]
+    pub fn turn<'a>(&self, writing: &mut Writing<'a>) -> Result<Turn<'a>, Error> {
+        if let Step::Send(to, request) = writing.put.next(&self.routes) {
+            return Ok(Turn::Send(to, request));
+        }
+        if !writing.put.is_outdated(&self.routes) || writing.restarts == RESTARTS_MAX {
+            let ended = writing.put.outcome(&self.routes, || self.runtime.now_ms());
+            self.count_write(&writing.put, &ended);
+            return ended.map(Turn::Done);
+        }
+        // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
+        // published: that takes a moment.
+        writing.put.restart(&self.routes);
+        writing.restarts += 1;
+        Ok(Turn::Pause(writing.restarts - 1))
+    }
+
+    /// Writes, waiting for busy nodes.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::begin`] and [`Cluster::advance`].
+    pub fn write(&self, write: Write<'_>, quorum: Option<Quorum>, via: Option<NodeId>) -> Result<Outcome, Error> {
+        self.finish(self.begin(write, quorum, via)?)
+    }
+
+    /// Writes what was written before, elsewhere: as [`Cluster::write`], but it is superseded by any newer decision about
+    /// its lifetime.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::write`].
+    pub fn write_copy(&self, write: Write<'_>, quorum: Quorum) -> Result<Outcome, Error> {
+        let Writing { put, pending, restarts } = self.begin(write, Some(quorum), None)?;
+        self.finish(Writing { put: put.as_copy(), pending, restarts })
+    }
+
+    fn finish(&self, mut writing: Writing<'_>) -> Result<Outcome, Error> {
+        loop {
+            if let Progress::Done(outcome) = self.advance(&mut writing, Wait::ForTurn)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    #[inline]
+    fn count_write(&self, put: &Put<'_>, ended: &Result<Outcome, Error>) {
+        let first = self.routes.owner(put.partition(), 0).map_or(0, |owner| owner.node);
+        match ended {
+            Ok(outcome) => {
+                self.counters.wrote(first, put.version().kind() == Kind::Put, outcome.newest);
+                if outcome.newest {
+                    self.sample_write(put.write());
+                }
+            }
+            // A node found it too large, beside what it has to remember.
+            Err(error @ Error::ValueTooLarge { .. }) => self.tell_refused(put.write().key, error),
+            Err(_) => self.counters.unanswered(first),
+        }
+    }
+}
