@@ -601,14 +601,20 @@ def measure_recovery(effort: Effort, results: Results) -> None:
 
 
 def measure_silence(_: Effort, results: Results) -> None:
-    """What full nodes with different contents tell each other when nothing happens."""
+    """What full nodes with different contents tell each other when nothing happens, and while they are written to."""
     with Cache(NODES, REPLICAS, "1MiB", gossip_interval=None) as cache:
         cache.put_many({f"key:{index:012d}": f"{index:0100d}".encode() for index in range(20_000)})
         assert cache.sync().converged
-        rounds = [cache.gossip() for _ in range(100)]
-    assert not any(report.items for report in rounds[20:])
-    quiet = max(report.bytes for report in rounds[20:]) / NODES
-    results.figures.append(Figure("idle: bytes a node and round", "<=", 64, quiet, "bytes"))
+        idle = [cache.gossip() for _ in range(100)][20:]
+        busy = []
+        for index in range(2_000):
+            cache.put(f"key:{index * 7:012d}", bytes(100))
+            if index % 20 == 0:
+                busy.append(cache.gossip())
+    for name, rounds in ("idle", idle), ("20 puts a round", busy):
+        assert not any(report.items for report in rounds)
+        told = max(report.bytes for report in rounds) / NODES
+        results.figures.append(Figure(f"{name}: bytes a node and round", "<=", 64, told, "bytes"))
 
 
 def measure_snapshot(effort: Effort, results: Results) -> None:
