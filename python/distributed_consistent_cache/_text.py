@@ -28,8 +28,10 @@ def size(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in the unit that suits it: `5.1 s`, `21.3 ms`, `140 ns`."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
+    if seconds <= 0:
+        return "0 s"
+    for unit, scale, least in (("d", 86_400.0, 2), ("h", 3_600.0, 2), ("s", 1.0, 1), ("ms", 1e-3, 1), ("us", 1e-6, 1)):
+        if seconds >= least * scale:
             return f"{seconds / scale:.1f} {unit}"
     return f"{seconds / 1e-9:.0f} ns"
 

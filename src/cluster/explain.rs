@@ -20,6 +20,9 @@ use crate::node::inventory::Described;
 use crate::runtime::{Runtime, Wait};
 use crate::version::{Kind, Timestamp};
 
+/// Nodes are told the time every so many milliseconds, at least: to more than that it is not known when something was used.
+const TOLD_MS: u64 = 100;
+
 /// What a read of a key would answer, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
@@ -136,7 +139,8 @@ impl<R: Runtime> Cluster<R> {
             let left = version.filter(|_| known.is_live()).and_then(|version| version.lifetime.left(now_ms));
             let age = version.and_then(|version| age(version.timestamp));
             let last_use_ms = says.filter(|_| known.is_live()).and_then(|says| says.last_use_ms);
-            let idle = last_use_ms.map(|used_ms| Duration::from_millis(now_ms.saturating_sub(used_ms)));
+            let idle =
+                last_use_ms.map(|used_ms| Duration::from_millis(now_ms.saturating_sub(used_ms) / TOLD_MS * TOLD_MS));
             OwnerReport { node, state, says, known, age, left, idle }
         };
         let owners = nodes.into_iter().map(report).collect();

@@ -1,4 +1,4 @@
-//! The classes `Cache` and `Node`: one entry, and the nodes. Bulk calls are in `bulk`.
+//! The class `Cache`: one entry, and the nodes. Bulk calls are in `bulk`, one node's own in `node`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use super::errors::{forked, raise};
 use super::events::Listeners;
 use super::explanation::Explanation;
 use super::monitor::{self, ServerHandle};
+use super::node::NodeHandle;
 use super::process;
 use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
@@ -740,78 +741,6 @@ impl Drop for Cache {
     }
 }
 
-/// One node of a cache, to talk to as if connected to it: what it answers is what it knows now.
-#[pyclass(frozen, name = "Node", module = "distributed_consistent_cache")]
-pub(super) struct NodeHandle {
-    cluster: Arc<Cluster<Embedded>>,
-    format: Arc<Format>,
-    packing: Arc<Packing>,
-    id: NodeId,
-    generation: u32,
-}
-
-impl NodeHandle {
-    fn cluster(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
-        if self.generation == process::generation() { Ok(&self.cluster) } else { Err(forked()) }
-    }
-}
-
-#[pymethods]
-impl NodeHandle {
-    /// Its number.
-    #[getter]
-    const fn id(&self) -> u8 {
-        self.id
-    }
-
-    /// Writes through this node: it coordinates if it owns the key, and passes the write on to the owners it can reach.
-    /// Returns and raises as `Cache.put`, and NodeDownError.
-    #[pyo3(signature = (key, value, timestamp=None, *, ttl=None))]
-    fn put(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
-        timestamp: Option<&Bound<'_, PyAny>>,
-        ttl: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<bool> {
-        put(py, (self.cluster()?, &self.packing), &self.format, Some(self.id), (key, value), timestamp, ttl, None)
-    }
-
-    /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
-    /// Raises as `Cache.get`, and NodeDownError.
-    #[pyo3(signature = (key, default=None))]
-    fn get<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Bound<'py, PyAny>,
-        default: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        let (cluster, key) = (self.cluster()?, convert::key(key)?);
-        let mut taken = Taken::Nothing;
-        let found = py
-            .detach(|| cluster.read_at(self.id, key, &mut |read, lent| taken = Taken::keep(read, lent)))
-            .map_err(raise)?;
-        match found {
-            Some(timestamp) => {
-                let unpacker = Unpacker { packing: &self.packing, library: &**cluster };
-                hit(py, self.format.decode(py, unpacker, taken, key)?, timestamp)
-            }
-            None => miss(py, default.unwrap_or(py.None().bind(py))),
-        }
-    }
-
-    /// Removes through this node. Returns and raises as `Cache.remove`, and NodeDownError.
-    #[pyo3(signature = (key, timestamp=None))]
-    fn remove(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        remove(py, self.cluster()?, Some(self.id), key, timestamp, None)
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<Node {}>", self.id)
-    }
-}
-
 /// Keys as they were when the iteration began.
 #[pyclass(frozen, module = "distributed_consistent_cache")]
 pub(super) struct KeyIterator {
@@ -832,7 +761,7 @@ impl KeyIterator {
 /// Encodes a value and writes it.
 #[inline]
 #[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
-fn put(
+pub(super) fn put(
     py: Python<'_>,
     (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
@@ -864,7 +793,7 @@ fn put(
     write(py, cluster, packed.write(), quorum, via).map(|outcome| outcome.newest)
 }
 
-fn remove(
+pub(super) fn remove(
     py: Python<'_>,
     cluster: &Cluster<Embedded>,
     via: Option<NodeId>,
@@ -903,6 +832,6 @@ fn write(
     }
 }
 
-fn miss<'py>(py: Python<'py>, default: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+pub(super) fn miss<'py>(py: Python<'py>, default: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     (default, -1).into_pyobject(py)
 }

@@ -18,6 +18,7 @@ mod events;
 mod explanation;
 mod key_strings;
 mod monitor;
+mod node;
 mod plain;
 mod plain_types;
 mod process;
@@ -40,9 +41,11 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::cache::{Cache, KeyIterator, NodeHandle};
+    use super::cache::{Cache, KeyIterator};
     #[pymodule_export]
     use super::monitor::ServerHandle;
+    #[pymodule_export]
+    use super::node::NodeHandle;
     #[pymodule_export]
     use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
     #[pymodule_export]

@@ -64,7 +64,8 @@ pub(super) fn duration(seconds: f64) -> String {
         s if s >= 1.0 => format!("{s:.1} s"),
         s if s >= 1e-3 => format!("{:.1} ms", s * 1e3),
         s if s >= 1e-6 => format!("{:.1} us", s * 1e6),
-        s => format!("{:.0} ns", s * 1e9),
+        s if s > 0.0 => format!("{:.0} ns", s * 1e9),
+        _ => "0 s".to_owned(),
     }
 }
 
@@ -81,6 +82,9 @@ mod tests {
             [0, 1023, 1024, 1 << 20, (1 << 20) - 1].map(size),
             ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 MiB"]
         );
-        assert_eq!([1.4e-7, 2.13e-2, 5.1, 90_000.0].map(duration), ["140 ns", "21.3 ms", "5.1 s", "25.0 h"]);
+        assert_eq!(
+            [0.0, 1.4e-7, 2.13e-2, 5.1, 90_000.0].map(duration),
+            ["0 s", "140 ns", "21.3 ms", "5.1 s", "25.0 h"]
+        );
     }
 }
