@@ -11,8 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::codec::{Encoded, Later, Taken, Unpacker, hit};
 use super::convert;
+use super::decode::{Taken, Unpacker, hit};
+use super::encode::{Encoded, Later};
 use super::errors::raise;
 use super::serializer::Format;
 use crate::cluster::Cluster;

@@ -10,8 +10,9 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::advice::Advice;
-use super::codec::{LARGE_BYTES, Taken, Unpacker, hit};
+use super::codec::LARGE_BYTES;
 use super::convert::{self, Given};
+use super::decode::{Taken, Unpacker, hit};
 use super::errors::{forked, raise};
 use super::events::Listeners;
 use super::explanation::Explanation;

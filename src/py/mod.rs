@@ -1,5 +1,5 @@
 //! ```text
-//!   Python call -> convert: arguments in -> core -> codec: value out -> return, or errors: raise
+//!   Python call -> convert: arguments in -> core -> decode: value out -> return, or errors: raise
 //! ```
 //! The Python face. It converts, opens the door to the core, and converts back; nothing is decided here.
 //!
@@ -13,6 +13,8 @@ mod bulk;
 mod cache;
 mod codec;
 mod convert;
+mod decode;
+mod encode;
 mod errors;
 mod events;
 mod explanation;

@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::cache::{miss, put, remove};
-use super::codec::{Taken, Unpacker, hit};
 use super::convert;
+use super::decode::{Taken, Unpacker, hit};
 use super::errors::{forked, raise};
 use super::process;
 use super::serializer::Format;

@@ -12,8 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 use super::buffers;
-use super::codec::{self, Encoded, TAG_MAX, Taken, Unpacker, bytes_object, type_name};
+use super::codec::{TAG_MAX, bytes_object, type_name};
 use super::convert;
+use super::decode::{Taken, Unpacker};
+use super::encode::{Encoded, encode};
 use super::errors::serialization;
 use crate::entry::{Form, Key};
 use crate::message::{Lent, Read};
@@ -94,7 +96,7 @@ impl Format {
     pub(super) fn encode<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
         match self {
             Self::Own(own) => own.encode(value),
-            Self::Pickle | Self::Plain => codec::encode(value),
+            Self::Pickle | Self::Plain => encode(value),
         }
     }
 
