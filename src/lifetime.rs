@@ -5,9 +5,10 @@
 //! ```
 //! When a value ends. It is part of the version of a write, so every copy of an entry ends at the same moment.
 //!
-//! A write that is the same but for its end wins when it ends later; one that ends sooner says that it shortens the other,
-//! and wins by that. So what was decided last wins, whatever the clocks of those who decided say; and where two sides that
-//! could not hear each other decided, both find the same in the end.
+//! Of two puts at one time the one that ends later wins. One of the same value that ends sooner says that it shortens the
+//! other, and wins by that; and one of another value that ends later than what was shortened says that it comes after it. So
+//! what was decided last for a value wins, whatever the clocks of those who decided say; what has ended loses to what has
+//! not; and where two sides that could not hear each other decided, both find the same in the end.
 //!
 //! Promise: one word, and none in memory for what lives on. Times are milliseconds since 1970 by the clock of the process
 //! that wrote.
@@ -58,7 +59,7 @@ impl Lifetime {
         NonZeroU64::new(shortened << ENDS_BITS | ends_ms).map_or(Self::NONE, Self)
     }
 
-    /// The same end, decided after another lifetime of the same write, so that it wins. `None` when that was shortened as
+    /// The same end, decided after another lifetime of a put at the same time, so that it wins. `None` when that was shortened as
     /// often as there are numbers for.
     pub fn after(self, other: Self) -> Option<Self> {
         let shortened = other.shortened() + u64::from(self.ends_ms() < other.ends_ms());
@@ -83,7 +84,7 @@ impl Lifetime {
         self.0.get() & NEVER_MS
     }
 
-    /// How often an end that was later has been given up for a sooner one.
+    /// How often, in this put and those that it comes after, an end that was later was given up for a sooner one.
     #[inline]
     pub const fn shortened(self) -> u64 {
         self.0.get() >> ENDS_BITS

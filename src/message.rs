@@ -439,9 +439,9 @@ pub enum Written {
     },
     /// A newer version is known; nothing changed.
     Superseded,
-    /// The same value is known, with a lifetime that counts as decided later; nothing changed. A write that is later still
-    /// has to say so.
-    Outlived(Lifetime),
+    /// A put of the same time is known that counts as decided later, though this one may win over it
+    /// ([`Version::may_outlive`]); nothing changed. A write that is later still has to say so.
+    Outlived(Version),
     /// Not synced, or something newer may have been lost here: ask another owner first.
     Unsynced,
     /// This node does not hold the partition (any more).

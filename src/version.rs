@@ -1,10 +1,15 @@
 //! ```text
-//!   timestamp   >   kind (put < remove)   >   digest of the value       >   lifetime
-//!   the user's      a remove wins a tie       a tie between two puts        the same value again:
-//!                                             falls the same everywhere     what is decided later wins
+//!   timestamp   >   kind (put < remove)   >   lifetime                     >   digest of the value
+//!   the user's      a remove wins a tie       shortened more often, then       a tie between two puts that end
+//!                                             ending later, wins a tie         together falls the same everywhere
 //! ```
-//! Promise: `Ord for Version` is the only rule of who wins, and it is total: two different writes of a key are never equal.
+//! Who compares ends before values never has what nobody can read any more win over what can be read: at one time, a put
+//! that has ended is older than one that has not, whatever the clock of whoever compares says.
+//!
+//! Promise: `Ord for Version` is the only rule of who wins, it asks no clock, and it is total: two different writes of a key
+//! are never equal.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::lifetime::Lifetime;
@@ -63,16 +68,30 @@ const fn capped(digest: u64) -> u64 {
     if digest < REMOVED { digest } else { REMOVED - 1 }
 }
 
-/// What orders two writes of one key. The field order is the rule. Three words: it is copied in the middle of a read, where
-/// that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What orders two writes of one key. Three words: it is copied in the middle of a read, where that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version {
     /// The user's time: the newest wins.
     pub timestamp: Timestamp,
-    /// At equal times a remove wins, by having the highest of all; between two puts the larger digest wins. 48 bits.
+    /// At equal times a remove wins: it has the highest of all. Between two puts that end together the larger wins. 48 bits.
     pub digest: u64,
-    /// Between two puts of one value at one time the lifetime that was decided later wins; none for a remove.
+    /// Between two puts at one time the lifetime that was shortened more often, and then the one that ends later, wins; none
+    /// for a remove.
     pub lifetime: Lifetime,
+}
+
+impl Ord for Version {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.timestamp.cmp(&other.timestamp).then_with(|| self.cmp_at_one_time(other))
+    }
+}
+
+impl PartialOrd for Version {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 const _: () = assert!(size_of::<Option<Version>>() == 24);
@@ -103,6 +122,23 @@ impl Version {
         Self { lifetime, ..self }
     }
 
+    #[inline]
+    fn cmp_at_one_time(&self, other: &Self) -> Ordering {
+        let by_kind = self.kind().cmp(&other.kind());
+        by_kind.then(self.lifetime.cmp(&other.lifetime)).then(self.digest.cmp(&other.digest))
+    }
+
+    /// Whether this put, decided after another of the same time, is to win though it counts as older as it is: it is of the
+    /// same value, which has the lifetime that it was given last; or it ends later than the other, which then may have ended
+    /// already. [`Lifetime::after`] makes it win.
+    #[inline]
+    pub fn may_outlive(self, other: Self) -> bool {
+        self.timestamp == other.timestamp
+            && self.kind() == Kind::Put
+            && other.kind() == Kind::Put
+            && (self.digest == other.digest || self.lifetime.ends_ms() > other.lifetime.ends_ms())
+    }
+
     /// True when the two differ in nothing but their lifetimes.
     #[inline]
     pub fn is_same_value(self, other: Self) -> bool {
@@ -116,20 +152,43 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn newer_wins_then_remove_wins_then_the_larger_digest_then_the_later_lifetime() {
+    fn newer_wins_then_remove_wins_then_the_later_lifetime_then_the_larger_digest() {
         let at = |t| Timestamp::new(t).expect("small");
+        let ends = |seconds| Lifetime::new(1, Some(Duration::from_secs(seconds)));
+        let shortened = |seconds| ends(seconds).after(Lifetime::NONE).expect("shortened once");
         let rising = [
-            Version::put(at(1), 9),
+            Version::put(at(1), 9).living(shortened(9)),
             Version::remove(at(1)),
+            Version::put(at(2), u64::MAX).living(ends(1)),
+            Version::put(at(2), 3).living(ends(2)),
+            Version::put(at(2), 4).living(ends(2)),
+            Version::put(at(2), u64::MAX).living(ends(2)),
+            Version::put(at(2), 4).living(ends(9)),
             Version::put(at(2), 3),
-            Version::put(at(2), 4).living(Lifetime::new(1, Some(Duration::from_secs(9)))),
-            Version::put(at(2), 4),
-            Version::put(at(2), u64::MAX).living(Lifetime::new(1, Some(Duration::from_secs(1)))),
-            Version::put(at(2), u64::MAX).living(Lifetime::new(1, Some(Duration::from_secs(2)))),
             Version::put(at(2), u64::MAX),
+            Version::put(at(2), 4).living(shortened(2)),
+            Version::put(at(2), 3).living(shortened(9)),
             Version::remove(at(2)),
         ];
         assert!(rising.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_put_that_is_decided_last_and_ends_later_can_always_win() {
+        let put = |digest, ends_ms, shortened: bool| {
+            let lifetime = Lifetime::new(0, Some(Duration::from_millis(ends_ms)));
+            let lifetime = if shortened { lifetime.after(Lifetime::NONE).expect("shortened once") } else { lifetime };
+            Version::put(Timestamp::default(), digest).living(lifetime)
+        };
+        for (known, ends_ms) in [(put(9, 5, false), 6), (put(9, 5, true), 6), (put(9, 5, true), 600)] {
+            let later = put(1, ends_ms, false);
+            let wins = later.living(later.lifetime.after(known.lifetime).expect("it does not shorten"));
+            assert!(later > known || later.may_outlive(known), "{known:?}");
+            assert!(wins > known && wins.lifetime.ends_ms() == ends_ms, "{known:?}");
+        }
+        assert!(put(9, 5, false).may_outlive(put(9, 60, false)), "the same value again");
+        assert!(!put(9, 5, false).may_outlive(put(1, 60, false)) && !put(9, 5, false).may_outlive(put(1, 5, false)));
+        assert!(!put(9, 5, false).may_outlive(Version::remove(Timestamp::default())));
     }
 
     #[test]

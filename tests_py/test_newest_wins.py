@@ -1,5 +1,6 @@
 """The newest write wins: on every node, in every order of arrival. A remove is a write, and is remembered."""
 
+import math
 import time
 from itertools import permutations
 from typing import Any, Literal, TypeAlias
@@ -187,3 +188,30 @@ def test_keys_that_look_alike_are_different_keys() -> None:
         cache.put(key, timestamp, timestamp)
     assert {key: cache.get(key) for key in keys} == {key: (number, number) for number, key in enumerate(keys)}
     assert sorted(cache) == sorted(keys)
+
+
+@pytest.mark.parametrize("ttl", [60, math.inf])
+def test_what_has_expired_refuses_no_put_of_its_timestamp(ttl: float) -> None:
+    cache = Cache(gossip_interval=None)
+    keys = [f"page:{number}" for number in range(100)]
+    for key in keys:
+        assert cache.put(key, f"{key}, rendered at 12:00", timestamp=7, ttl=0.001)
+    while any(cache.get(key) != (None, -1) for key in keys):
+        time.sleep(0.001)
+    for key in keys:
+        assert cache.put(key, f"{key}, rendered at 12:05", timestamp=7, ttl=ttl)
+        assert cache.get(key) == (f"{key}, rendered at 12:05", 7)
+    cache.sync()
+    assert all(cache.get(key)[1] == 7 for key in keys)
+
+
+def test_what_was_shortened_and_has_expired_refuses_no_put_of_its_timestamp() -> None:
+    cache = Cache(gossip_interval=None)
+    for number in range(100):
+        key = f"page:{number}"
+        assert cache.put(key, "first", timestamp=7)
+        assert cache.touch(key, 0.001)
+        while cache.get(key) != (None, -1):
+            time.sleep(0.001)
+        assert cache.put(key, f"second {number}", timestamp=7, ttl=60)
+        assert cache.get(key) == (f"second {number}", 7)

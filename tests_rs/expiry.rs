@@ -18,58 +18,58 @@ use distributed_consistent_cache::version::Timestamp;
 use distributed_consistent_cache::{Cache, Config, Error, Quorum};
 use proptest::prelude::*;
 
-const NOW: u64 = 1_000_000;
-const KIB: u64 = 1024;
+pub(super) const NOW: u64 = 1_000_000;
+pub(super) const KIB: u64 = 1024;
 
-fn life(node: u8) -> Address {
+pub(super) fn life(node: u8) -> Address {
     Address { node, incarnation: Incarnation::new(1 + u64::from(node), node) }
 }
 
-fn node(number: u8, bytes: u64, peers: &[Address]) -> Node {
+pub(super) fn node(number: u8, bytes: u64, peers: &[Address]) -> Node {
     let mut node = Node::new(life(number), bytes, 1);
     node.answer(&Request::Hold { partition: 0, peers, doubt: false }).expect("held");
     node.tell_time(NOW);
     node
 }
 
-fn key(name: &str) -> Key<'_> {
+pub(super) fn key(name: &str) -> Key<'_> {
     Key::new(name.as_bytes()).expect("short")
 }
 
-fn at(timestamp: u64) -> Timestamp {
+pub(super) fn at(timestamp: u64) -> Timestamp {
     Timestamp::new(timestamp).expect("small")
 }
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// A put at `NOW` of a value that ends after so many milliseconds; 0 for never.
-fn put<'a>(name: &'a str, value: &'a [u8], timestamp: u64, ttl_ms: u64) -> Write<'a> {
+pub(super) fn put<'a>(name: &'a str, value: &'a [u8], timestamp: u64, ttl_ms: u64) -> Write<'a> {
     let lifetime = Lifetime::new(NOW, (ttl_ms > 0).then(|| ms(ttl_ms)));
     Write::put_living(key(name), at(timestamp), Value::new(value).expect("short"), lifetime)
 }
 
-fn write(node: &mut Node, write: Write<'_>) -> Written {
+pub(super) fn write(node: &mut Node, write: Write<'_>) -> Written {
     match node.answer(&Request::Write { write, force: false }).expect("room") {
         Reply::Written(written) => written,
         other => panic!("{other:?}"),
     }
 }
 
-fn update(node: &mut Node, from: &Node, write: Write<'_>, written: &Written) {
+pub(super) fn update(node: &mut Node, from: &Node, write: Write<'_>, written: &Written) {
     let Written::Accepted { dot, .. } = *written else { panic!("{written:?}") };
     let update =
         Request::Update { from: from.address(), item: write.item(dot), stable_upto: 0, used: Used::NONE, epoch: 0 };
     node.answer(&update).expect("answered");
 }
 
-fn known(node: &mut Node, name: &str) -> Known {
+pub(super) fn known(node: &mut Node, name: &str) -> Known {
     node.get(key(name), false, &mut |_, _| {}).known
 }
 
 /// What one node has that another has not seen.
-fn delta(answerer: &mut Node, asker: &mut Node) -> Box<Delta> {
+pub(super) fn delta(answerer: &mut Node, asker: &mut Node) -> Box<Delta> {
     let Reply::Begun(Some(begun)) = asker.answer(&Request::Begin { partition: 0 }).expect("answered") else {
         panic!("it is held")
     };
@@ -82,7 +82,7 @@ fn delta(answerer: &mut Node, asker: &mut Node) -> Box<Delta> {
     }
 }
 
-fn apply(node: &mut Node, delta: Box<Delta>) {
+pub(super) fn apply(node: &mut Node, delta: Box<Delta>) {
     node.answer(&Request::Apply { partition: 0, delta: Cow::Owned(delta) }).expect("answered");
     node.check();
 }
@@ -216,8 +216,9 @@ fn the_same_value_has_the_lifetime_that_was_decided_last() {
     let long = put("key", b"value", 1, 50);
     assert!(accepted(&write(&mut node, long)), "it ends later");
     let Written::Outlived(by) = write(&mut node, short) else { panic!("it is decided later, but does not say so") };
-    assert_eq!(by, long.version.lifetime);
-    let shorter = Write { version: short.version.living(short.version.lifetime.after(by).expect("once")), ..short };
+    assert_eq!(by, long.version);
+    let shorter =
+        Write { version: short.version.living(short.version.lifetime.after(by.lifetime).expect("once")), ..short };
     assert!(accepted(&write(&mut node, shorter)));
     assert_eq!(known(&mut node, "key"), Known::Live(shorter.version));
     // A marker keeps it, so that it is compared with what it was.
@@ -315,18 +316,18 @@ proptest! {
 }
 
 /// Three nodes that all own everything, in a time that the test sets.
-fn cluster(reads: Quorum) -> Cluster<Embedded> {
+pub(super) fn cluster(reads: Quorum) -> Cluster<Embedded> {
     let config = Config::new(3, Some(3)).and_then(|config| config.read_quorum(reads)).expect("valid");
     Cluster::new(config, Embedded::in_virtual_time(NOW))
 }
 
-fn put_in(cluster: &Cluster<Embedded>, value: &[u8], timestamp: u64, ttl: Ttl, via: Option<NodeId>) -> bool {
+pub(super) fn put_in(cluster: &Cluster<Embedded>, value: &[u8], timestamp: u64, ttl: Ttl, via: Option<NodeId>) -> bool {
     let value = Value::new(value).expect("short");
     let write = Write::put_living(key("key"), at(timestamp), value, cluster.lifetime(ttl));
     cluster.write(write, None, via).expect("written").newest
 }
 
-fn read(cluster: &Cluster<Embedded>) -> Option<Vec<u8>> {
+pub(super) fn read(cluster: &Cluster<Embedded>) -> Option<Vec<u8>> {
     let mut bytes = None;
     let take = &mut |_, lent: Lent<'_>| {
         bytes = Some(match lent {
@@ -341,7 +342,7 @@ fn read(cluster: &Cluster<Embedded>) -> Option<Vec<u8>> {
     }
 }
 
-fn pass(cluster: &Cluster<Embedded>, ms: u64) {
+pub(super) fn pass(cluster: &Cluster<Embedded>, ms: u64) {
     use distributed_consistent_cache::runtime::Runtime;
     cluster.runtime().set_now_ms(cluster.runtime().now_ms() + ms);
 }

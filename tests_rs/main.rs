@@ -16,5 +16,6 @@ mod placement;
 mod recency;
 mod simulation;
 mod snapshot;
+mod ties;
 mod typed_values;
 mod values;

@@ -358,6 +358,28 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "value-before-end",
+        "Rule 17: of two puts of one timestamp the larger value wins, also when it has ended.",
+        (
+            Edit(
+                VERSION,
+                "by_kind.then(self.lifetime.cmp(&other.lifetime)).then(self.digest.cmp(&other.digest))",
+                "by_kind.then(self.digest.cmp(&other.digest)).then(self.lifetime.cmp(&other.lifetime))",
+            ),
+        ),
+    ),
+    Mutant(
+        "shortened-refuses",
+        "Rule 17: what ended because it was shortened refuses another value of its timestamp.",
+        (
+            Edit(
+                VERSION,
+                "(self.digest == other.digest || self.lifetime.ends_ms() > other.lifetime.ends_ms())",
+                "self.digest == other.digest",
+            ),
+        ),
+    ),
+    Mutant(
         "older-write-accepted",
         "Rule 1: a coordinator accepts a write older than what it knows.",
         (

@@ -343,7 +343,7 @@ impl<'a> Story<'a> {
                 keep(&mut self.accepted, accepted);
             }
             Some(Ok(Reply::Written(Written::Outlived(by)))) => {
-                assert!(write.version.lifetime < by, "it was outlived by less");
+                assert!(write.version < by && write.version.may_outlive(by), "it was outlived by less");
             }
             Some(Ok(Reply::Written(_))) => {}
             Some(Err(Error::ValueTooLarge { .. })) => {

@@ -30,10 +30,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::values::Empty;
 
 /// A folder of its own for each test, removed at its end.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("snapshot-test-{}-{number}", std::process::id()));
@@ -41,7 +41,7 @@ impl Folder {
         Self(folder)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join("cache.snapshot")
     }
 

@@ -18,7 +18,6 @@ use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
 use crate::entry::{Items, NodeId, PartitionId};
 use crate::error::Error;
-use crate::lifetime::Lifetime;
 use crate::message::{Address, Known, Reply, Request, Used, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;
@@ -154,11 +153,18 @@ impl<'a> Put<'a> {
         self.write.version
     }
 
-    /// An owner has the same value with another lifetime, which counts as decided later. It was decided before, so the write
+    /// Whether it is to win over what an owner knows though that counts as newer. A copy does not when it is of the same
+    /// value: that had its lifetime decided since.
+    fn may_outlive(&self, known: Version) -> bool {
+        let version = self.write.version;
+        version.may_outlive(known) && !(self.is_copy && version.is_same_value(known))
+    }
+
+    /// An owner knows a put of the same time whose lifetime counts as decided later. It was decided before, so the write
     /// begins again with one that counts as later still.
-    fn outlive(&mut self, other: Lifetime) {
-        match self.write.version.lifetime.after(other) {
-            Some(lifetime) if !self.is_copy => {
+    fn outlive(&mut self, known: Version) {
+        match self.write.version.lifetime.after(known.lifetime) {
+            Some(lifetime) if self.may_outlive(known) => {
                 self.write.version.lifetime = lifetime;
                 self.stage = Stage::Stranded;
             }
@@ -254,11 +260,10 @@ impl<'a> Put<'a> {
     /// An owner knows something newer, which the others are to have.
     #[cold]
     fn heard_of_newer(&mut self, newer: Box<Items>) {
-        let is_same_value = |version: &Version| version.is_same_value(self.write.version);
-        let same_value = newer.iter().map(|item| item.version).find(is_same_value);
-        match same_value {
-            Some(version) if !self.is_copy => self.outlive(version.lifetime),
-            _ => {
+        let outlived = newer.iter().map(|item| item.version).find(|&known| self.may_outlive(known));
+        match outlived {
+            Some(known) => self.outlive(known),
+            None => {
                 self.outcome.newest = false;
                 self.newer = Some(newer);
             }

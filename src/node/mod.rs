@@ -252,8 +252,8 @@ impl Node {
             let known = self.memory.version(at);
             before = if self.memory.state(at) == State::Live { Known::Live(known) } else { Known::Marker(known) };
             if known > write.version {
-                let is_same_value = known.is_same_value(write.version);
-                return Ok(if is_same_value { Written::Outlived(known.lifetime) } else { Written::Superseded });
+                let may_outlive = write.version.may_outlive(known);
+                return Ok(if may_outlive { Written::Outlived(known) } else { Written::Superseded });
             }
             // The same write again changes nothing, but one whose value was evicted brings it back.
             if known == write.version && self.memory.state(at) != State::Evicted {

@@ -208,8 +208,9 @@ impl Cache {
     /// end on it is a miss on every node. write_quorum: see the class; None for its own.
     ///
     /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
-    /// known, and then nothing changed. At equal timestamps a remove wins, and between two puts the same one everywhere; the
-    /// very same value put again has its new ttl, or none.
+    /// known, and then nothing changed. At equal timestamps a remove wins, then the put that ends later, so that what has
+    /// expired refuses none; between two that end together the same one wins everywhere. The very same value put again has
+    /// its new ttl, or none.
     ///
     /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, ValueError, TypeError or
     /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.

@@ -7,6 +7,8 @@
 //! It knows everything that happened, as no node can, and says when a promise is broken. The invariants are those of
 //! `docs/reliability.md`, by their numbers there.
 
+use std::cmp::Ordering;
+
 use hashbrown::HashTable;
 
 use crate::clock::{Dot, Incarnation};
@@ -18,7 +20,7 @@ use crate::version::{Kind, Timestamp, Version};
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1` to `I18`.
+    /// Which: `I1` to `I19`.
     pub invariant: &'static str,
     /// When, in virtual microseconds.
     pub at_us: u64,
@@ -170,7 +172,7 @@ impl Oracle {
         let rank = |version: Version| {
             let lifetime = version.lifetime;
             let decided = (lifetime.shortened(), lifetime.ends_ms());
-            (version.timestamp.get(), version.kind() == Kind::Remove, version.digest, decided)
+            (version.timestamp.get(), version.kind() == Kind::Remove, decided, version.digest)
         };
         if let Some((other, _)) =
             self.issued[key].iter().find(|(other, _)| rank(*other).cmp(&rank(version)) != other.cmp(&version))
@@ -211,6 +213,19 @@ impl Oracle {
             self.late[key] = true;
         }
         self.issued[key].push((version, Some(dot)));
+    }
+
+    /// A node refused a write because of what it knows. What ends before the write does is no reason, at the same time: it
+    /// may have ended already, and then nobody can read either.
+    pub fn superseded(&mut self, key: KeyNumber, version: Version, by: Option<Version>) {
+        let is_reason = by.is_some_and(|by| match by.timestamp.cmp(&version.timestamp) {
+            Ordering::Less => false,
+            Ordering::Equal => by.kind() == Kind::Remove || by.lifetime.ends_ms() >= version.lifetime.ends_ms(),
+            Ordering::Greater => true,
+        });
+        if !is_reason {
+            self.fail("I19", || format!("a write of {version:?} of key {key} was refused because of {by:?}"));
+        }
     }
 
     /// A node holds a version under this dot: another than it was accepted under if it was named anew.

@@ -329,6 +329,11 @@ impl<'w> World<'w> {
                         }
                     });
                 }
+                if let (Request::Write { write, .. }, Ok(Reply::Written(Written::Superseded))) = (request, &reply) {
+                    let number = self.oracle.number(write.key.bytes());
+                    let by = self.cluster.runtime().read(to, write.key, false, Wait::ForTurn, &mut |_, _| {});
+                    self.oracle.superseded(number, write.version, by.ok().and_then(|read| read.known.version()));
+                }
                 self.observe(node, if is_write { Cause::Write } else { Cause::Repair });
                 Answered::Reply(reply)
             }
