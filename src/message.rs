@@ -228,6 +228,9 @@ pub enum Request<'a> {
         peers: &'a [Address],
         /// What you have of it may be incomplete: pull before you speak with authority.
         doubt: bool,
+        /// You own it, or serve it on until the owners have pulled: you are told of every write. Who is not speaks with
+        /// authority no more.
+        serves: bool,
     },
     /// Values may need these dictionaries: keep them, and no others.
     Learn {

@@ -53,7 +53,7 @@ fn check(name: &str, bytes_max: u64, sizes: &[usize], ends_ms: impl Fn(u64) -> O
     let before = TAKEN.with(Cell::get);
     let mut node = Node::new(Address { node: 0, incarnation: Incarnation::new(1, 0) }, bytes_max, PARTITIONS);
     for partition in 0..PARTITIONS {
-        node.answer(&Request::Hold { partition, peers: &[], doubt: false }).expect("held");
+        node.answer(&Request::Hold { partition, peers: &[], doubt: false, serves: true }).expect("held");
     }
     let mut written = 0;
     let mut number = 0_usize;

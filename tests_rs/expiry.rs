@@ -27,7 +27,7 @@ pub(super) fn life(node: u8) -> Address {
 
 pub(super) fn node(number: u8, bytes: u64, peers: &[Address]) -> Node {
     let mut node = Node::new(life(number), bytes, 1);
-    node.answer(&Request::Hold { partition: 0, peers, doubt: false }).expect("held");
+    node.answer(&Request::Hold { partition: 0, peers, doubt: false, serves: true }).expect("held");
     node.tell_time(NOW);
     node
 }

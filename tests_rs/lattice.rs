@@ -62,7 +62,7 @@ proptest! {
 /// A node that holds its one partition with two peers.
 fn node() -> Node {
     let mut node = Node::new(life(0), 1 << 20, 1);
-    node.answer(&Request::Hold { partition: 0, peers: &[life(1), life(2)], doubt: false }).expect("held");
+    node.answer(&Request::Hold { partition: 0, peers: &[life(1), life(2)], doubt: false, serves: true }).expect("held");
     node
 }
 

@@ -21,7 +21,7 @@ fn life(number: u64, node: u8) -> Address {
 /// A node that holds its one partition with these peers, and has missed nothing.
 fn node(address: Address, bytes: u64, peers: &[Address]) -> Node {
     let mut node = Node::new(address, bytes, 1);
-    node.answer(&Request::Hold { partition: 0, peers, doubt: false }).expect("held");
+    node.answer(&Request::Hold { partition: 0, peers, doubt: false, serves: true }).expect("held");
     node
 }
 
@@ -107,7 +107,7 @@ fn an_update_that_is_20_seconds_old_does_not_reach_a_restarted_node() {
     let old = Address { node: 0, incarnation: first };
     runtime.stop(0);
     let new = Address { node: 0, incarnation: runtime.start(0, SMALL, 1) };
-    let hold = Request::Hold { partition: 0, peers: &[peer], doubt: true };
+    let hold = Request::Hold { partition: 0, peers: &[peer], doubt: true, serves: true };
     runtime.carry(new, &hold, Wait::ForTurn).expect("held");
     let item = put("key", b"value", 1).item(Dot { incarnation: peer.incarnation, counter: 1 });
     let late = Request::Update { from: peer, item, stable_upto: 0, used: Used::NONE, epoch: 0 };
@@ -288,7 +288,7 @@ fn nodes_that_come_to_share_more_audit_that_too() {
     let (first, second) = (life(1, 0), life(2, 1));
     let mut lister = Node::new(first, SMALL, 2);
     for partition in 0..2 {
-        lister.answer(&Request::Hold { partition, peers: &[second], doubt: false }).expect("held");
+        lister.answer(&Request::Hold { partition, peers: &[second], doubt: false, serves: true }).expect("held");
     }
     let name = (0..).map(|number| format!("key {number}")).find(|name| key(name).hash().partition(2) == 1);
     write(&mut lister, put(&name.expect("one of many"), b"value", 1));

@@ -15,7 +15,9 @@ fn a_name_is_given_once_also_after_a_partition_was_given_up() {
     let life = |node| Address { node, incarnation: Incarnation::new(1 + u64::from(node), node) };
     let mut nodes = [0, 1].map(|node| Node::new(life(node), 64 * 1024, 1));
     for (node, peer) in [(0, 1), (1, 0)] {
-        nodes[node].answer(&Request::Hold { partition: 0, peers: &[life(peer)], doubt: false }).expect("held");
+        nodes[node]
+            .answer(&Request::Hold { partition: 0, peers: &[life(peer)], doubt: false, serves: true })
+            .expect("held");
     }
     let put = |node: &mut Node, key: &'static [u8]| {
         let value = Value::new(b"value").expect("short");
@@ -37,7 +39,7 @@ fn a_name_is_given_once_also_after_a_partition_was_given_up() {
     let released = nodes[0].answer(&Request::Release { partition: 0, clock: Cow::Owned(clock) });
     assert!(matches!(released, Ok(Reply::Released(true))));
     // It comes back, and the partner that knows the first write only is the first to be asked.
-    nodes[0].answer(&Request::Hold { partition: 0, peers: &[life(1)], doubt: true }).expect("held");
+    nodes[0].answer(&Request::Hold { partition: 0, peers: &[life(1)], doubt: true, serves: true }).expect("held");
     let mut exchange = Exchange::new(life(0), life(1), &[0]);
     while let Some((to, request)) = exchange.next() {
         let reply = nodes[usize::from(to.node)].answer(&request).map_err(Unreached::Refused);

@@ -14,7 +14,7 @@ const START_MS: u64 = 1_800_000_000_123;
 fn node(bytes_max: u64) -> Node {
     let mut node = Node::new(Address { node: 0, incarnation: Incarnation::new(1, 0) }, bytes_max, PARTITIONS);
     for partition in 0..PARTITIONS {
-        node.answer(&Request::Hold { partition, peers: &[], doubt: false }).expect("held");
+        node.answer(&Request::Hold { partition, peers: &[], doubt: false, serves: true }).expect("held");
     }
     node
 }

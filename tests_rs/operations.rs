@@ -497,7 +497,7 @@ impl<'a> Story<'a> {
         let everyone = self.nodes.iter().map(Node::address).chain(self.silent.iter().copied());
         let is_meant = |peer: &Address| *peer != me && mask >> peer.node & 1 == 1;
         let peers: Vec<Address> = everyone.filter(is_meant).collect();
-        self.ask(me, &Request::Hold { partition, peers: &peers, doubt: mask & 0x40 != 0 });
+        self.ask(me, &Request::Hold { partition, peers: &peers, doubt: mask & 0x40 != 0, serves: true });
         if mask & 0x80 != 0 {
             self.hold_all(at, false);
         }
@@ -507,7 +507,7 @@ impl<'a> Story<'a> {
         let me = self.nodes[at].address();
         let peers: Vec<Address> = self.nodes.iter().map(Node::address).filter(|&peer| peer != me).collect();
         for partition in 0..self.partitions {
-            self.ask(me, &Request::Hold { partition, peers: &peers, doubt });
+            self.ask(me, &Request::Hold { partition, peers: &peers, doubt, serves: true });
         }
     }
 

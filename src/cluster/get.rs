@@ -4,13 +4,16 @@
 //!            v
 //!         --Get--> owner 2: ...   the newest of what was heard, unless a marker is newer
 //!            v
+//!         --Get--> all that serve on, while partitions move
+//!            v
 //!           miss
 //! ```
 //! A read, as a conversation: it takes what owners answer, in their order, and says when it has heard enough. What has ended
 //! is a marker by the time it comes here (`Read::at`): nothing older is an answer.
 //!
 //! Promise: the value that comes back is not older than anything an asked owner knows. Only owners that are synced speak
-//! with authority; the others are heard when there is nobody else.
+//! with authority; the others are heard when there is nobody else. While partitions move, who owned one and serves on speaks
+//! for the owners that have not pulled yet.
 
 use super::routes::Routes;
 use crate::config::Quorum;
@@ -18,6 +21,7 @@ use crate::counters::Miss;
 use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
 use crate::message::{Address, Known, Read};
+use crate::node_set::NodeSet;
 use crate::version::{Kind, Timestamp, Version};
 
 /// How a read ended. Small, because it is returned in registers.
@@ -66,17 +70,19 @@ pub struct Get {
     epoch: u64,
     /// The next of the owners to be asked.
     at: usize,
-    /// Synced owners that answered.
-    authorities: u8,
+    /// So many of those that serve on were asked.
+    served: usize,
+    /// All were asked, and are asked a second time.
+    again: bool,
+    /// Who answered and is synced, and who answered and is not.
+    authorities: NodeSet,
+    unsynced: NodeSet,
     /// The newest that a synced owner has live, and the newest that any other has.
     live: Option<Version>,
     doubtful: Option<Version>,
     marker: Option<Version>,
     /// Who has the value that counts most so far.
     holder: NodeId,
-    /// Owners answered, and some of them were not synced.
-    answered: bool,
-    unsynced: bool,
 }
 
 impl Get {
@@ -88,13 +94,14 @@ impl Get {
             quorum,
             epoch,
             at: 0,
-            authorities: 0,
+            served: 0,
+            again: false,
+            authorities: NodeSet::new(),
+            unsynced: NodeSet::new(),
             live: None,
             doubtful: None,
             marker: None,
             holder: 0,
-            answered: false,
-            unsynced: false,
         }
     }
 
@@ -110,9 +117,28 @@ impl Get {
         if self.has_enough(routes) {
             return None;
         }
-        let owner = routes.owner(self.partition, self.at)?;
-        self.at += 1;
-        Some(owner)
+        match routes.owner(self.partition, self.at) {
+            Some(owner) => {
+                self.at += 1;
+                Some(owner)
+            }
+            None => self.next_serving(routes),
+        }
+    }
+
+    /// Owners have not told enough: those that serve on are asked, all of them, because it is not known which of them was
+    /// the last to own the partition.
+    fn next_serving(&mut self, routes: &Routes) -> Option<Address> {
+        if let Some(serving) = routes.serving(self.partition, self.served) {
+            self.served += 1;
+            return Some(serving);
+        }
+        // Owners may have pulled since they were asked, and the others have given up the partition.
+        if self.served > 0 && !self.again && usize::from(self.wanted(routes)) > self.authorities.len() {
+            (self.at, self.served, self.again) = (0, 0, true);
+            return self.next(routes);
+        }
+        None
     }
 
     /// The answer, when nobody is left to ask. If nodes came or went meanwhile and not enough was heard, there is none: it
@@ -131,11 +157,26 @@ impl Get {
         self.quorum.wanted(routes.replicas()).unwrap_or_else(all)
     }
 
+    /// The same, when all that could be asked were: where all owners are wanted, those that have yet to pull have nothing to
+    /// add to what others said.
+    fn wanted_of_synced(&self, routes: &Routes) -> u8 {
+        let wanted = self.wanted(routes);
+        if self.quorum != Quorum::All || self.authorities.is_empty() {
+            return wanted;
+        }
+        let pulling = self.unsynced.difference(self.authorities);
+        wanted
+            - routes.owners(self.partition).filter(|owner| pulling.contains(owner.node)).count().min(wanted.into())
+                as u8
+    }
+
+    /// Whether owners have told enough.
     fn has_enough(&self, routes: &Routes) -> bool {
-        self.authorities > 0
-            && self.live.is_some()
+        self.live.is_some()
             && self.live >= self.marker
-            && self.authorities >= self.wanted(routes)
+            && self.served == 0
+            && !self.again
+            && self.authorities.len() >= usize::from(self.wanted(routes))
     }
 
     /// What one owner knows.
@@ -144,9 +185,11 @@ impl Get {
         if read.known.is_live() && self.improves(read) {
             self.holder = from;
         }
-        self.answered = true;
-        self.unsynced |= !read.synced;
-        self.authorities += u8::from(read.synced);
+        if read.synced {
+            self.authorities.insert(from);
+        } else {
+            self.unsynced.insert(from);
+        }
         match read.known {
             Known::Live(version) if read.synced => self.live = self.live.max(Some(version)),
             Known::Live(version) => self.doubtful = self.doubtful.max(Some(version)),
@@ -173,10 +216,10 @@ impl Get {
     /// Why it is a miss, as far as owners told: nothing when synced owners know nothing of the key.
     pub fn why_missed(&self, now_ms: impl FnOnce() -> u64) -> Option<Miss> {
         let Some(marker) = self.marker else {
-            return match (self.answered, self.unsynced) {
-                (false, _) => Some(Miss::OwnerDown),
-                (true, true) => Some(Miss::NotSynced),
-                (true, false) => None,
+            return match (self.authorities.is_empty(), self.unsynced.is_empty()) {
+                (true, true) => Some(Miss::OwnerDown),
+                (_, false) => Some(Miss::NotSynced),
+                (false, true) => None,
             };
         };
         Some(match marker.kind() {
@@ -193,7 +236,7 @@ impl Get {
     pub fn improves(&self, read: Read) -> bool {
         match read.known {
             Known::Live(version) if read.synced => Some(version) > self.live,
-            Known::Live(version) => self.authorities == 0 && Some(version) > self.doubtful,
+            Known::Live(version) => self.authorities.is_empty() && Some(version) > self.doubtful,
             Known::Marker(_) | Known::Nothing => false,
         }
     }
@@ -201,11 +244,11 @@ impl Get {
     /// How it ended. On a hit the caller has been lent the value.
     #[inline]
     pub(super) fn outcome(&self, routes: &Routes) -> Answer {
-        let wanted = self.wanted(routes);
-        if self.authorities < wanted && wanted > 1 {
-            return Answer::TooFew { wanted, reached: self.authorities };
+        let (wanted, reached) = (self.wanted_of_synced(routes), self.authorities.len() as u8);
+        if reached < wanted && wanted > 1 {
+            return Answer::TooFew { wanted, reached };
         }
-        let newest = if self.authorities > 0 { self.live } else { self.doubtful };
+        let newest = if reached > 0 { self.live } else { self.doubtful };
         match newest {
             Some(version) if newest >= self.marker => Answer::Hit(version.timestamp),
             _ => Answer::Miss,
@@ -237,11 +280,12 @@ mod tests {
 
     fn hear(wanted: u8, answers: &[(Known, bool)]) -> (bool, Answer) {
         let (mut get, routes) = (Get::new(0, Quorum::Count(wanted), 0), routes());
-        let mut heard = answers.iter();
+        let (mut heard, mut number) = (answers.iter(), 0);
         while get.next(&routes).is_some()
             && let Some(&(known, synced)) = heard.next()
         {
-            get.hear(0, Read { known, synced });
+            get.hear(number, Read { known, synced });
+            number += 1;
         }
         (get.has_enough(&routes), get.outcome(&routes))
     }
@@ -268,10 +312,10 @@ mod tests {
     fn the_value_that_is_kept_is_the_one_that_is_answered_with() {
         let answers = [(9, false), (3, true), (5, false), (2, true), (4, true)];
         let (mut get, mut kept) = (Get::new(0, Quorum::One, 0), None);
-        for (timestamp, synced) in answers {
+        for (number, (timestamp, synced)) in (0..).zip(answers) {
             let read = Read { known: Known::Live(at(timestamp)), synced };
             kept = if get.improves(read) { Some(timestamp) } else { kept };
-            get.hear(0, read);
+            get.hear(number, read);
         }
         assert_eq!((kept.map(hit), get.outcome(&routes())), (Some(hit(4)), hit(4)));
     }

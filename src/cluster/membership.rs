@@ -251,6 +251,7 @@ impl<R: Runtime> Cluster<R> {
             let unchanged = before.is_some_and(|before| {
                 before.all_holders(id) == holders
                     && before.owners(id) == next.owners(id)
+                    && before.serving(id) == next.serving(id)
                     && holders.iter().all(|node| {
                         // One that was away was not told of what changed meanwhile.
                         let was_told = before.live().contains(node) || !next.live().contains(node);
@@ -265,8 +266,10 @@ impl<R: Runtime> Cluster<R> {
                     holders.iter().filter(|&peer| peer != node).map(|peer| next.address(peer)).collect();
                 // At the very start nobody has missed anything.
                 let doubt = before.is_some() && owned(next, id, node) && !same(node);
+                let serves = owned(next, id, node) || next.serving(id).contains(node);
                 // A node that went down this moment will be told when it is back.
-                let _ = self.ask(next.address(node), &Request::Hold { partition: id, peers: &peers, doubt });
+                let hold = Request::Hold { partition: id, peers: &peers, doubt, serves };
+                let _ = self.ask(next.address(node), &hold);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! ```text
-//!   start --Write--> coordinator: the first live owner that can tell what is newest
-//!            | Accepted (the write has a dot)      | Superseded: done, False     | cannot tell, Down: the next owner
+//!   start --Write--> coordinator: the first live owner that can tell what is newest; if none can, who serves on for them
+//!            | Accepted (the write has a dot)      | Superseded: done, False     | cannot tell, Down: the next one
 //!            v
-//!         --Update--> each other owner that it can reach, until the quorum is met
+//!         --Update--> each other owner that it can reach, until the quorum is met, and who serves on
 //!            | Seen
 //!            v
 //!         --Settle--> coordinator: everyone has seen it
@@ -55,8 +55,12 @@ pub struct Put<'a> {
     via: Option<NodeId>,
     /// Its version was decided before, elsewhere: it is not made to win.
     is_copy: bool,
-    /// The next of the owners to be asked.
+    /// The next of those to be asked, and then of the owners to be told.
     next: usize,
+    /// The coordinator is no owner: it serves on, because no owner can tell what is newest.
+    serves_on: bool,
+    /// So many of those that serve on were told.
+    told: usize,
     coordinator: Address,
     dot: Dot,
     stable_upto: u64,
@@ -103,6 +107,8 @@ impl<'a> Put<'a> {
             via: None,
             is_copy: false,
             next: 0,
+            serves_on: false,
+            told: 0,
             coordinator: nowhere,
             dot: Dot { incarnation: Incarnation(0), counter: 0 },
             stable_upto: 0,
@@ -116,7 +122,8 @@ impl<'a> Put<'a> {
         }
     }
 
-    /// Begins at a node: it is the coordinator if it is an owner, and else knows only the owners it is not cut from.
+    /// Begins at a node: it is the coordinator if it is an owner that can tell what is newest, and else knows only those it
+    /// is not cut from.
     pub fn through(mut self, node: NodeId) -> Self {
         self.via = Some(node);
         self
@@ -133,6 +140,7 @@ impl<'a> Put<'a> {
         self.epoch = routes.epoch();
         self.stage = Stage::Accept { force: false };
         self.next = 0;
+        self.told = 0;
         self.seen_by = NodeSet::new();
         self.silent = false;
         self.outcome.reached = 0;
@@ -187,8 +195,8 @@ impl<'a> Put<'a> {
     /// [`Error::NoLiveNode`] when nobody accepted it, [`Error::Quorum`] when too few hold it.
     pub fn outcome(&self, routes: &Routes, now_ms: impl FnOnce() -> u64) -> Result<Outcome, Error> {
         let reached = usize::from(self.outcome.reached);
-        if self.outcome.newest && reached == 0 && self.silent {
-            // It may have been accepted, and nobody can say so.
+        if self.outcome.newest && reached == 0 && (self.silent || self.serves_on) {
+            // It may have been accepted, and no owner can say so.
             return Err(Error::Quorum {
                 wanted: usize::from(self.quorum.wanted(routes.replicas()).unwrap_or(1)),
                 reached,
@@ -207,31 +215,55 @@ impl<'a> Put<'a> {
         }
     }
 
-    /// The next owner that might coordinate.
+    /// The next that might coordinate; with `force` the next owner.
     #[inline]
-    fn next_to_ask(&mut self, routes: &Routes) -> Option<Address> {
-        let Some(via) = self.via else { return routes.owner(self.partition, self.next) };
-        if let Some(own) = routes.owners(self.partition).find(|owner| owner.node == via) {
-            return (self.next == 0).then_some(own);
+    fn next_to_ask(&mut self, routes: &Routes, force: bool) -> Option<Address> {
+        self.serves_on = false;
+        match routes.owner(self.partition, self.next) {
+            Some(owner) if self.via.is_none() => Some(owner),
+            _ => self.next_of_all(routes, force),
         }
-        while let Some(owner) = routes.owner(self.partition, self.next) {
-            if !routes.is_cut(via, owner.node) {
-                return Some(owner);
-            }
-            self.next += 1;
-        }
-        None
     }
 
-    /// The next owner that is to have the write.
+    /// The same, looking at all: a node the caller is connected to comes first if it is an owner, and knows only those it is
+    /// not cut from. After the owners come those that serve on and can pass the write on to one of them.
+    #[cold]
+    fn next_of_all(&mut self, routes: &Routes, force: bool) -> Option<Address> {
+        let is_reached = |other: &Address| self.via.is_none_or(|via| !routes.is_cut(via, other.node));
+        let is_via = |owner: &Address| self.via == Some(owner.node);
+        let own = routes.owners(self.partition).find(is_via);
+        if force && own.is_some() {
+            return own.filter(|_| self.next == 0);
+        }
+        let others = routes.owners(self.partition).filter(|owner| !is_via(owner) && is_reached(owner));
+        let owners: Vec<Address> = own.into_iter().chain(others).collect();
+        if self.next < owners.len() || force {
+            return owners.get(self.next).copied();
+        }
+        let reaches_owner = |from: &Address| owners.iter().any(|owner| !routes.is_cut(from.node, owner.node));
+        let serving = (0..).map_while(|at| routes.serving(self.partition, at));
+        let next = serving.filter(|node| is_reached(node) && reaches_owner(node)).nth(self.next - owners.len());
+        self.serves_on = next.is_some();
+        next
+    }
+
+    /// The next that is to have the write: owners until they are enough, then all that serve on, who are asked what is newest
+    /// until the owners have pulled.
     #[inline]
     fn next_to_tell(&mut self, routes: &Routes) -> Option<Address> {
         let enough = self.quorum.wanted(routes.replicas()).unwrap_or(u8::MAX);
-        while self.outcome.reached < enough {
-            let owner = routes.owner(self.partition, self.next)?;
+        while self.outcome.reached < enough
+            && let Some(owner) = routes.owner(self.partition, self.next)
+        {
             self.next += 1;
             if owner != self.coordinator && !routes.is_cut(self.coordinator.node, owner.node) {
                 return Some(owner);
+            }
+        }
+        while let Some(other) = routes.serving(self.partition, self.told) {
+            self.told += 1;
+            if other != self.coordinator && !routes.is_cut(self.coordinator.node, other.node) {
+                return Some(other);
             }
         }
         None
@@ -273,7 +305,7 @@ impl<'a> Put<'a> {
     fn spread(&mut self, coordinator: Address, dot: Dot, stable_upto: u64) {
         (self.coordinator, self.dot, self.stable_upto) = (coordinator, dot, stable_upto);
         self.outcome.newest = true;
-        self.outcome.reached = 1;
+        self.outcome.reached = u8::from(!self.serves_on);
         self.seen_by.insert(coordinator.node);
         self.next = 0;
         self.stage = Stage::Spread;
@@ -307,11 +339,8 @@ impl<'a> Put<'a> {
     pub fn next(&mut self, routes: &Routes) -> Step<'a> {
         loop {
             match self.stage {
-                Stage::Accept { force } => match self.next_to_ask(routes) {
-                    Some(owner) => {
-                        let force = force || self.via == Some(owner.node);
-                        return Step::Send(owner, Request::Write { write: self.write, force });
-                    }
+                Stage::Accept { force } => match self.next_to_ask(routes, force) {
+                    Some(owner) => return Step::Send(owner, Request::Write { write: self.write, force }),
                     // Nobody is synced: the first owner that is there must do.
                     None if !force && self.next > 0 => {
                         self.stage = Stage::Accept { force: true };
@@ -343,7 +372,7 @@ impl<'a> Put<'a> {
                     self.stage = if self.newer.is_some() { Stage::Fix } else { Stage::Done };
                     self.next = 0;
                     let (partition, dot, seen_by) = (self.partition, self.dot, self.seen_by);
-                    if self.outcome.reached > 1 {
+                    if self.outcome.reached > 1 || self.told > 0 {
                         return Step::Send(self.coordinator, Request::Settle { partition, dot, seen_by });
                     }
                 }
@@ -368,7 +397,8 @@ impl<'a> Put<'a> {
             (_, Err(Unreached::Refused(error))) => return Err(error),
             (Stage::Accept { .. }, Ok(Reply::Written(written))) => self.written(from, written),
             (Stage::Spread, Ok(Reply::Seen { before, quiet, newer })) => {
-                self.outcome.reached += 1;
+                // Those that serve on come after the owners, and do not count.
+                self.outcome.reached += u8::from(self.told == 0);
                 self.learn(before);
                 // One that has seen what the coordinator may not have seen is not counted: gossip will tell.
                 if quiet {

@@ -115,7 +115,9 @@ impl<R: Runtime> Cluster<R> {
     fn sample_hit(&self, key: Key<'_>) {
         let bytes = || {
             let mut bytes = 0;
-            for owner in self.routes.owners(key.hash().partition(self.routes.partitions())) {
+            let partition = key.hash().partition(self.routes.partitions());
+            let serving = (0..).map_while(|at| self.routes.serving(partition, at));
+            for owner in self.routes.owners(partition).chain(serving) {
                 let take = &mut |_: Read, lent: Lent<'_>| bytes = lent.bytes();
                 if matches!(self.runtime.read(owner, key, false, Wait::Never, take), Ok(read) if read.known.is_live()) {
                     break;

@@ -156,8 +156,8 @@ impl<R: Runtime> Cluster<R> {
         moved
     }
 
-    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have. Nobody comes to own
-    /// anything meanwhile.
+    /// Nodes that hold what they no longer own give it up, once every owner has seen all they have; and once every owner has
+    /// pulled they are asked no more. Nobody comes to own anything meanwhile.
     pub fn release_handed_over(&self) {
         let holds_more = |view: &View, id| view.holders(id).iter().any(|holder| view.live().contains(holder));
         let view = self.view();
@@ -166,17 +166,32 @@ impl<R: Runtime> Cluster<R> {
         }
         let _changes = self.changes.lock();
         let view = self.view();
-        let mut released = Vec::new();
+        let (mut released, mut pulled) = (Vec::new(), Vec::new());
         for id in (0..view.partitions()).filter(|&id| holds_more(&view, id)) {
             for holder in view.holders(id).iter().filter(|&holder| view.live().contains(holder)) {
                 if self.is_handed_over(&view, id, view.address(holder)).unwrap_or(false) {
                     released.push((holder, id));
                 }
             }
+            if !view.serving(id).is_empty() && self.has_pulled(&view, id) {
+                pulled.push(id);
+            }
         }
-        if !released.is_empty() {
-            self.publish(view.without_holders(&released));
+        if !released.is_empty() || !pulled.is_empty() {
+            self.publish(view.handed_over(&released, &pulled));
         }
+    }
+
+    /// Every owner of a partition speaks with authority.
+    fn has_pulled(&self, view: &View, id: PartitionId) -> bool {
+        let is_synced = |&owner: &NodeId| {
+            let mut is_synced = false;
+            let looked = self.runtime.look(view.address(owner), &mut |node| {
+                is_synced = node.clock(id).is_some_and(|(_, synced)| synced);
+            });
+            looked.is_ok() && is_synced
+        };
+        !view.owners(id).is_empty() && view.owners(id).iter().all(is_synced)
     }
 
     fn is_handed_over(&self, view: &View, id: PartitionId, holder: Address) -> Result<bool, Unreached> {

@@ -2,7 +2,7 @@
 //!   partition 17:  [ node 2, life 5 ] [ node 0, life 1 ] [ node 4, life 9 ]      one atomic word each
 //!   epoch: odd while the words are being written
 //! ```
-//! The view's answers to what every call asks, in atomic words: owners, cuts, and the largest entry. A call reads only the
+//! The view's answers to what every call asks, in atomic words: owners, who serves on, cuts, and the largest entry. A call reads only the
 //! words it needs, one or two nanoseconds each, without counting references.
 //!
 //! Promise: a call that began and ended in one epoch saw one view. A call that did not begins again, or knows that what it
@@ -30,6 +30,11 @@ pub struct Routes {
     owners: Box<[AtomicU64]>,
     entry_bytes_max: AtomicU64,
     any_cut: AtomicBool,
+    any_serving: AtomicBool,
+    /// Which nodes serve a partition on without owning it: two words of bits for each partition.
+    serving: Box<[AtomicU64]>,
+    /// The present life of each node.
+    lives: Box<[AtomicU64]>,
     /// A bit for each partition: every node that it belongs on is down.
     orphaned: Box<[AtomicU64]>,
     /// From which nodes each is cut: two words of bits for each.
@@ -47,6 +52,9 @@ impl Routes {
             owners: (0..words).map(|_| AtomicU64::new(NOBODY)).collect(),
             entry_bytes_max: AtomicU64::new(0),
             any_cut: AtomicBool::new(false),
+            any_serving: AtomicBool::new(false),
+            serving: (0..2 * usize::from(view.partitions())).map(|_| AtomicU64::new(0)).collect(),
+            lives: (0..NODES_MAX).map(|_| AtomicU64::new(NOBODY)).collect(),
             orphaned: (0..usize::from(view.partitions()).div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             cuts: (0..2 * usize::from(NODES_MAX)).map(|_| AtomicU64::new(0)).collect(),
         };
@@ -74,6 +82,18 @@ impl Routes {
             }
         }
         self.any_cut.store(any_cut, Ordering::SeqCst);
+        for (node, word) in (0..NODES_MAX).zip(&self.lives) {
+            word.store(word_of(view.address(node)), Ordering::SeqCst);
+        }
+        let mut any_serving = false;
+        for id in 0..self.partitions {
+            let serving = view.serving(id);
+            any_serving |= serving != NodeSet::new();
+            for (half, word) in serving.words().into_iter().enumerate() {
+                self.serving[2 * usize::from(id) + half].store(word, Ordering::SeqCst);
+            }
+        }
+        self.any_serving.store(any_serving, Ordering::SeqCst);
         for (at, word) in self.orphaned.iter().enumerate() {
             let bit = |bit: u16| u64::from(view.is_orphaned(64 * at as u16 + bit)) << bit;
             word.store((0..64).map(bit).sum(), Ordering::SeqCst);
@@ -112,13 +132,26 @@ impl Routes {
             return None;
         }
         let word = self.owners[usize::from(partition) * usize::from(self.replicas) + at].load(Ordering::Acquire);
-        let node = (word & ((1 << NODE_BITS) - 1)) as NodeId;
-        (word != NOBODY).then_some(Address { node, incarnation: Incarnation(word >> NODE_BITS) })
+        (word != NOBODY).then_some(address_of(word))
     }
 
     /// All live owners of a partition, in the order in which they are asked.
     pub fn owners(&self, partition: PartitionId) -> impl Iterator<Item = Address> + '_ {
         (0..usize::from(self.replicas)).map_while(move |at| self.owner(partition, at))
+    }
+
+    /// The node that is asked as number `at`, from 0, after the owners: it owned the partition, and serves on until all owners
+    /// have pulled.
+    #[inline]
+    pub fn serving(&self, partition: PartitionId, at: usize) -> Option<Address> {
+        if !self.any_serving.load(Ordering::Acquire) { None } else { self.find_serving(partition, at) }
+    }
+
+    #[cold]
+    fn find_serving(&self, partition: PartitionId, at: usize) -> Option<Address> {
+        let words = [0, 1].map(|half| self.serving[2 * usize::from(partition) + half].load(Ordering::Acquire));
+        let node = (0..NODES_MAX).filter(|node| words[usize::from(node / 64)] >> (node % 64) & 1 == 1).nth(at)?;
+        Some(address_of(self.lives[usize::from(node)].load(Ordering::Acquire)))
     }
 
     /// Whether two nodes are cut from each other.
@@ -141,6 +174,11 @@ impl Routes {
     pub fn entry_bytes_max(&self) -> u64 {
         self.entry_bytes_max.load(Ordering::Relaxed)
     }
+}
+
+#[inline]
+const fn address_of(word: u64) -> Address {
+    Address { node: (word & ((1 << NODE_BITS) - 1)) as NodeId, incarnation: Incarnation(word >> NODE_BITS) }
 }
 
 fn word_of(address: Address) -> u64 {

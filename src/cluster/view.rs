@@ -5,6 +5,7 @@
 //!                                        v
 //!   partition 17:  owners 2 0 4     the first R live nodes of the walk
 //!                  leaving 3        holds it too: has not handed it over, or cannot be reached
+//!                  serving 3        owned it, and is asked until every owner has pulled
 //! ```
 //! Who is there, and who owns what: one immutable picture, replaced as a whole when something changes.
 //!
@@ -75,6 +76,8 @@ pub struct View {
     owners: Vec<NodeId>,
     /// Nodes that hold a partition and do not own it.
     holders: Vec<NodeSet>,
+    /// Those of them that serve on: live since they owned it, and not every owner has pulled yet.
+    serving: Vec<NodeSet>,
     /// From which nodes each node is cut.
     cuts: Vec<NodeSet>,
     entry_bytes_max: u64,
@@ -103,6 +106,7 @@ impl View {
             owners_each: 0,
             owners: Vec::new(),
             holders: vec![NodeSet::new(); usize::from(partitions)],
+            serving: vec![NodeSet::new(); usize::from(partitions)],
             cuts: vec![NodeSet::new(); usize::from(NODES_MAX)],
             entry_bytes_max: 0,
             partners: OnceLock::new(),
@@ -136,17 +140,25 @@ impl View {
                 }
             }
             view.holders[usize::from(partition)] = holders;
+            // One that was away has missed what was written meanwhile.
+            let was_asked: NodeSet = self.asked(partition).collect();
+            let serving = holders.iter().filter(|&node| view.live.contains(node) && was_asked.contains(node)).collect();
+            view.serving[usize::from(partition)] = serving;
         }
         view
     }
 
-    /// The picture after these nodes gave up these partitions.
-    pub fn without_holders(&self, released: &[(NodeId, PartitionId)]) -> Self {
+    /// The picture after these nodes gave up these partitions, and every owner of those has pulled.
+    pub fn handed_over(&self, released: &[(NodeId, PartitionId)], pulled: &[PartitionId]) -> Self {
         let mut view = self.clone();
         view.epoch += 1;
         view.partners = OnceLock::new();
         for &(node, partition) in released {
             view.holders[usize::from(partition)].remove(node);
+            view.serving[usize::from(partition)].remove(node);
+        }
+        for &partition in pulled {
+            view.serving[usize::from(partition)] = NodeSet::new();
         }
         view
     }
@@ -220,6 +232,17 @@ impl View {
     /// Nodes that hold a partition without owning it.
     pub fn holders(&self, partition: PartitionId) -> NodeSet {
         self.holders[usize::from(partition)]
+    }
+
+    /// Those of them that serve on: live since they owned it, and not every owner has pulled yet.
+    pub fn serving(&self, partition: PartitionId) -> NodeSet {
+        self.serving[usize::from(partition)]
+    }
+
+    /// Whom to ask what is in a partition: its owners, and those that serve on. Together they know all that was
+    /// acknowledged, however far a planned change has come.
+    pub fn asked(&self, partition: PartitionId) -> impl Iterator<Item = NodeId> + '_ {
+        self.owners(partition).iter().copied().chain(self.serving(partition).iter())
     }
 
     /// Owners and other holders.

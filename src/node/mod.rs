@@ -197,8 +197,8 @@ impl Node {
                 self.keep_bound();
                 Reply::Done
             }
-            Request::Hold { partition, peers, doubt } => {
-                self.hold(*partition, peers, *doubt);
+            Request::Hold { partition, peers, doubt, serves } => {
+                self.hold(*partition, peers, *doubt, *serves);
                 Reply::Done
             }
             Request::Learn { dictionaries } => Reply::Learned { kept: self.learn(dictionaries) },
@@ -215,7 +215,7 @@ impl Node {
         let Some((_, partition)) = self.held.get_mut(usize::from(place)) else {
             return Read { known: Known::Nothing, synced: false };
         };
-        let synced = partition.synced;
+        let synced = partition.has_authority;
         let Some(at) = self.memory.find(&partition.table, key) else { return Read { known: Known::Nothing, synced } };
         if touch && self.memory.state(at) == State::Live && self.memory.touch(at) {
             partition.used.push(key.hash());
@@ -243,7 +243,7 @@ impl Node {
         let Some((_, partition)) = self.held.get(place) else { return Ok(Written::NotHeld) };
         // What was lost here may have been newer: somebody else may know.
         let may_be_old = partition.floor().is_some_and(|floor| write.version.timestamp <= floor);
-        if (!partition.synced || may_be_old) && !force {
+        if (!partition.has_authority || may_be_old) && !force {
             return Ok(Written::Unsynced);
         }
         let at = self.memory.find(&partition.table, write.key);
@@ -396,7 +396,7 @@ impl Node {
             value_bytes: self.memory.live_bytes()[1] as u64,
             clock_bytes: self.held.iter().map(|(_, partition)| partition.bytes() as u64).sum(),
             partitions: self.held.len() as u64,
-            unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.synced).count() as u64,
+            unsynced_partitions: self.held.iter().filter(|(_, partition)| !partition.is_synced()).count() as u64,
             lost_partitions: self.held.iter().filter(|(_, partition)| partition.floor().is_some()).count() as u64,
             ..self.stats
         }

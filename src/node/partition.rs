@@ -26,7 +26,11 @@ pub(super) struct Partition {
     pub(super) clock: Clock,
     pub(super) stable: Clock,
     /// What this node has is complete, as far as anybody could tell it.
-    pub(super) synced: bool,
+    synced: bool,
+    /// This node is told of every write: it owns the partition, or serves it on until the owners have pulled.
+    serves: bool,
+    /// Both: it speaks with authority.
+    pub(super) has_authority: bool,
     /// Something was lost here since all last knew the same: a marker may be older than what it took the place of.
     doubted: bool,
     /// Part of an answer to a pull was taken in: what is here may not be noted as seen.
@@ -83,6 +87,8 @@ impl Partition {
             clock: Clock::new(),
             stable: Clock::new(),
             synced,
+            serves: true,
+            has_authority: synced,
             doubted: false,
             is_partial: false,
             since,
@@ -140,6 +146,23 @@ impl Partition {
             }
         }
         self.calm();
+    }
+
+    /// What this node has is complete, as far as anybody could tell it.
+    pub(super) const fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// It is, or it is not any more.
+    pub(super) const fn set_synced(&mut self, synced: bool) {
+        self.synced = synced;
+        self.has_authority = synced && self.serves;
+    }
+
+    /// Whether this node is told of every write.
+    pub(super) const fn set_serves(&mut self, serves: bool) {
+        self.serves = serves;
+        self.has_authority = self.synced && serves;
     }
 
     fn unrest(&mut self) -> &mut Unrest {
@@ -249,11 +272,12 @@ impl Partition {
         self.unrest().pull = None;
         self.clock.join(clock);
         if synced {
-            self.synced = true;
+            self.set_synced(true);
         } else {
             // When all are in that state, what they have together is all there is.
             self.unrest().unsynced.insert(from);
-            self.synced |= self.peers.difference(self.unrest().unsynced).is_empty();
+            let is_all_there_is = self.peers.difference(self.unrest().unsynced).is_empty();
+            self.set_synced(self.synced || is_all_there_is);
         }
     }
 
@@ -263,7 +287,7 @@ impl Partition {
             self.peers = peers;
             self.forget_census();
         }
-        self.synced |= peers.is_empty();
+        self.set_synced(self.synced || peers.is_empty());
     }
 
     /// A peer has begun a new life: nothing is known of what it has seen.

@@ -281,7 +281,7 @@ impl Node {
         let partition = &self.held[place].1;
         delta.clock = partition.clock.clone();
         delta.stable = partition.stable.clone();
-        delta.synced = partition.synced;
+        delta.synced = partition.has_authority;
         if let Some(lost) = partition.lost_beyond(clock).filter(|_| delta.next.is_none()) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
             let confirm = |&at: &u32| (crate::hash::KeyHash::of(self.memory.key(at)).0, self.memory.version(at));
@@ -445,7 +445,7 @@ impl Node {
         for &id in &same {
             let place = self.place(id).filter(|&place| self.is_peer(place, with.0));
             if let Some(place) = place {
-                self.held[place].1.synced = true;
+                self.held[place].1.set_synced(true);
                 self.held[place].1.calm();
                 self.account(place);
             }
@@ -484,14 +484,19 @@ impl Node {
     /// For each partition a fingerprint of its clock, and whether this node is synced in it.
     fn looked(&self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
         let look =
-            |&id: &PartitionId| self.clock(id).map_or((0, false), |(clock, synced)| (clock.fingerprint(), synced));
+            |&id: &PartitionId| self.clock(id).map_or((0, false), |(clock, _)| (clock.fingerprint(), self.speaks(id)));
         partitions.iter().map(look).collect()
     }
 
     /// What was seen in a partition, and whether the node is synced in it. `None` when it is not held.
     pub fn clock(&self, partition: PartitionId) -> Option<(&Clock, bool)> {
         let place = self.place(partition)?;
-        Some((&self.held[place].1.clock, self.held[place].1.synced))
+        Some((&self.held[place].1.clock, self.held[place].1.is_synced()))
+    }
+
+    /// Whether this node speaks with authority of a partition.
+    fn speaks(&self, partition: PartitionId) -> bool {
+        self.place(partition).is_some_and(|place| self.held[place].1.has_authority)
     }
 
     /// The highest timestamp of a marker that had to be dropped in a partition before every owner had seen it. What is not
@@ -503,7 +508,7 @@ impl Node {
 
     /// Partitions of which this node has not pulled what it missed.
     pub fn unsynced(&self) -> impl Iterator<Item = PartitionId> + '_ {
-        self.held.iter().filter(|(_, partition)| !partition.synced).map(|(id, _)| *id)
+        self.held.iter().filter(|(_, partition)| !partition.is_synced()).map(|(id, _)| *id)
     }
 
     /// Whether this node accepted writes of a partition that a peer may not have seen.
@@ -517,7 +522,7 @@ impl Node {
     }
 
     /// Holds a partition together with these peers.
-    pub(super) fn hold(&mut self, id: PartitionId, peers: &[Address], doubt: bool) {
+    pub(super) fn hold(&mut self, id: PartitionId, peers: &[Address], doubt: bool, serves: bool) {
         let place = self.place(id).unwrap_or_else(|| {
             let place = self.held.len();
             self.held.reserve_exact(1);
@@ -532,7 +537,8 @@ impl Node {
         self.note_held(id);
         let lives = &self.lives;
         let partition = &mut self.held[place].1;
-        partition.synced &= !doubt;
+        partition.set_synced(partition.is_synced() && !doubt);
+        partition.set_serves(serves);
         partition.set_peers(peers.iter().map(|peer| peer.node).collect());
         if peers.is_empty() {
             // Nobody else has what this life wrote here when it held the partition before.

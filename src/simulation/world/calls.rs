@@ -377,7 +377,7 @@ impl<'w> World<'w> {
                 {
                     *best = Some(Best { version, is_right, heard_us: now_us });
                 }
-                get.hear(0, read);
+                get.hear(from.node, read);
                 false
             }
             (Kind::Read { .. }, _) => false,
