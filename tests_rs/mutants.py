@@ -203,7 +203,7 @@ MUTANTS: Final = (
                 ROOM,
                 "        if partition.is_stable(partition.lengthen(self.memory.dot(at))) {\n"
                 "            self.forget(at);",
-                "        if partition.synced || !partition.synced {\n            self.forget(at);",
+                "        if partition.has_authority || !partition.has_authority {\n            self.forget(at);",
             ),
         ),
     ),
@@ -585,7 +585,13 @@ MUTANTS: Final = (
     Mutant(
         "forgetful-coordinator",
         "Rule 1: who lost markers accepts writes that may be older than those.",
-        (Edit(NODE, "if (!partition.synced || may_be_old) && !force {", "if !partition.synced && !force {"),),
+        (
+            Edit(
+                NODE,
+                "if (!partition.has_authority || may_be_old) && !force {",
+                "if !partition.has_authority && !force {",
+            ),
+        ),
         unseen=("it takes a marker lost from the first part of an answer whose end is late"),
     ),
     Mutant(
@@ -819,7 +825,7 @@ MUTANTS: Final = (
         (
             Edit(
                 NODE,
-                "if (!partition.synced || may_be_old) && !force {",
+                "if (!partition.has_authority || may_be_old) && !force {",
                 "if may_be_old && !force {",
             ),
         ),
@@ -829,13 +835,13 @@ MUTANTS: Final = (
         "Rule 10: who holds a partition newly counts as synced at once.",
         (
             Edit(REPLICATE, "Partition::new(!doubt, self.epoch)", "Partition::new(true, self.epoch)"),
-            Edit(REPLICATE, "        partition.synced &= !doubt;\n", ""),
+            Edit(REPLICATE, "        partition.set_synced(partition.is_synced() && !doubt);\n", ""),
         ),
     ),
     Mutant(
         "returning-owner-synced",
         "Rule 10: who was cut off and returns counts as synced at once.",
-        (Edit(REPLICATE, "        partition.synced &= !doubt;\n", ""),),
+        (Edit(REPLICATE, "        partition.set_synced(partition.is_synced() && !doubt);\n", ""),),
         unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
     ),
     Mutant(
@@ -844,8 +850,8 @@ MUTANTS: Final = (
         (
             Edit(
                 PARTITION,
-                "        if synced {\n            self.synced = true;",
-                "        if synced || !synced {\n            self.synced = true;",
+                "        if synced {\n            self.set_synced(true);",
+                "        if synced || !synced {\n            self.set_synced(true);",
             ),
         ),
         unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
@@ -862,7 +868,11 @@ MUTANTS: Final = (
         "read-believes-the-unsynced",
         "Rule 11: an owner that is not synced answers with authority.",
         (
-            Edit(GET, "self.authorities += u8::from(read.synced);", "self.authorities += 1;"),
+            Edit(
+                GET,
+                "            self.unsynced.insert(from);\n",
+                "            let _ = self.unsynced.insert(from) | self.authorities.insert(from);\n",
+            ),
             Edit(GET, "Known::Live(version) if read.synced => self.live = ", "Known::Live(version) => self.live = "),
             Edit(GET, "Known::Live(version) if read.synced => Some", "Known::Live(version) => Some"),
         ),

@@ -1,5 +1,5 @@
 //! ```text
-//!   key  ->  partition  ->  its owners in the order in which they are asked, and those that are down
+//!   key  ->  partition  ->  its owners in the order in which they are asked, those that serve on, and those that are down
 //!                             live? synced? what does it know of the key?      ->  what a get answers, and why
 //! ```
 //! Why a key is found, or not.
@@ -28,7 +28,8 @@ const TOLD_MS: u64 = 100;
 pub struct Explanation {
     /// The slice of the hash space that the key is in.
     pub partition: PartitionId,
-    /// Who owns it, in the order in which they are asked; after them the nodes that it belongs on and that are down.
+    /// Who owns it, in the order in which they are asked; then those that serve it on until the owners have pulled; after them
+    /// the nodes that it belongs on and that are down.
     pub owners: Vec<OwnerReport>,
     /// What a read answers now.
     pub answer: Result<Option<Timestamp>, Error>,
@@ -124,7 +125,7 @@ impl<R: Runtime> Cluster<R> {
         self.check_open()?;
         let view = self.view();
         let partition = key.hash().partition(view.partitions());
-        let mut nodes = view.owners(partition).to_vec();
+        let mut nodes: Vec<NodeId> = view.asked(partition).collect();
         nodes.extend(view.homes(partition).filter(|home| !view.live().contains(*home)));
         let now_ms = self.runtime.now_ms();
         let report = |node: NodeId| {

@@ -86,7 +86,8 @@ pub(super) struct Explanation {
     key: String,
     /// The slice of the hash space that it is in.
     partition: u16,
-    /// Its owners in the order in which they are asked, and after them the nodes that it belongs on and that are down.
+    /// Its owners in the order in which they are asked, then nodes that owned it and serve it on until the owners have pulled,
+    /// and after them the nodes that it belongs on and that are down.
     owners: Vec<Py<OwnerView>>,
     /// True if a get finds it.
     hit: bool,
