@@ -1,9 +1,11 @@
 """The commands that look at a served cache, and the quick benchmark: as a program of its own, as a shell runs them."""
 
+import contextlib
 import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,6 +54,7 @@ def test_status_shows_the_nodes(cache: Cache, url: str) -> None:
     assert lines[0] == "3 nodes, all live"
     assert lines[1] == "101 gets, 99.0 % hits; misses: never seen 1"
     assert lines[2] == "100 keys, 2.00 copies of each; 0 writes that not every owner has seen"
+    assert lines[4].startswith(f"process {os.getpid()}")
     assert all(len(line) <= 80 for line in lines)
     assert [line.split()[:2] for line in lines[-3:]] == [["0", "live"], ["1", "live"], ["2", "live"]]
     cache.fail_node(1)
@@ -133,6 +136,114 @@ def _watched(process: "subprocess.Popen[bytes]", leader: int, cache: Cache) -> b
     return seen + os.read(leader, 65_536)
 
 
+@contextlib.contextmanager
+def answering(body: bytes, reason: str | None = None, **headers: str) -> Iterator[str]:
+    """Another server, at this URL: it answers 200 with a body, or 404 for a reason."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if headers else 404 if reason else 200, reason)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 - the name that it has there
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("command", [["status"], ["explain", "key 7"], ["metrics"], ["top", "--count", "1"]], ids=str)
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_this_machine_is_asked_without_a_proxy(name: str, command: list[str], url: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    environment[name] = "http://127.0.0.1:9"
+    for there in (url, url.replace("127.0.0.1", "localhost")):
+        done = subprocess.run(
+            [*COMMAND, *command, "--url", there], capture_output=True, timeout=60, env=environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+ODD = "\x1b[2J\x07\r\x9b\u202egnp.exe\u2028\u200b\x00"
+"""Clears a terminal, rings, goes back to the beginning of the line, and turns the direction of reading."""
+
+
+def check_plain(done: "subprocess.CompletedProcess[str]") -> None:
+    """Nothing in it is obeyed by a terminal or not seen."""
+    for text in (done.stdout, done.stderr):
+        assert [char for char in text if char != "\n" and not char.isprintable()] == []
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_server_says_is_never_printed_raw(as_json: bool, cache: Cache, url: str) -> None:
+    flags = ["--json"] if as_json else []
+    stats = json.loads(run("status", "--json", url=url).stdout)
+    explained = json.loads(run("explain", "--json", "key 7", url=url).stdout)
+    stats["process"]["program"] = explained["sentence"] = explained["owners"][0]["knows"] = ODD
+    stats["misses_by_reason"] = {ODD: 3}
+    for node in (stats["nodes"][0], explained["owners"][0]):
+        node["state"] = ODD
+    for command, said in (("status", stats), ("top --count 1", stats), ("explain x", explained)):
+        with answering(json.dumps(said).encode()) as there:
+            done = run(*command.split(), *flags, "--url", there)
+            assert "u202e" in done.stdout, done
+            check_plain(done)
+    with answering(f"# HELP {ODD}\n{ODD} 1\n".encode()) as there:
+        check_plain(run("metrics", *flags, "--url", there))
+    with answering(b"", "\x1b[2J nothing") as there:
+        for command in ("status", "top", "explain x", "metrics"):
+            done = run(*command.split(), *flags, "--url", there)
+            assert (done.returncode, done.stdout) == (1, "")
+            check_plain(done)
+    odd = ODD.replace("\x00", "")
+    cache.put(odd, 1)
+    check_plain(run("explain", *flags, "--url", url, odd))
+    check_plain(run("snapshot", "info", *flags, f"/nowhere/{odd}"))
+
+
+def test_an_answer_that_never_ends_or_leads_elsewhere_is_no_answer(url: str) -> None:
+    with answering(b" " * 2**24 + b"{}") as there:
+        done = run("status", "--url", there)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "more than 16 MiB" in done.stderr
+    with answering(b"", Location=f"{url}api/stats.json") as there:
+        done = run("status", "--url", there)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "answers 302" in done.stderr
+
+
+def test_whole_numbers_arrive_whole(cache: Cache, url: str) -> None:
+    cache.put("large", 1, timestamp=2**63 - 1)
+    assert str(2**63 - 1) in run("explain", "large", url=url).stdout
+    assert json.loads(run("explain", "--json", "large", url=url).stdout)["timestamp"] == 2**63 - 1
+    samples = json.loads(run("metrics", "--json", url=url).stdout)
+    assert all(type(value) is int for name, value in samples.items() if name.startswith("dcc_hits_total"))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "> /dev/full", "2> /dev/full"])
+@pytest.mark.parametrize(
+    "command", ["status", "status --json", "explain nobody", "metrics", "top --count 1", "no-such"]
+)
+def test_streams_that_are_closed_or_full_leave_no_traceback(closed: str, command: str, url: str) -> None:
+    if closed.endswith("full") and not os.path.exists("/dev/full"):  # noqa: PTH110 - as the shell sees it
+        pytest.skip("this system has no /dev/full")
+    line = f"{shlex.join(COMMAND)} {command} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, timeout=60, check=False, env=os.environ | {"DCCACHE_URL": url}
+    )
+    for complaint in (b"Traceback", b"Exception ignored", b"Fatal"):
+        assert complaint not in done.stdout + done.stderr
+    assert done.returncode in (0, 1, 2, 3)
+    if closed == "> /dev/full" and command != "no-such":
+        assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize(
     "command", [["status"], ["explain", "key"], ["metrics"], ["top"]], ids=lambda command: command[0]
 )
@@ -148,27 +259,34 @@ class TestWhereThereIsNoCache:
         assert done.returncode == 2
         assert "say where the cache is: --url URL, or set DCCACHE_URL" in done.stderr
 
-    @pytest.mark.parametrize("wrong", ["127.0.0.1:80", "ftp://localhost", "http://", "file:///etc/passwd"])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            "127.0.0.1:80",
+            "ftp://localhost",
+            "http://",
+            "file:///etc/passwd",
+            "http://[::1",
+            "http://localhost:x",
+            "http://a:0",
+        ],
+    )
     def test_it_is_no_url(self, command: list[str], wrong: str) -> None:
         for done in (run(*command, "--url", wrong), run(*command, url=wrong)):
             assert done.returncode == 2
             assert f"'{wrong}' is no URL like http://127.0.0.1:8080" in done.stderr
 
-    @pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[1]", b"\xff\xfe"])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"<html>", b"{}", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"nodes": 1, "owners": 1}', b"9" * 5000,
+            b'{"nodes": [{"live": true}], "hits": "x", "owners": [3], "hit": true, "partition": 1}',
+        ],
+        ids=["html", "empty", "list", "bytes", "deep", "other", "digits", "types"],
+    )  # fmt: skip
     def test_something_else_answers(self, command: list[str], answer: bytes) -> None:
-        class Other(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 - the name that it has there
-                pass
-
-        with HTTPServer(("127.0.0.1", 0), Other) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            done = run(*command, "--url", f"http://127.0.0.1:{server.server_port}")
-            server.shutdown()
+        with answering(answer) as there:
+            done = run(*command, "--url", there)
         if command == ["metrics"] and answer != b"\xff\xfe":
             assert (done.returncode, done.stdout) == (0, answer.decode())
             return

@@ -1,10 +1,12 @@
 """The dashboard, in a real browser without a screen: it loads, draws, shows a failed node within two seconds, explains
 keys, says when nobody answers, and touches nothing on the page when nothing changes."""
 
+import json
 import os
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +167,9 @@ def test_nodes_come_and_go(cache: Cache, server: Server, open_page: Any) -> None
 def explain(page: Any, key: str) -> str:
     page.fill("#key", key)
     page.press("#key", "Enter")
-    page.wait_for_function("key => document.querySelector('#said').textContent.includes(key)", arg=key[:50])
+    # Characters that are not seen, or turn the direction of reading, are written out.
+    seen = "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in key[:50])
+    page.wait_for_function("key => document.querySelector('#said').textContent.includes(key)", arg=seen)
     return page.locator("#said").text_content()  # type: ignore[no-any-return]
 
 
@@ -317,6 +321,66 @@ def test_it_fits_a_small_screen(width: int, server: Server, open_page: Any) -> N
     assert cut == []
     for selector in ("#key", "button"):
         assert page.locator(selector).bounding_box()["height"] >= 36, "big enough for a finger"
+
+
+def large(value: Any, name: str = "") -> Any:
+    """A report with every number large, and its latencies as they are."""
+    if isinstance(value, list) and not name.startswith("latency"):
+        return [large(one) for one in value]
+    if isinstance(value, dict):
+        return {name: large(one, name) for name, one in value.items()}
+    is_count = type(value) is int and name not in {"id", "epoch", "replicas"}
+    return value * 123_456_789 + 98_765_432_101 if is_count else value
+
+
+@pytest.mark.parametrize("width", [320, 390, 800])
+def test_large_numbers_and_long_names_run_over_nothing(
+    width: int, cache: Cache, server: Server, open_page: Any
+) -> None:
+    cache.fail_node(2)
+    page = open_page(server, viewport=PHONE | {"width": width})
+    with urllib.request.urlopen(f"{server.url}api/stats.json") as answer:
+        stats = large(json.load(answer))
+    stats["process"]["program"] = "python3 " + "name" * 12
+    page.route("**/api/stats.json", lambda route: route.fulfill(json=stats))
+    explain(page, "user:" + "x" * 300)
+    page.wait_for_function("() => document.querySelector('#keys').textContent.endsWith('B')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    over = page.evaluate(
+        """() => [...document.querySelectorAll("h1, h2, p, dd, dt, td, th, span, button")].filter((node) => {
+            const right = (node.closest(".card") ?? document.body).getBoundingClientRect().right;
+            return !node.closest(".wide") && node.getBoundingClientRect().right > right + 1;
+        }).map((node) => node.outerHTML.slice(0, 80))"""
+    )
+    assert over == []
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_whole_numbers_arrive_whole_and_odd_characters_are_written_out(
+    cache: Cache, server: Server, open_page: Any
+) -> None:
+    page = open_page(server)
+    key = 'a\x1b[2J\u202e"1234567890123456789"\\'
+    for timestamp in (2**53 + 1, 2**63 - 1):
+        cache.put(key, 1, timestamp=timestamp)
+        explain(page, key)
+        wait_for_text(page, "#said", f"timestamp {timestamp}")
+        wait_for_text(page, "#owner-rows tr:first-child", str(timestamp))
+    said = page.locator("#said").text_content()
+    assert r"a\u{1b}[2J\u{202e}" in said
+    assert '"1234567890123456789"' in said
+    assert said.isprintable()
+
+
+def test_it_says_which_process_it_shows_and_does_not_count_memory_that_is_lost(
+    cache: Cache, server: Server, open_page: Any
+) -> None:
+    page = open_page(server)
+    wait_for_text(page, "#summary", f"process {os.getpid()}, py")
+    wait_for_text(page, "#memory-note", "of 1.22 MiB")
+    cache.fail_node(1)
+    wait_for_text(page, "#memory-note", "of 0.977 MiB")
+    wait_for_text(page, "#nodes tr:nth-child(2)", "none: it is lost")
 
 
 def test_it_can_be_used_by_keyboard(server: Server, open_page: Any) -> None:

@@ -5,12 +5,15 @@ write the module and name it in `COMMANDS`.
 """
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final, Protocol, TextIO
 
-from . import __version__, bench, demo, explain, metrics, simulate, snapshot, status, top
+from . import __version__, _text, bench, demo, explain, metrics, simulate, snapshot, status, top
 
 
 class Command(Protocol):
@@ -37,24 +40,56 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "metrics": metrics,
 }
 
+EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 EXIT_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads."""
+    _have_streams()
     arguments = _parser().parse_args(argv)
     try:
         code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
+        _say("interrupted")
     except BrokenPipeError:
-        # Nobody reads any more. What is still buffered goes nowhere, or Python would complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
+        code = EXIT_PIPE_CLOSED
+    except OSError as error:
+        # A full disk, of what is printed or of what a command writes.
+        code = EXIT_FAILED
+        _say(f"error: {_text.shown(str(error))}")
+    _give_up_unwritten()
     return code
+
+
+def _have_streams() -> None:
+    """A stream that was closed by whoever started this reads and writes nothing. One that cannot write a character
+    writes it as in Python's source."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - while the process lives
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    # Where nobody reads what goes wrong, nobody can be told.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _give_up_unwritten() -> None:
+    """What cannot be written any more goes nowhere, or Python would complain about it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

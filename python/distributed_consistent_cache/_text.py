@@ -1,6 +1,33 @@
-"""Figures and tables as text, in plain ASCII: for whatever a command prints."""
+"""Figures and tables as text, in plain ASCII, for whatever a command prints; and what others say, made fit to print."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+# Of Unicode's categories those that move a cursor, turn the direction of reading, or are not seen: controls, formats,
+# surrogates, private use, separators of lines and paragraphs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    """Text that others chose, as it may be printed: nothing in it moves a cursor, colours a terminal, breaks a line or
+    hides. Such characters are written as in Python's source, except those to `keep`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char in keep or unicodedata.category(char) not in _UNSEEN else ascii(char)[1:-1] for char in text
+    )
+
+
+def all_shown(value: Any) -> Any:
+    """The same for every text in what JSON can say, names included."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, list):
+        return [all_shown(item) for item in value]
+    if isinstance(value, dict):
+        return {shown(name): all_shown(item) for name, item in value.items()}
+    return value
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

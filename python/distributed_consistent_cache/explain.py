@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 from typing import Any, Final
 
 from . import remote
@@ -29,19 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and report."""
-    url = remote.address(arguments)
     try:
         arguments.key.encode()
     except UnicodeEncodeError:
         arguments.parser.error("KEY is no text that can be sent")
 
-    def say(explained: dict[str, Any]) -> int:
-        text = json.dumps(explained) if arguments.json else summary(explained)
-        is_hit = explained["hit"]
-        print(text)
-        return 0 if is_hit else EXIT_MISS
+    def code(explained: dict[str, Any]) -> int:
+        return 0 if explained["hit"] else EXIT_MISS
 
-    return remote.ask(url, "/api/explain.json", say, key=arguments.key)
+    return remote.ask(arguments, "/api/explain.json", summary, code, key=arguments.key)
 
 
 def summary(explained: dict[str, Any]) -> str:

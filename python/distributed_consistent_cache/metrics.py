@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from . import remote
+from ._text import shown
 
 HELP: Final = "print the metrics of a served cache, as Prometheus scrapes them"
 
@@ -24,19 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print."""
+    url = remote.address(arguments)
     try:
-        text = remote.fetch(remote.address(arguments), "/metrics")
+        text = remote.fetch(url, "/metrics")
+        with remote.understood(url):
+            said = json.dumps(samples(text)) + "\n" if arguments.json else shown(text, keep="\n")
     except remote.UnreachableError as error:
         print(f"error: {error}", file=sys.stderr)
         return remote.EXIT_UNREACHABLE
-    if arguments.json:
-        print(json.dumps(samples(text)))
-    else:
-        sys.stdout.write(text)
+    sys.stdout.write(said)
     return 0
 
 
 def samples(text: str) -> dict[str, float]:
-    """Each line that is no comment: its name with its labels, and its value."""
-    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    """Each line that is no comment: its name with its labels, and its value. What is whole is an int: timestamps have
+    more digits than a float holds."""
+    lines = (line for line in text.split("\n") if line and not line.startswith("#"))
+    return {name: _number(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def _number(value: str) -> float:
+    return int(value) if value.isascii() and value.isdigit() else float(value)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"path": arguments.path, "valid": False, "error": str(error)}))
         else:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_text.shown(str(error))}", file=sys.stderr)
         return EXIT_BROKEN
     seconds = time.perf_counter() - started
     if arguments.json:

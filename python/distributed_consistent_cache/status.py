@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 from typing import Any, Final
 
 from . import remote
@@ -28,13 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask and report."""
 
-    def say(stats: dict[str, Any]) -> int:
-        text = json.dumps(stats) if arguments.json else summary(stats)
-        is_whole = all(node["live"] for node in stats["nodes"])
-        print(text)
-        return 0 if is_whole else EXIT_NODE_DOWN
+    def code(stats: dict[str, Any]) -> int:
+        return 0 if all(node["live"] for node in stats["nodes"]) else EXIT_NODE_DOWN
 
-    return remote.ask(remote.address(arguments), "/api/stats.json", say)
+    return remote.ask(arguments, "/api/stats.json", summary, code)
 
 
 def summary(stats: dict[str, Any]) -> str:
@@ -49,8 +45,15 @@ def summary(stats: dict[str, Any]) -> str:
         f"{gets:,} gets, {percent(stats['hits'], gets)} hits" + (f"; misses: {why}" if why else ""),
         held + f"; {stats['unseen_writes']:,} writes that not every owner has seen",
         f"{size(stats['bytes_used'])} of {size(stats['bytes_max'])} used; {stats['evictions']:,} evictions",
+        process(stats),
     ]
     return "\n".join(_wrapped(line) for line in lines) + "\n\n" + nodes_table(stats["nodes"])
+
+
+def process(stats: dict[str, Any]) -> str:
+    """Which process it is: with several workers, each has a cache of its own."""
+    of = stats["process"]
+    return f"process {of['id']:d}" + (f", {of['program']}" if of["program"] else "")
 
 
 def nodes_table(nodes: list[dict[str, Any]]) -> str:
@@ -64,8 +67,8 @@ def nodes_table(nodes: list[dict[str, Any]]) -> str:
             f"{node['misses']:,}",
             f"{node['entries']:,}",
             f"{node['evictions']:,}",
-            size(node["bytes_used"]),
-            size(node["bytes_max"]),
+            # The memory of a node that failed is gone.
+            *((size(node["bytes_used"]), size(node["bytes_max"])) if node["bytes_max"] else ("-", "-")),
         ]
         for node in nodes
     ]

@@ -13,8 +13,8 @@ import time
 from typing import Any, Final
 
 from . import remote
-from ._text import duration, percent, size, table
-from .status import nodes_table
+from ._text import all_shown, duration, percent, shown, size, table
+from .status import nodes_table, process
 
 HELP: Final = "watch a served cache: calls a second, hits, latencies, nodes"
 
@@ -81,14 +81,15 @@ def _watch(arguments: argparse.Namespace, url: str, *, on_terminal: bool) -> int
     while True:
         try:
             stats, looked = remote.fetch_json(url, "/api/stats.json"), time.monotonic()
-            text = json.dumps(stats) if arguments.json else page(url, stats, before, looked - looked_before)
-        except (remote.UnreachableError, KeyError, TypeError) as error:
-            said = error if isinstance(error, remote.UnreachableError) else f"what answers at {url} is no cache"
+            with remote.understood(url):
+                plain = page(shown(url), all_shown(stats), before, looked - looked_before)
+            text = json.dumps(stats) if arguments.json else plain
+        except remote.UnreachableError as error:
             if before is None or not on_terminal:
-                print(f"error: {said}", file=sys.stderr)
+                print(f"error: {error}", file=sys.stderr)
                 return remote.EXIT_UNREACHABLE
             # Somebody is watching: it may come back.
-            sys.stdout.write(f"{CLEAR}{said}\n\nlooking again every {arguments.interval:g} s; Ctrl-C ends\n")
+            sys.stdout.write(f"{CLEAR}{error}\n\nlooking again every {arguments.interval:g} s; Ctrl-C ends\n")
         else:
             before, looked_before = stats, looked
             if on_terminal:
@@ -150,7 +151,7 @@ def page(url: str, stats: dict[str, Any], before: dict[str, Any] | None, seconds
     ]
     now = time.strftime("%H:%M:%S")
     parts = [
-        f"{url}  {now}  {title}",
+        f"{url}  {now}  {title}\n{process(stats)}",
         _beside(table(["calls", ""], calls), table(["held now", ""], held)),
     ]
     if latencies:

@@ -23,8 +23,13 @@ impl<R: Runtime> Cluster<R> {
             let activity = self.activity(node, now);
             report.total.add(&activity);
             if let Some((member, holds)) = now {
-                report.holds.hold(holds);
-                report.nodes.push(NodeReport { node, is_live: member.state == State::Live, holds: *holds, activity });
+                let mut holds = *holds;
+                // The memory of a node that failed is gone: who asks how full the others are is not to count it.
+                if member.state == State::Failed {
+                    holds.bytes_max = 0;
+                }
+                report.holds.hold(&holds);
+                report.nodes.push(NodeReport { node, is_live: member.state == State::Live, holds, activity });
             }
         }
         [report.gossip_rounds, report.gossip_items, report.gossip_bytes] = self.counters().gossip();

@@ -214,7 +214,7 @@ impl Moment {
     /// What nodes hold.
     fn nodes(&self, to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let gauges: [(&str, &str, Option<Unit>, Read<NodeStats>); 6] = [
-            ("dcc_capacity", "Memory of the node", Some(Unit::Bytes), |holds| holds.bytes_max),
+            ("dcc_capacity", "Memory of the node, 0 while it has failed", Some(Unit::Bytes), |holds| holds.bytes_max),
             ("dcc_entries", "Live entries, each copy by itself", None, |holds| holds.entries),
             ("dcc_markers", "Removed or evicted keys that are remembered", None, |holds| holds.markers),
             ("dcc_partitions", "Partitions that the node holds", None, |holds| holds.partitions),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::process::Process;
 use crate::cluster::Cluster;
 use crate::cluster::explain::{Explanation, OwnerReport};
 use crate::counters::{Call, Miss};
@@ -142,6 +143,8 @@ struct Stats {
     /// Changes with the nodes.
     epoch: u64,
     replicas: u8,
+    /// Whose cache it is: each process has its own.
+    process: Process,
 }
 
 /// What became of values.
@@ -222,6 +225,7 @@ pub fn stats<R: Runtime>(
         latency_below: ByCall::new(|call| cluster.counters().latency_below(call, &bounds).0),
         epoch: view.epoch(),
         replicas: view.replicas(),
+        process: Process::this(),
     }
 }
 

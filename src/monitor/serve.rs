@@ -1,5 +1,5 @@
 //! ```text
-//!   accept  ->  one task a connection:  is the Host ours?  GET or HEAD?  which path?  ->  answer
+//!   accept  ->  a place  ->  one task a connection:  is the Host ours?  GET or HEAD?  which path?  ->  answer
 //!      ^                                        all on one thread of its own
 //!      +-- close, or the end of the cache: no new connection, requests under way are answered, the thread ends
 //! ```
@@ -10,7 +10,6 @@
 //! rebinding). The cache is used for the length of an answer only: it can be dropped while it is served.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -32,18 +31,19 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{LocalSet, spawn_blocking, spawn_local};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet, spawn_blocking};
+use tokio::time::{sleep, sleep_until, timeout};
 
-use super::{Values, metrics, report};
+use super::places::{Place, Places};
+use super::{Values, hosts, metrics, report};
 use crate::cluster::Cluster;
 use crate::cluster::services::Service;
 use crate::error::Error;
 use crate::runtime::Runtime;
 use crate::stats::Gauges;
 
-/// Connections at once; more wait until one of these ends.
+/// Connections at once; for one more, that which has asked for nothing for longest gives way.
 const CONNECTIONS_MAX: usize = 64;
 
 /// A request's line and headers, together: room for most of a key of 64 KiB.
@@ -116,7 +116,7 @@ pub fn serve<R: Runtime + 'static>(
     listening.socket.set_nonblocking(true)?;
     let address = listening.socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
-    let site = Site { cluster: Arc::downgrade(cluster), values, hosts: (!any_host).then(|| own_names(address)) };
+    let site = Site { cluster: Arc::downgrade(cluster), values, listening_at: (!any_host).then(|| address.ip()) };
     let (end, ended) = watch::channel(());
     let has_ended = Arc::new(AtomicBool::new(false));
     let run = {
@@ -134,45 +134,38 @@ pub fn serve<R: Runtime + 'static>(
     Ok(server)
 }
 
-/// What a Host header may say of a server that is for its own machine only.
-fn own_names(address: SocketAddr) -> Vec<String> {
-    let port = address.port();
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
-    let names = [ip.as_str(), "localhost", "127.0.0.1", "[::1]"];
-    let with_port = names.iter().map(|name| format!("{name}:{port}"));
-    let without = names.iter().filter(|_| port == 80).map(|&name| name.to_owned());
-    with_port.chain(without).collect()
-}
-
 /// What is served.
 struct Site<R> {
     cluster: Weak<Cluster<R>>,
     values: Values,
-    /// The names it answers to; any, if there are none.
-    hosts: Option<Vec<String>>,
+    /// It answers to the names of its own machine only, and to this address; without, to any.
+    listening_at: Option<IpAddr>,
 }
 
 async fn accept<R: Runtime + 'static>(listening: fork::Listening, site: Rc<Site<R>>, ended: watch::Receiver<()>) {
     let fork::Listening { entry, socket } = listening;
     let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { return };
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Rc::new(Places::new(CONNECTIONS_MAX));
+    let mut talks = JoinSet::new();
     let accepting = async {
-        // It is never closed.
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let talk = talk(stream, Rc::clone(&site), ended.clone());
-                    spawn_local(async move {
+                    let (place, places) = (places.enter(), Rc::clone(&places));
+                    let talk = talk(stream, Rc::clone(&site), Rc::clone(&place), ended.clone());
+                    talks.spawn_local(async move {
                         talk.await;
-                        drop(place);
+                        places.leave(&place);
                     });
                 }
-                // The client is gone, or there is no file descriptor left: others may be given back.
-                Err(_) => sleep(Duration::from_millis(50)).await,
+                // The client is gone, or there is no file descriptor left: one of these is given back.
+                Err(_) => {
+                    places.have_one_give_way();
+                    sleep(Duration::from_millis(50)).await;
+                }
             }
+            // Those that are over.
+            while talks.try_join_next().is_some() {}
         }
     };
     let mut end = ended.clone();
@@ -185,17 +178,25 @@ async fn accept<R: Runtime + 'static>(listening: fork::Listening, site: Rc<Site<
     drop(entry);
     drop(listener);
     // Whoever is not done by then is hung up on.
-    let _ = timeout(END_TIME, room.acquire_many(CONNECTIONS_MAX as u32)).await;
+    let _ = timeout(END_TIME, async { while talks.join_next().await.is_some() {} }).await;
 }
 
 /// One connection, to its end.
-async fn talk<R: Runtime + 'static>(stream: TcpStream, site: Rc<Site<R>>, mut ended: watch::Receiver<()>) {
-    let asked = Rc::new(Cell::new(Instant::now()));
-    let last = Rc::clone(&asked);
+async fn talk<R: Runtime + 'static>(
+    stream: TcpStream,
+    site: Rc<Site<R>>,
+    place: Rc<Place>,
+    mut ended: watch::Receiver<()>,
+) {
+    let of_request = Rc::clone(&place);
     let service = service_fn(move |request| {
-        last.set(Instant::now());
-        let site = Rc::clone(&site);
-        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+        let (site, place) = (Rc::clone(&site), Rc::clone(&of_request));
+        async move {
+            place.asks();
+            let answer = site.answer(&request).await;
+            place.is_served();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -213,8 +214,9 @@ async fn talk<R: Runtime + 'static>(stream: TcpStream, site: Rc<Site<R>>, mut en
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = sleep_until(asked.get() + ANSWER_TIME) => {
-                if asked.get().elapsed() >= ANSWER_TIME {
+            () = place.is_wanted() => return,
+            () = sleep_until(place.asked() + ANSWER_TIME) => {
+                if place.asked().elapsed() >= ANSWER_TIME {
                     return;
                 }
             }
@@ -272,8 +274,8 @@ impl<R: Runtime + 'static> Site<R> {
 
     /// Whether a request is meant for this server, and not sent here under another name.
     fn is_ours(&self, request: &Request<Incoming>) -> bool {
-        let Some(hosts) = &self.hosts else { return true };
-        let ours = |name: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+        let Some(listening_at) = self.listening_at else { return true };
+        let ours = |name: &str| hosts::is_own(name, listening_at);
         let mut named = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (named.next(), named.next()) else { return false };
         let authority = request.uri().authority().is_none_or(|authority| ours(authority.as_str()));
