@@ -288,22 +288,23 @@ fn within(argument: &'static str, value: usize, least: usize, most: usize) -> Re
     Err(Error::Invalid { argument, value: value.to_string(), expected: format!("from {least} to {most}") })
 }
 
-/// Reads a size: a number of bytes, or a number with a unit of 1024 (`KiB`, `MiB`, `GiB`, `TiB`) or of 1000 (`kB` or `KB`,
-/// `MB`, `GB`, `TB`), as in `"64KiB"` or `"1.5 GB"`. `None` when it is not one.
+/// Reads a size: a number of bytes, or a number with a unit, in capital letters or small ones, as in `"64KiB"`, `"512m"` or
+/// `"1.5 GB"`. `KiB`, `MiB`, `GiB` and `TiB` are of 1024, and so are their first letters alone, with or without an `i`, as
+/// container tools read them; `kB`, `MB`, `GB` and `TB` are of 1000. `None` when it is not one.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1000_u64.pow(2),
-        "GB" => 1000_u64.pow(3),
-        "TB" => 1000_u64.pow(4),
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1000_u64.pow(2),
+        "gb" => 1000_u64.pow(3),
+        "tb" => 1000_u64.pow(4),
+        "k" | "ki" | "kib" => 1 << 10,
+        "m" | "mi" | "mib" => 1 << 20,
+        "g" | "gi" | "gib" => 1 << 30,
+        "t" | "ti" | "tib" => 1 << 40,
         _ => return None,
     };
     if let Ok(whole) = number.parse::<u64>() {
@@ -326,10 +327,17 @@ mod tests {
             ("2GB", 2_000_000_000),
             ("1.5 kB", 1500),
             (" 7 B ", 7),
+            ("64kb", 64_000),
+            ("512m", 512 << 20),
+            ("1G", 1 << 30),
+            ("1.5gib", 3 << 29),
+            ("2 Mi", 2 << 20),
+            ("3k", 3072),
+            ("1t", 1 << 40),
         ] {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
-        for text in ["", "MiB", "1 mib", "-1", "1e3", "1..5", "99999999TiB"] {
+        for text in ["", "MiB", "1 mibs", "m", "-1", "1e3", "1..5", "99999999TiB", "1\u{212a}"] {
             assert_eq!(parse_bytes(text), None, "{text}");
         }
     }

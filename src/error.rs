@@ -1,9 +1,10 @@
 //! What can go wrong, and what became of the cache. Every message says it, because that is what a caller must decide on.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::entry::NodeId;
+use crate::shown::Shown;
 
 /// Why a call failed. Each variant says what happened to the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,16 @@ pub enum Error {
         /// What the operating system says.
         why: String,
     },
+    /// A file was written and is in its place, and the operating system cannot say that it stays there through a loss of
+    /// power.
+    FileReplaced {
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's number of the error, if it has one.
+        os_error: Option<i32>,
+        /// What the operating system says.
+        why: String,
+    },
     /// A restore ended before its end. The records before that are in the cache, as if each had been written by itself.
     BrokenOff {
         /// So many records were written or found superseded.
@@ -111,15 +122,16 @@ impl fmt::Display for Error {
             }
             Self::Serialization(why) => write!(f, "{why}; the cache is as it was"),
             Self::Snapshot { path, at, why } => {
-                write!(f, "{}: at byte {at}: {why}; nothing was changed", path.display())
+                write!(f, "{}: at byte {at}: {why}; nothing was changed", shown(path))
             }
-            Self::File { path, why, .. } => write!(f, "{}: {why}; nothing was changed", path.display()),
+            Self::File { path, why, .. } => write!(f, "{}: {why}; nothing was changed", shown(path)),
+            Self::FileReplaced { path, why, .. } => write!(f, "{}: {why}; {IS_REPLACED}", shown(path)),
             Self::BrokenOff { done, of, cause } => {
                 match &**cause {
                     Self::Closed => write!(f, "the cache was closed")?,
                     Self::NoLiveNode => write!(f, "every node is down")?,
-                    Self::Snapshot { path, at, why } => write!(f, "{}: at byte {at}: {why}", path.display())?,
-                    Self::File { path, why, .. } => write!(f, "{}: {why}", path.display())?,
+                    Self::Snapshot { path, at, why } => write!(f, "{}: at byte {at}: {why}", shown(path))?,
+                    Self::File { path, why, .. } => write!(f, "{}: {why}", shown(path))?,
                     other => write!(f, "{other}")?,
                 }
                 write!(f, "; {done} of {of} records were restored before that, and are in the cache")
@@ -130,3 +142,11 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What is said of a file that is in its place, perhaps not for ever.
+pub const IS_REPLACED: &str = "the file was written and is in its place, but a loss of power may undo that";
+
+/// A file's name in a message.
+fn shown(path: &Path) -> String {
+    Shown(&path.to_string_lossy()).to_string()
+}

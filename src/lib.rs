@@ -24,6 +24,7 @@ pub mod packed;
 mod py;
 pub mod ring;
 pub mod runtime;
+pub mod shown;
 pub mod simulation;
 pub mod snapshot;
 pub mod stats;

@@ -26,6 +26,7 @@ use crate::message::{Lent, Read, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::workers;
+use crate::shown::Quoted;
 use crate::stats::{RestoreReport, ValueStats};
 use crate::values::Packing;
 use crate::version::Timestamp;
@@ -218,8 +219,8 @@ impl Cache {
     /// [`Error::Serialization`] when the value is none that a pickle can hold, and those of [`Cache::put`].
     pub fn put_value<T: Serialize>(&self, key: &str, value: &T, timestamp: u64) -> Result<bool, Error> {
         let pickle = serde_pickle::to_vec(value, serde_pickle::SerOptions::new());
-        let pickle =
-            pickle.map_err(|why| Error::Serialization(format!("the value of {key:?} cannot be pickled: {why}")))?;
+        let pickle = pickle
+            .map_err(|why| Error::Serialization(format!("the value of {} cannot be pickled: {why}", Quoted(key))))?;
         self.put(key, &pickle, timestamp)
     }
 
@@ -230,7 +231,7 @@ impl Cache {
     /// [`Error::Serialization`] when it is something else, and those of [`Cache::get`].
     pub fn get_value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, u64)>, Error> {
         let Some((pickle, timestamp)) = self.get(key)? else { return Ok(None) };
-        let wrong = |why: String| Error::Serialization(format!("the value of {key:?} cannot be read: {why}"));
+        let wrong = |why: String| Error::Serialization(format!("the value of {} cannot be read: {why}", Quoted(key)));
         depth::check(&pickle).map_err(|why| wrong(why.to_owned()))?;
         let value = serde_pickle::from_slice(&pickle, serde_pickle::DeOptions::new());
         value.map(|value| Some((value, timestamp))).map_err(|why| wrong(why.to_string()))

@@ -14,6 +14,7 @@
 //!
 //! Beside the blocks under way it takes 16 bytes for each key and 4 for each copy.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,10 +32,11 @@ use crate::message::{Known, Lent, Share};
 use crate::node::inventory::Walk;
 use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
+use crate::shown::Shown;
 use crate::snapshot::block::{BLOCK_BYTES, Builder, Sealed, seal_dictionary};
 use crate::snapshot::file::NewFile;
 use crate::snapshot::writer::Writer;
-use crate::snapshot::{Header, record};
+use crate::snapshot::{Fault, Header, record};
 use crate::stats::SaveReport;
 use crate::version::{Kind, Version};
 
@@ -86,6 +88,7 @@ impl<R: Runtime> Cluster<R> {
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Closed`]: no file was written, and one that was there is as it was.
+    /// [`Error::FileReplaced`]: the file is there, but a loss of power may undo that.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<SaveReport, Error> {
         let mut saving = self.begin_save(path)?;
         loop {
@@ -103,7 +106,7 @@ impl<R: Runtime> Cluster<R> {
         self.check_open()?;
         let (path, started) = (path.as_ref().to_owned(), Instant::now());
         let header = Header { config: self.config().clone(), saved_at_us: hybrid_clock::now().get() };
-        let file = NewFile::create(&path).map_err(|error| crate::snapshot::Fault::from(error).of(&path))?;
+        let file = NewFile::create(&path).map_err(|error| Fault::from(error).of(&path))?;
         let writer = Writer::new(file, &header).map_err(|fault| fault.of(&path))?;
         let walks = self.view().live().iter().map(|node| (node, Walk::default())).collect();
         let (writer, dictionaries, rows, stage) = (Some(writer), Vec::new(), Vec::new(), Stage::Walk);
@@ -197,12 +200,30 @@ impl<R: Runtime> Saving<'_, R> {
         let mut report = SaveReport::default();
         if let Some(writer) = self.writer.take() {
             let (file, totals, bytes) = writer.finish().map_err(|fault| fault.of(&self.path))?;
-            file.finish().map_err(|error| crate::snapshot::Fault::from(error).of(&self.path))?;
+            if let Some(error) = file.finish().map_err(|error| Fault::from(error).of(&self.path))? {
+                self.say_not_synced(&error)?;
+            }
             (report.entries, report.removes, report.bytes) = (totals.entries, totals.removes, bytes);
         }
         report.seconds = self.started.elapsed().as_secs_f64();
         log::info!("saved {} entries and {} removes, {} bytes", report.entries, report.removes, report.bytes);
         Ok(report)
+    }
+}
+
+impl<R> Saving<'_, R> {
+    /// The file is in its place, and its folder cannot be synced. Where that is not possible at all it is no error.
+    fn say_not_synced(&self, error: &io::Error) -> Result<(), Error> {
+        let why = error.to_string();
+        if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported) {
+            let path = self.path.to_string_lossy();
+            log::warn!(
+                "saved {}; its folder cannot be synced, so that a loss of power may undo that: {why}",
+                Shown(&path)
+            );
+            return Ok(());
+        }
+        Err(Error::FileReplaced { path: self.path.clone(), os_error: error.raw_os_error(), why })
     }
 }
 

@@ -4,6 +4,7 @@
 //! ```
 //! Calls with many entries. Between two batches other Python threads have their turn.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyTypeError;
@@ -14,8 +15,9 @@ use rayon::prelude::*;
 use super::convert;
 use super::decode::{Taken, Unpacker, hit};
 use super::encode::{Encoded, Later};
-use super::errors::raise;
+use super::errors::{is_serialization, raise};
 use super::serializer::Format;
+use super::stopped::{Call, GET_MANY, PUT_MANY, REMOVE_MANY};
 use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -23,6 +25,7 @@ use crate::config::Quorum;
 use crate::entry::{Key, Value};
 use crate::error::Error;
 use crate::hash::KeyHash;
+use crate::hybrid_clock;
 use crate::lifetime::Ttl;
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
@@ -99,7 +102,7 @@ pub(super) fn put_many<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     cluster.check_open().map_err(raise)?;
     // A timestamp that is wrong is wrong before anything is written.
-    convert::timestamp(timestamp)?;
+    let timestamp = timestamp.map(|given| convert::timestamp(Some(given))).transpose()?;
     let refused = PyList::empty(py);
     let rows = match items.cast::<PyMapping>() {
         Ok(mapping) => mapping.items()?.into_any(),
@@ -110,7 +113,8 @@ pub(super) fn put_many<'py>(
     loop {
         let (batch, ending) = collect(py, (cluster, packing), format, &mut rows, timestamp, written);
         let lifetime = cluster.lifetime(ttl);
-        let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>()?;
+        let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>();
+        let puts = puts.map_err(|error| PUT_MANY.after(py, error, written))?;
         let outcomes = py.detach(|| {
             let hash = |put: &Put<'_>| put.key.hash();
             each(&puts, hash, |put, buffer| {
@@ -121,20 +125,50 @@ pub(super) fn put_many<'py>(
                 cluster.write(packing.pack(write)?.write(), quorum, None)
             })
         });
-        for (item, outcome) in batch.iter().zip(outcomes) {
-            match outcome {
-                Ok(Outcome { newest: true, .. }) => {}
-                Ok(_) => refused.append(&item.key)?,
-                Err(error) => return Err(note(py, raise(error), written, &item.key, NOT_REACHED)),
-            }
-            written += 1;
-        }
-        match ending {
-            Ending::Failed(error) => return Err(error),
-            Ending::Last => return Ok(refused),
-            Ending::More => py.check_signals()?,
+        check_all(
+            py,
+            &PUT_MANY,
+            outcomes,
+            written,
+            |at| batch[at].key.as_any(),
+            |at, outcome| {
+                if outcome.newest { Ok(()) } else { refused.append(&batch[at].key) }
+            },
+        )?;
+        written += batch.len();
+        if ending.go_on(py, &PUT_MANY, written)? == Ended::All {
+            return Ok(refused);
         }
     }
+}
+
+/// Hands over what became of each of a batch, in their order; the first that failed ends it, and says how far it came.
+fn check_all<'a, 'py: 'a>(
+    py: Python<'py>,
+    call: &Call,
+    outcomes: Vec<Tried>,
+    before: usize,
+    key: impl Fn(usize) -> &'a Bound<'py, PyAny>,
+    mut done: impl FnMut(usize, Outcome) -> PyResult<()>,
+) -> PyResult<()> {
+    let after = |at: usize| outcomes[at + 1..].iter().filter(|other| matches!(other, Some(Ok(_)))).count();
+    let failed = outcomes.iter().position(|tried| !matches!(tried, Some(Ok(_)))).map(|at| (at, after(at)));
+    for (at, tried) in outcomes.into_iter().enumerate() {
+        match tried {
+            Some(Ok(outcome)) => done(at, outcome).map_err(|error| call.after(py, error, before + at))?,
+            Some(Err(error)) => {
+                let is_half_done = matches!(error, Error::Quorum { .. });
+                let error = raise(error);
+                return Err(match failed.map_or(0, |(_, after)| after) {
+                    0 if !is_half_done => call.at(py, error, before + at, key(at)),
+                    after => call.half_done(py, error, (before + at, after), key(at)),
+                });
+            }
+            // Those before one that failed were tried.
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a put fits, if need be packed; bytes that it takes.
@@ -154,10 +188,56 @@ fn check_fits(py: Python<'_>, (cluster, packing): (&Cluster<Embedded>, &Packing)
 enum Ending {
     /// It is full.
     More,
-    /// There are no more items.
+    /// There are no more entries.
     Last,
-    /// An item that cannot be written.
-    Failed(PyErr),
+    /// An entry that is wrong.
+    Wrong(PyErr),
+    /// What the entries come from failed.
+    Source(PyErr),
+}
+
+/// Whether a call is over.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    All,
+    NotYet,
+}
+
+impl Ending {
+    /// Once the batch is done. Ctrl-C is heard here.
+    fn go_on(self, py: Python<'_>, call: &Call, done: usize) -> PyResult<Ended> {
+        match self {
+            Self::Last => Ok(Ended::All),
+            Self::Wrong(error) => Err(error),
+            Self::Source(error) => Err(call.after(py, error, done)),
+            Self::More => py.check_signals().map(|()| Ended::NotYet).map_err(|error| call.after(py, error, done)),
+        }
+    }
+}
+
+/// Takes keys until a batch is full.
+fn take_keys<'py>(
+    py: Python<'py>,
+    call: &Call,
+    keys: &mut Bound<'py, PyIterator>,
+    before: usize,
+) -> (Vec<Bound<'py, PyString>>, Ending) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while batch.len() < BATCH {
+        let key = match keys.next() {
+            Some(Ok(key)) => key,
+            Some(Err(error)) => return (batch, Ending::Source(error)),
+            None => return (batch, Ending::Last),
+        };
+        match convert::text_of_key(key.clone()) {
+            Ok(key) => batch.push(key),
+            Err(error) => {
+                let error = call.at(py, error, before + batch.len(), &key);
+                return (batch, Ending::Wrong(error));
+            }
+        }
+    }
+    (batch, Ending::More)
 }
 
 /// Encodes items until a batch is full.
@@ -166,7 +246,7 @@ fn collect<'py>(
     (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     rows: &mut Bound<'py, PyIterator>,
-    timestamp: Option<&Bound<'py, PyAny>>,
+    timestamp: Option<Timestamp>,
     written: usize,
 ) -> (Vec<Item<'py>>, Ending) {
     let (mut batch, mut bytes, turn) = (Vec::with_capacity(BATCH), 0, Instant::now());
@@ -177,7 +257,7 @@ fn collect<'py>(
         }
         let row = match rows.next() {
             Some(Ok(row)) => row,
-            Some(Err(error)) => return (batch, Ending::Failed(error)),
+            Some(Err(error)) => return (batch, Ending::Source(error)),
             None => return (batch, Ending::Last),
         };
         let item = item(format, &row, timestamp).and_then(|item| {
@@ -190,12 +270,37 @@ fn collect<'py>(
                 batch.push(item);
             }
             Err(error) => {
-                let error = note(py, error, written + batch.len(), &row, NOT_TAKEN);
-                return (batch, Ending::Failed(error));
+                let key = row.cast::<PyTuple>().ok().and_then(|row| row.get_item(0).ok()).unwrap_or(row);
+                let error = PUT_MANY.at(py, error, written + batch.len(), &key);
+                return (batch, Ending::Wrong(error));
             }
         }
     }
     (batch, Ending::More)
+}
+
+/// What becomes of a value that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnError {
+    /// It ends the call.
+    Raise,
+    /// It is left out, as a miss.
+    Skip,
+    /// Its error takes its place.
+    Return,
+}
+
+impl OnError {
+    pub(super) fn new(given: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(given) = given else { return Ok(Self::Raise) };
+        let Ok(text) = given.cast::<PyString>() else { return Err(convert::wrong_type("on_error", "str", given)) };
+        match &*text.to_string_lossy() {
+            "raise" => Ok(Self::Raise),
+            "skip" => Ok(Self::Skip),
+            "return" => Ok(Self::Return),
+            _ => Err(convert::out_of_range("on_error", given, "\"raise\", \"skip\" or \"return\"")),
+        }
+    }
 }
 
 pub(super) fn get_many<'py>(
@@ -203,20 +308,19 @@ pub(super) fn get_many<'py>(
     (cluster, packing): (&Cluster<Embedded>, &Packing),
     format: &Format,
     keys: &Bound<'py, PyAny>,
+    on_error: OnError,
     quorum: Option<Quorum>,
 ) -> PyResult<Bound<'py, PyDict>> {
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
     let mut keys = convert::keys(keys)?;
     let unpacker = Unpacker { packing, library: cluster };
-    let mut batch = Vec::with_capacity(BATCH);
     let mut turn = Instant::now();
+    let mut done = 0;
     loop {
-        batch.clear();
-        for key in keys.by_ref().take(BATCH) {
-            batch.push(key?);
-        }
-        let hashed = batch.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        let (batch, ending) = take_keys(py, &GET_MANY, &mut keys, done);
+        let hashed = batch.iter().map(|key| convert::key(key)).collect::<PyResult<Vec<_>>>();
+        let hashed = hashed.map_err(|error| GET_MANY.after(py, error, done))?;
         let mut taken: Vec<Taken> = Vec::new();
         taken.resize_with(hashed.len(), || Taken::Nothing);
         let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, packing, read, lent);
@@ -229,15 +333,22 @@ pub(super) fn get_many<'py>(
             if at == unpacked {
                 unpacked += unpack_some(py, unpacker, &hashed[at..], &mut taken[at..]);
             }
-            if let Some(timestamp) = answer.found().map_err(raise)? {
-                let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
-                found.set_item(key, hit(py, format.decode(py, unpacker, taken, *hash)?, timestamp)?)?;
-            }
+            let stopped = |error| GET_MANY.at(py, error, done + at, key);
+            let Some(timestamp) = answer.found().map_err(raise).map_err(stopped)? else { continue };
+            let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
+            let value = match format.decode(py, unpacker, taken, *hash) {
+                Err(error) if on_error != OnError::Raise && is_serialization(py, &error) => match on_error {
+                    OnError::Return => error.into_value(py).into_bound(py).into_any(),
+                    _ => continue,
+                },
+                value => value.map_err(stopped)?,
+            };
+            hit(py, value, timestamp).and_then(|hit| found.set_item(key, hit)).map_err(stopped)?;
         }
-        if batch.len() < BATCH {
+        done += batch.len();
+        if ending.go_on(py, &GET_MANY, done)? == Ended::All {
             return Ok(found);
         }
-        py.check_signals()?;
         if turn.elapsed() > TURN {
             // Whoever waits for the GIL gets it.
             py.detach(|| {});
@@ -282,18 +393,31 @@ pub(super) fn remove_many(
     quorum: Option<Quorum>,
 ) -> PyResult<usize> {
     cluster.check_open().map_err(raise)?;
-    convert::timestamp(timestamp)?;
+    let timestamp = timestamp.map(|given| convert::timestamp(Some(given))).transpose()?;
     let mut keys = convert::keys(keys)?;
-    let mut removed = 0;
+    let (mut removed, mut done) = (0, 0);
     loop {
-        let batch = keys.by_ref().take(BATCH).collect::<PyResult<Vec<_>>>()?;
-        let write = |key| Ok(Write::remove(convert::key(key)?, convert::timestamp(timestamp)?));
-        let writes = batch.iter().map(write).collect::<PyResult<Vec<_>>>()?;
-        removed += py.detach(|| remove_each(cluster, &writes, quorum)).map_err(raise)?;
-        if batch.len() < BATCH {
+        let (batch, ending) = take_keys(py, &REMOVE_MANY, &mut keys, done);
+        let stamp = || timestamp.unwrap_or_else(hybrid_clock::now);
+        let writes =
+            batch.iter().map(|key| Ok(Write::remove(convert::key(key)?, stamp()))).collect::<PyResult<Vec<_>>>();
+        let writes = writes.map_err(|error| REMOVE_MANY.after(py, error, done))?;
+        let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
+        check_all(
+            py,
+            &REMOVE_MANY,
+            outcomes,
+            done,
+            |at| batch[at].as_any(),
+            |_, outcome| {
+                removed += usize::from(outcome.newest && outcome.was_live);
+                Ok(())
+            },
+        )?;
+        done += batch.len();
+        if ending.go_on(py, &REMOVE_MANY, done)? == Ended::All {
             return Ok(removed);
         }
-        py.check_signals()?;
     }
 }
 
@@ -312,40 +436,49 @@ fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option
     let outcomes = write_each(cluster, writes, quorum);
     outcomes
         .into_iter()
+        .flatten()
         .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
 }
 
-fn write_each(
-    cluster: &Cluster<Embedded>,
-    writes: &[Write<'_>],
-    quorum: Option<Quorum>,
-) -> Vec<Result<Outcome, Error>> {
+/// What became of a write; nothing when one before it failed, and it was not tried.
+type Tried = Option<Result<Outcome, Error>>;
+
+fn write_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Vec<Tried> {
     each(writes, |write| write.key.hash(), |write, _| cluster.write(*write, quorum, None))
 }
 
 /// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
-/// writes: one core has all of it. Each core has a buffer of its own, which it uses again and again.
+/// writes: one core has all of it. Each core has a buffer of its own, which it uses again and again. None is begun after
+/// one before it failed; all before that one are done.
 fn each<T: Sync>(
     of: &[T],
     hash: impl Fn(&T) -> KeyHash + Sync,
     run: impl Fn(&T, &mut Vec<u8>) -> Result<Outcome, Error> + Sync,
-) -> Vec<Result<Outcome, Error>> {
+) -> Vec<Tried> {
+    let failed = AtomicUsize::new(usize::MAX);
+    let try_it = |at: usize, buffer: &mut Vec<u8>| {
+        let tried = (at < failed.load(Ordering::Relaxed)).then(|| run(&of[at], buffer));
+        if let Some(Err(_)) = tried {
+            failed.fetch_min(at, Ordering::Relaxed);
+        }
+        tried
+    };
     if of.len() < PARALLEL_FROM {
         let mut buffer = Vec::new();
-        return of.iter().map(|one| run(one, &mut buffer)).collect();
+        return (0..of.len()).map(|at| try_it(at, &mut buffer)).collect();
     }
     let shares = workers::divide(|| {
         let count = rayon::current_num_threads() as u64;
         let share = |share: u64| {
             let mut buffer = Vec::new();
             let own = of.iter().enumerate().filter(|(_, one)| hash(one).0 % count == share);
-            own.map(|(at, one)| (at, run(one, &mut buffer))).collect::<Vec<_>>()
+            own.map(|(at, _)| (at, try_it(at, &mut buffer))).collect::<Vec<_>>()
         };
         (0..count).into_par_iter().map(share).collect::<Vec<_>>()
     });
     // Each was in one share.
-    let mut outcomes: Vec<_> = of.iter().map(|_| Err(Error::Closed)).collect();
-    shares.into_iter().flatten().for_each(|(at, outcome)| outcomes[at] = outcome);
+    let mut outcomes: Vec<Tried> = of.iter().map(|_| None).collect();
+    shares.into_iter().flatten().for_each(|(at, tried)| outcomes[at] = tried);
     outcomes
 }
 
@@ -360,7 +493,7 @@ impl Item<'_> {
 }
 
 /// A pair or a triple, encoded.
-fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<&Bound<'py, PyAny>>) -> PyResult<Item<'py>> {
+fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<Timestamp>) -> PyResult<Item<'py>> {
     let wrong = || PyTypeError::new_err("an item must be (key, value) or (key, value, timestamp)");
     let row = row.cast::<PyTuple>().map_err(|_| wrong())?;
     let (key, value, own) = match row.len() {
@@ -369,22 +502,11 @@ fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<&Bound<
         _ => return Err(wrong()),
     };
     let key = convert::text_of_key(key)?;
-    let timestamp = convert::timestamp(own.as_ref().or(timestamp))?;
+    let timestamp = match own {
+        Some(own) => convert::timestamp(Some(&own))?,
+        None => timestamp.unwrap_or_else(hybrid_clock::now),
+    };
     let encoded =
         if format.is_own() || Later::of(&value).is_none() { Some(Box::new(format.encode(&value)?)) } else { None };
     Ok(Item { key, timestamp, value, encoded })
-}
-
-/// What a note says of an item that cannot be written.
-const NOT_TAKEN: &str = "the items before it are written, it and those after it are not";
-/// What a note says of an item that too few owners could be reached for.
-const NOT_REACHED: &str = "the items before it are written, and some of those after it may be";
-
-/// An error with a note that says at which item it stopped, and what became of the others.
-fn note(py: Python<'_>, error: PyErr, at: usize, item: &Bound<'_, PyAny>, others: &str) -> PyErr {
-    let item = item.cast::<PyTuple>().ok().and_then(|row| row.get_item(0).ok()).unwrap_or_else(|| item.clone());
-    let item = item.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-    // Without its note the error is still the error.
-    let _ = error.value(py).call_method1("add_note", (format!("stopped at item {at}, {item}: {others}"),));
-    error
 }

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::advice::Advice;
+use super::bulk::OnError;
 use super::codec::LARGE_BYTES;
 use super::convert::{self, Given};
 use super::decode::{Taken, Unpacker, hit};
@@ -41,14 +42,17 @@ use crate::values::Packing;
 ///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
-/// or text such as "64KiB", "1MiB", "2GB"; from 16 KiB to 1 TiB, keys, values and all bookkeeping included.
+/// or text such as "64KiB", "512m", "2GB", in capital letters or small ones; from 16 KiB to 1 TiB, keys, values and all
+/// bookkeeping included. KiB, MiB, GiB and TiB are of 1024, and so are K, M, G and T alone, as container tools read them;
+/// kB, MB, GB and TB are of 1000.
 /// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
 /// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
 /// None for none but those asked for by `gossip` and `sync`. compression: values are made smaller if that saves an eighth:
 /// "lz4" or "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also those of 100 bytes, with a dictionary that
 /// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
 /// `value_stats`); or None. Each value says how it is packed, so settings may change. default_ttl: seconds that
-/// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years); None for ever.
+/// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years), or a timedelta; None for
+/// ever. What has __index__ is an int here and in every method, and what has __float__ a float; a bool is neither.
 ///
 /// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
 /// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
@@ -204,8 +208,8 @@ impl Cache {
     ///
     /// key: a str, at most 64 KiB in UTF-8. value: any picklable object. timestamp: 0 to 2**63-1, higher is newer, in any
     /// unit; None takes the cache's own clock, microseconds since 1970. ttl: seconds that the value lives, above 0 and at most
-    /// 3153600000 (100 years), rounded up to milliseconds, or math.inf for ever; None for the cache's default_ttl. From its
-    /// end on it is a miss on every node. write_quorum: see the class; None for its own.
+    /// 3153600000 (100 years), rounded up to milliseconds, or a timedelta, or math.inf for ever; None for the cache's
+    /// default_ttl. From its end on it is a miss on every node. write_quorum: see the class; None for its own.
     ///
     /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
     /// known, and then nothing changed. At equal timestamps a remove wins, then the put that ends later, so that what has
@@ -336,6 +340,11 @@ impl Cache {
             answer = py.detach(|| cluster.read(key, false, None, Wait::ForTurn, &mut |_, _| {}));
         }
         answer.found().map(|found| found.is_some()).map_err(raise)
+    }
+
+    /// True, also when it is empty or closed: a cache is a service, and not what it holds. See `len` and `closed`.
+    const fn __bool__(&self) -> bool {
+        true
     }
 
     /// How many distinct live keys there are.
@@ -564,11 +573,12 @@ impl Cache {
     /// newest version, removed keys too, in the order of their use. The file is there as a whole or not at all, also when
     /// the process is killed; other threads go on.
     ///
-    /// path: a str, bytes or os.PathLike; a file there is replaced, and keeps its permissions. Only its owner may read a new
-    /// one. It holds pickles: load only files that you trust.
+    /// path: a str, bytes or os.PathLike; a file there is replaced, and keeps its permissions and, where the system allows
+    /// it, its owner and group. Only its owner may read a new one. It holds pickles: load only files that you trust.
     ///
     /// Returns a SaveReport. Raises OSError (FileNotFoundError, PermissionError, ..), ClosedError, TypeError or ValueError
-    /// for a bad path: no file was written, and one that was there is as it was.
+    /// for a bad path: no file was written, and one that was there is as it was. If the disk fails after the file was put in
+    /// its place, the OSError says so in a note. A folder that cannot be synced at all is no error; a warning is logged.
     ///
     /// >>> import os, tempfile
     /// >>> path = os.path.join(tempfile.mkdtemp(), "cache.snapshot")
@@ -681,8 +691,12 @@ impl Cache {
     /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
     /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
     ///
-    /// Returns the keys that were refused because something newer is known: an empty list when all are the newest. An
-    /// error names the item it stopped at in a note; those before it are written.
+    /// Returns the keys that were refused because something newer is known: an empty list when all are the newest.
+    ///
+    /// Raises as `put`, or what the iterable raises; Ctrl-C is heard. Those before the item that it stopped at are written:
+    /// the error says how many, which item that was, and what became of the rest, in its text and in a note. What the
+    /// iterable raises, and KeyboardInterrupt, stay what they are: their text says it if it is a single string or none, and
+    /// the note always.
     #[pyo3(signature = (items, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put_many<'py>(
         &self,
@@ -697,18 +711,28 @@ impl Cache {
     }
 
     /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
-    #[pyo3(signature = (keys, *, read_quorum=None))]
+    ///
+    /// on_error: what becomes of a value that cannot be read, for which `get` raises SerializationError. "raise" ends the call
+    /// with that error; "skip" leaves the key out, as one that is not found; "return" has the error in the place of the
+    /// value, `(error, timestamp)`.
+    ///
+    /// Raises as `get`, ValueError or TypeError for a bad on_error; the error says which key it stopped at, as in `put_many`,
+    /// and those before it were read and used.
+    #[pyo3(signature = (keys, *, on_error=None, read_quorum=None))]
+    #[pyo3(text_signature = "($self, keys, *, on_error=\"raise\", read_quorum=None)")]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
+        on_error: Option<&Bound<'py, PyAny>>,
         read_quorum: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
-        let quorum = self.quorum("read_quorum", read_quorum)?;
-        super::bulk::get_many(py, (self.cluster()?, &self.packing), &self.format, keys, quorum)
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (quorum, on_error) = (self.quorum("read_quorum", read_quorum)?, OnError::new(on_error)?);
+        super::bulk::get_many(py, (self.cluster()?, &self.packing), &self.format, keys, on_error, quorum)
     }
 
-    /// Removes many: see `remove`. Returns how many values were removed.
+    /// Removes many: see `remove`. Returns how many values were removed. Raises as `remove`; the error says which key it
+    /// stopped at, as in `put_many`, and those before it are removed.
     #[pyo3(signature = (keys, timestamp=None, *, write_quorum=None))]
     fn remove_many(
         &self,

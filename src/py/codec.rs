@@ -113,8 +113,3 @@ pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyO
         Bound::from_owned_ptr_or_err(callable.py(), answer)
     }
 }
-
-/// A type's name for a message; a type that cannot tell it is called what it is.
-pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map_or_else(|_| "unknown".to_owned(), |name| name.to_string())
-}

@@ -14,9 +14,9 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 use super::buffers::{self, Pickled};
 use super::codec::{
     BINBYTES, BINUNICODE, BYTEARRAY8, LARGE_BYTES, LONG1, MEMOIZE, PROTO_5, SHORT_BINBYTES, SHORT_BINUNICODE, STOP,
-    type_name,
 };
 use super::errors::serialization;
+use super::given::type_name;
 use super::small;
 use crate::entry::Value;
 use crate::error::Error;

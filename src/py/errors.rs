@@ -14,10 +14,15 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::path::Path;
 
-use crate::error::Error;
+use super::given::text_of;
+use crate::error::{Error, IS_REPLACED};
+use crate::shown::Shown;
 
 /// The module that users see.
 const MODULE: &str = "distributed_consistent_cache";
+
+/// No system has longer names of files, and few have so long ones.
+const PATH_BYTES_MAX: usize = 1024;
 
 struct Kind {
     name: &'static str,
@@ -112,7 +117,9 @@ pub(super) fn raise(error: Error) -> PyErr {
         cause = inner;
     }
     let kind = match cause {
-        Error::File { path, os_error, why } => return os_error_of(path, *os_error, why, &error),
+        Error::File { path, os_error, why } | Error::FileReplaced { path, os_error, why } => {
+            return os_error_of(path, *os_error, why, &error);
+        }
         Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
         Error::ValueTooLarge { .. } => &VALUE_TOO_LARGE,
@@ -134,13 +141,19 @@ fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> 
         let path = path.as_os_str();
         let note = match error {
             Error::BrokenOff { .. } => error.to_string(),
+            Error::FileReplaced { .. } => IS_REPLACED.to_owned(),
             _ => "nothing was changed".to_owned(),
         };
         let raised = match os_error {
             Some(number) => {
                 let said = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
                 let said = said.and_then(|said| said.extract::<String>()).unwrap_or_else(|_| why.to_owned());
-                PyOSError::new_err((number, said, path.to_owned()))
+                // A name that is longer names no file: it need not come back whole.
+                if path.len() > PATH_BYTES_MAX {
+                    PyOSError::new_err((number, said, Shown(&path.to_string_lossy()).to_string()))
+                } else {
+                    PyOSError::new_err((number, said, path.to_owned()))
+                }
             }
             None => PyOSError::new_err(error.to_string()),
         };
@@ -156,10 +169,20 @@ pub(super) fn serialization(py: Python<'_>, what: &str, cause: PyErr) -> PyErr {
     if !cause.is_instance_of::<PyException>(py) {
         return cause;
     }
-    let message = format!("{what}: {}", cause.value(py));
+    let message = format!("{what}: {}", text_of(cause.value(py)));
     let error = SERIALIZATION.error(py, Error::Serialization(message).to_string());
     error.set_cause(py, Some(cause));
     error
+}
+
+/// Whether a value could not be turned into bytes or back.
+pub(super) fn is_serialization(py: Python<'_>, error: &PyErr) -> bool {
+    SERIALIZATION.class(py).is_ok_and(|class| error.is_instance(py, class))
+}
+
+/// Whether a value is wrong, and not what it is written under.
+pub(super) fn is_of_value(py: Python<'_>, error: &PyErr) -> bool {
+    [&SERIALIZATION, &VALUE_TOO_LARGE].iter().any(|kind| kind.class(py).is_ok_and(|class| error.is_instance(py, class)))
 }
 
 /// The error of a cache that a fork brought into another process.

@@ -18,6 +18,7 @@ mod encode;
 mod errors;
 mod events;
 mod explanation;
+mod given;
 mod key_strings;
 mod monitor;
 mod node;
@@ -31,6 +32,7 @@ mod simulate;
 mod small;
 mod snapshot;
 mod statistics;
+mod stopped;
 mod table;
 
 use pyo3::exceptions::PyKeyboardInterrupt;

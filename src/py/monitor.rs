@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyString};
+use pyo3::types::PyString;
 
 use super::convert;
 use super::errors::{forked, raise};
@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::services::Service;
 use crate::monitor::{Values, metrics, serve};
 use crate::runtime::embedded::Embedded;
+use crate::shown::Quoted;
 use crate::values::Packing;
 
 /// OpenMetrics text.
@@ -45,7 +46,7 @@ impl ServerHandle {
     ) -> PyResult<Self> {
         let host = match host.map(|host| (host, host.cast::<PyString>())) {
             None => "127.0.0.1".to_owned(),
-            Some((_, Ok(host))) => host.to_str()?.to_owned(),
+            Some((_, Ok(host))) => host.to_string_lossy().into_owned(),
             Some((host, Err(_))) => return Err(convert::wrong_type("host", "str", host)),
         };
         let port = port.map_or(Ok(0), port_of)?;
@@ -56,8 +57,9 @@ impl ServerHandle {
             && !allow_remote
         {
             return Err(PyValueError::new_err(format!(
-                "host {host:?} is {}, which other machines can reach: what they could read includes keys; pass \
+                "host {} is {}, which other machines can reach: what they could read includes keys; pass \
                  allow_remote=True if that is meant; nothing was started",
+                Quoted(&host),
                 remote.ip()
             )));
         }
@@ -86,11 +88,8 @@ impl ServerHandle {
 }
 
 fn port_of(port: &Bound<'_, PyAny>) -> PyResult<u16> {
-    if !port.is_instance_of::<PyInt>() {
-        return Err(convert::wrong_type("port", "int", port));
-    }
-    let port = convert::whole("port", port, 0..=65_535, "from 0 to 65535")?;
-    u16::try_from(port).map_err(|_| PyValueError::new_err("port must be from 0 to 65535; nothing was done"))
+    // Within the range of a `u16`.
+    convert::whole("port", port, 0..=u64::from(u16::MAX), "from 0 to 65535").map(|port| port as u16)
 }
 
 fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
@@ -107,7 +106,7 @@ fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 fn os_error(error: &std::io::Error, host: &str, port: u16) -> PyErr {
-    let message = format!("cannot serve at {host:?}, port {port}: {error}; nothing was started");
+    let message = format!("cannot serve at {}, port {port}: {error}; nothing was started", Quoted(host));
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, message)),
         None => PyOSError::new_err(message),

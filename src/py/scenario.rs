@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use super::convert;
 use super::errors::raise;
+use super::given::shown;
 use super::simulate::{self, NODES_MAX, Violation, quietly, seconds};
 use crate::config::{Config, Quorum, check_node_bytes};
 use crate::entry::{self, Key, NodeId, Value};
@@ -228,9 +229,8 @@ fn parse(steps: &Bound<'_, PyAny>, nodes: usize) -> PyResult<(Vec<(u64, Step)>, 
     }
     let one = |(number, row): (usize, &Bound<'_, PyAny>)| {
         numbers.step(row).inspect_err(|error| {
-            let row = row.repr().map_or_else(|_| "?".to_owned(), |row| row.to_string());
             // Without its note the error is still the error.
-            let _ = error.value(steps.py()).call_method1("add_note", (format!("in step {number}, {row}"),));
+            let _ = error.value(steps.py()).call_method1("add_note", (format!("in step {number}, {}", shown(row)),));
         })
     };
     let steps = rows.iter().enumerate().map(one).collect::<PyResult<Vec<_>>>()?;
@@ -255,7 +255,7 @@ impl Numbers {
         let at = convert::real("at", at, 0.0..=SECONDS_MAX, &format!("from 0 to {SECONDS_MAX} seconds"))?;
         let Ok(kind) = kind.cast::<PyString>() else { return Err(no_step()) };
         let node = |given| self.node("node", given);
-        let fault = match (kind.to_str()?, arguments) {
+        let fault = match (&*kind.to_string_lossy(), arguments) {
             ("put", [home, key, value, timestamp, ttl]) => {
                 let Ok(value) = value.cast::<PyBytes>() else {
                     return Err(convert::wrong_type("value", "bytes", value));

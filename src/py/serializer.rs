@@ -12,13 +12,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 use super::buffers;
-use super::codec::{TAG_MAX, bytes_object, type_name};
+use super::codec::{TAG_MAX, bytes_object};
 use super::convert;
 use super::decode::{Taken, Unpacker};
 use super::encode::{Encoded, encode};
 use super::errors::serialization;
+use super::given::type_name;
 use crate::entry::{Form, Key};
 use crate::message::{Lent, Read};
+use crate::shown::Quoted;
 use crate::values::Packing;
 
 /// How a cache's values become bytes and values again.
@@ -52,7 +54,7 @@ impl Format {
             None => false,
             Some(decode) => {
                 let text = decode.cast::<PyString>().map_err(|_| convert::wrong_type("decode", "str", decode))?;
-                match text.to_cow()?.as_ref() {
+                match &*text.to_string_lossy() {
                     "pickle" => false,
                     "plain" => true,
                     _ => return Err(convert::out_of_range("decode", decode, "\"pickle\" or \"plain\"")),
@@ -63,7 +65,7 @@ impl Format {
         let expected = "\"pickle\", or an object with dumps and loads, such as the module json";
         let Some(serializer) = serializer else { return Ok(by_pickle) };
         if let Ok(text) = serializer.cast::<PyString>() {
-            let is_pickle = text.to_cow()? == "pickle";
+            let is_pickle = text.to_string_lossy() == "pickle";
             return if is_pickle {
                 Ok(by_pickle)
             } else {
@@ -149,7 +151,7 @@ impl Format {
 #[cold]
 fn unreadable(py: Python<'_>, key: Key<'_>, error: PyErr) -> PyErr {
     let key = String::from_utf8_lossy(key.bytes());
-    serialization(py, &format!("the value stored under {key:?} cannot be read"), error)
+    serialization(py, &format!("the value stored under {} cannot be read", Quoted(&key)), error)
 }
 
 impl Own {

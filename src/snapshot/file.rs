@@ -7,7 +7,8 @@
 //! A file that is replaced as a whole or not at all, also when the process is killed or the machine loses power.
 //!
 //! A process that is killed leaves its temporary file; a later one that writes to the same place removes it, when it is a
-//! minute old and nobody holds its lock.
+//! minute old and nobody holds its lock. Whoever writes one holds its lock, whatever number the process has and on whatever
+//! machine it is; where files cannot be locked, none is removed. Nothing with another name is touched.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -33,15 +34,12 @@ pub struct NewFile {
 
 impl NewFile {
     /// Begins a file that will be at `path`, where there may be one. A symbolic link is followed. Only its owner may read
-    /// a new one; one that is replaced keeps its permissions.
+    /// a new one; one that is replaced keeps its permissions and, where the system allows it, its owner and group.
     ///
     /// # Errors
     /// Those of the operating system, and [`io::ErrorKind::InvalidInput`] for what is no regular file.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let path = match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_symlink() => fs::canonicalize(path)?,
-            _ => path.to_owned(),
-        };
+        let path = followed(path)?;
         let old = match fs::metadata(&path) {
             Ok(old) if old.is_dir() => return Err(io::Error::from_raw_os_error(IS_A_DIRECTORY)),
             Ok(old) if !old.is_file() => {
@@ -62,20 +60,20 @@ impl NewFile {
         // Where files cannot be locked, an abandoned one stays.
         let _ = new.file.try_lock();
         if let Some(old) = old {
-            new.file.set_permissions(old.permissions())?;
+            take_after(&new.file, &old)?;
         }
         Ok(new)
     }
 
-    /// Puts it in its place.
+    /// Puts it in its place. When the folder cannot be made to remember that through a loss of power, it says why.
     ///
     /// # Errors
-    /// Those of the operating system; the old file is as it was, or this one is in its place.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// Those of the operating system; the old file is as it was.
+    pub fn finish(mut self) -> io::Result<Option<io::Error>> {
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         self.is_kept = true;
-        sync_folder(folder_of(&self.path))
+        Ok(sync_folder(folder_of(&self.path)).err())
     }
 }
 
@@ -103,6 +101,44 @@ const IS_A_DIRECTORY: i32 = if cfg!(windows) { 5 } else { 21 };
 
 /// `ENOENT`, which Windows numbers alike.
 const NO_SUCH_FILE: i32 = 2;
+
+/// Links that lead to each other are followed so often.
+const LINKS_MAX: usize = 40;
+
+/// Where a path leads, which need not be there yet.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut found = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&found) {
+            Ok(to) => found = folder_of(&found).join(to),
+            // It is no link, or not there.
+            Err(_) => return Ok(found),
+        }
+    }
+    // The system has an error for it.
+    fs::canonicalize(path)
+}
+
+/// Gives a new file the owner, the group and the permissions of the one that it will replace. Where it must have another
+/// group, that group may not do what the old one's was allowed.
+#[cfg(unix)]
+fn take_after(new: &File, old: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let (is, mut mode) = (new.metadata()?, old.mode() & 0o777);
+    if (is.uid(), is.gid()) != (old.uid(), old.gid())
+        && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
+        && is.gid() != old.gid()
+        && fchown(new, None, Some(old.gid())).is_err()
+    {
+        mode &= !0o070;
+    }
+    new.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn take_after(new: &File, old: &fs::Metadata) -> io::Result<()> {
+    new.set_permissions(old.permissions())
+}
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -137,9 +173,8 @@ fn create_temporary(folder: &Path, prefix: &str) -> io::Result<(PathBuf, File)> 
 fn remove_abandoned(folder: &Path, prefix: &str) {
     let Ok(found) = fs::read_dir(folder) else { return };
     for entry in found.flatten() {
-        let name = entry.file_name();
-        let bytes = name.as_encoded_bytes();
-        let is_temporary = bytes.starts_with(prefix.as_bytes()) && bytes.ends_with(b".tmp");
+        let is_temporary = is_temporary(entry.file_name().as_encoded_bytes(), prefix)
+            && entry.file_type().is_ok_and(|kind| kind.is_file());
         let is_old = || {
             let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|then| then.elapsed().ok());
             age.is_some_and(|age| age > ABANDONED_AFTER)
@@ -151,6 +186,14 @@ fn remove_abandoned(folder: &Path, prefix: &str) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether a file is named as `create_temporary` names them: `<process>-<number>.tmp` after the prefix, in digits.
+fn is_temporary(name: &[u8], prefix: &str) -> bool {
+    let numbers = name.strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_suffix(b".tmp")).unwrap_or_default();
+    let mut parts = numbers.split(|&byte| byte == b'-');
+    let mut is_number = || parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
+    is_number() && is_number() && parts.next().is_none()
 }
 
 #[cfg(unix)]
@@ -219,5 +262,35 @@ impl Source {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(at))?;
         Ok(BufReader::with_capacity(64 * 1024, file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_as_a_temporary_file_is_one() {
+        for name in [".users.7-0.tmp", ".users.4194304-18446744073709551615.tmp"] {
+            assert!(is_temporary(name.as_bytes(), ".users."), "{name}");
+        }
+        for name in [
+            ".users.json.8f3a.tmp",
+            ".users.2024.backup.tmp",
+            ".users.7.tmp",
+            ".users.7-.tmp",
+            ".users.-7.tmp",
+            ".users.7-0-1.tmp",
+            ".users.7-0.tmp~",
+            ".users.7-0",
+            ".users.a7-0.tmp",
+            ".users.+7-0.tmp",
+            ".users.\u{664}-0.tmp",
+            ".users..tmp",
+            ".users.json.7-0.tmp",
+            "users.7-0.tmp",
+        ] {
+            assert!(!is_temporary(name.as_bytes(), ".users."), "{name}");
+        }
     }
 }

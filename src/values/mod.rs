@@ -27,6 +27,7 @@ use crate::entry::{Form, Key, Value};
 use crate::error::Error;
 use crate::message::Write;
 use crate::packed::{BROKEN, Codec, LENGTH_BYTES_MAX, Parts, SIGNATURE_BYTES, SIGNED, UNFRAMED, write_length};
+use crate::shown::Quoted;
 use crate::stats::{DictionaryState, ValueStats};
 use crate::version::Version;
 use codec::Contexts;
@@ -367,14 +368,14 @@ impl Packing {
     fn failed(&self, key: Key<'_>, why: impl Display) -> Error {
         self.counts.corrupt.fetch_add(1, Ordering::Relaxed);
         let key = String::from_utf8_lossy(key.bytes());
-        Error::Serialization(format!("the value of {key:?} cannot be unpacked: {why}"))
+        Error::Serialization(format!("the value of {} cannot be unpacked: {why}", Quoted(&key)))
     }
 
     #[cold]
     fn refuse(&self, key: Key<'_>, why: &str) -> Error {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         let key = String::from_utf8_lossy(key.bytes());
-        Error::Serialization(format!("the value of {key:?} is refused: {why}"))
+        Error::Serialization(format!("the value of {} is refused: {why}", Quoted(&key)))
     }
 
     /// One step in the background: trains a dictionary when enough samples are there, has every node know it, and only then
