@@ -49,11 +49,27 @@ pub struct Trial {
     pub chunk_bytes: Option<usize>,
     /// How values end, if they do.
     pub ttls: Option<Ttls>,
+    /// When the clocks beside nodes are set, and to what.
+    pub jumps: Vec<Jump>,
     /// What happens when.
     pub faults: Vec<(u64, Fault)>,
     /// These nodes stay broken to the end.
     pub broken: u128,
 }
+
+/// The clock beside a node is set, back or forth: nodes beside it measure ends by it, and clients take timestamps from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jump {
+    /// When.
+    at_us: u64,
+    /// Which node's.
+    node: NodeId,
+    /// How far ahead of the slowest clock it is from then on: so many thousandths of what clocks differ by at most.
+    ahead_permille: u64,
+}
+
+/// The clocks of clients are off by so much at most, in units of timestamps.
+const SKEW_MAX: u64 = 40;
 
 /// How values end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +187,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         times,
         chunk_bytes: chunks.permille(500).then(|| chunks.below(4_000) as usize),
         ttls: endings.permille(500).then(|| Ttls::new(&mut endings)),
+        jumps: Vec::new(),
         faults: Vec::new(),
         broken: 0,
     };
@@ -184,7 +201,23 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         trial.faults.retain(|(_, fault)| fault.is_of_network());
         trial.broken = 0;
     }
+    // (This constant does so, too.)
+    let mut clocks = Chance::new(seed ^ 0x259A);
+    if clocks.permille(125) {
+        trial.jumps = jumps(&mut clocks, nodes, ends_us);
+    }
     Ok(trial)
+}
+
+/// Clocks are set about once a second, in the order of time.
+fn jumps(chance: &mut Chance, nodes: u8, ends_us: u64) -> Vec<Jump> {
+    let mut at_us = 0;
+    let next = || {
+        at_us += 1 + chance.below(2_000_000);
+        let (node, ahead_permille) = (chance.below(u64::from(nodes)) as NodeId, chance.below(1001));
+        (at_us < ends_us).then_some(Jump { at_us, node, ahead_permille })
+    };
+    std::iter::from_fn(next).collect()
 }
 
 fn faults(chance: &mut Chance, nodes: u8, replicas: u8, node_bytes: u64, ends_us: u64) -> Vec<(u64, Fault)> {
@@ -267,19 +300,27 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
     world.chunk_bytes = trial.chunk_bytes;
     if let Some(ttls) = &trial.ttls {
         world.skew(ttls.skews_ms.clone());
+        let most_ms = ttls.skews_ms.iter().copied().max().unwrap_or(0);
+        for jump in &trial.jumps {
+            world.set_clock(jump.at_us, jump.node, most_ms * jump.ahead_permille / 1000);
+        }
     }
+    let mut jumps = trial.jumps.iter().peekable();
     let mut endings = Chance::new(trial.seed ^ 0x7713);
     for (at_us, fault) in &trial.faults {
         world.plan(*at_us, fault.clone());
     }
     let mut chance = Chance::new(trial.seed ^ 0xCA11);
     let nodes = u64::from(trial.config.nodes());
-    let skew: Vec<u64> = (0..nodes).map(|_| chance.below(40)).collect();
+    let mut skew: Vec<u64> = (0..nodes).map(|_| chance.below(SKEW_MAX)).collect();
     let (mut at_us, mut number) = (0, 0);
     loop {
         at_us += 1 + chance.below(trial.call_us_max);
         if at_us >= trial.ends_us {
             break;
+        }
+        while let Some(jump) = jumps.next_if(|jump| jump.at_us <= at_us) {
+            skew[usize::from(jump.node)] = SKEW_MAX * jump.ahead_permille / 1000;
         }
         number += 1;
         let home = chance.below(nodes) as NodeId;

@@ -87,6 +87,8 @@ pub struct World<'w> {
     rounds: [u64; NODES_MAX as usize],
     /// By how much the clock beside each node is ahead of the slowest there can be, in milliseconds.
     skews_ms: Vec<u64>,
+    /// From when on another clock is ahead by how much, in the order of time.
+    clocks_set: Vec<(u64, NodeId, u64)>,
     /// Every value that was put, by its digest.
     values: HashMap<u64, Value<'w>>,
     /// New calls, beats and faults are over.
@@ -109,6 +111,7 @@ impl<'w> World<'w> {
             chunk_bytes: None,
             rounds: [0; NODES_MAX as usize],
             skews_ms: Vec::new(),
+            clocks_set: Vec::new(),
             values: HashMap::new(),
             is_quiet: false,
             moved: (0, 0),
@@ -127,9 +130,19 @@ impl<'w> World<'w> {
         self.skews_ms = skews_ms;
     }
 
+    /// From this virtual time on the clock beside a node is ahead by so many milliseconds, at most as many as clocks
+    /// differ by. What is set later is told later.
+    pub fn set_clock(&mut self, at_us: u64, node: NodeId, ahead_ms: u64) {
+        self.clocks_set.push((at_us, node, ahead_ms));
+    }
+
     /// What the clock beside a node says now.
     fn clock_ms(&self, node: NodeId) -> u64 {
-        EPOCH_MS + self.network.now_us() / 1000 + self.skews_ms.get(usize::from(node)).copied().unwrap_or(0)
+        let now_us = self.network.now_us();
+        let is_set = |&&(at_us, beside, _): &&(u64, NodeId, u64)| beside == node && at_us <= now_us;
+        let set_ms = self.clocks_set.iter().rfind(is_set).map(|&(.., ahead_ms)| ahead_ms);
+        let ahead_ms = set_ms.or_else(|| self.skews_ms.get(usize::from(node)).copied());
+        EPOCH_MS + now_us / 1000 + ahead_ms.unwrap_or(0)
     }
 
     /// What follows is done beside this node.
