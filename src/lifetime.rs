@@ -66,6 +66,12 @@ impl Lifetime {
         (shortened <= SHORTENED_MAX).then(|| Self::of(shortened, self.ends_ms()))
     }
 
+    /// The same, ending so much sooner, as if it had been decided by a clock that is so far behind.
+    #[must_use]
+    pub fn sooner_by(self, ms: u64) -> Self {
+        if self.ends() { Self::of(self.shortened(), self.ends_ms().saturating_sub(ms)) } else { self }
+    }
+
     /// Whether it is that of a value that lives on, and was never to end sooner.
     #[inline]
     pub const fn is_none(self) -> bool {
@@ -179,6 +185,8 @@ mod tests {
         assert!(!short.has_ended(1001) && short.has_ended(1002));
         assert_eq!(short.left(1001), Some(Duration::from_millis(1)));
         assert!(!Lifetime::new(1000, None).has_ended(u64::MAX) && !Lifetime::NONE.has_ended(u64::MAX));
+        assert_eq!(short.sooner_by(2), Lifetime::new(998, Some(Duration::from_micros(1500))));
+        assert!(short.sooner_by(u64::MAX).has_ended(1) && Lifetime::NONE.sooner_by(5).is_none());
         assert!(Lifetime::new(0, None).is_none() && !short.is_none() && !Lifetime::of(1, NEVER_MS).is_none());
     }
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import pytest
 
-from distributed_consistent_cache import Cache
+from distributed_consistent_cache import Cache, TimestampWarning
 
 Write: TypeAlias = tuple[Literal["put"], Any, int] | tuple[Literal["remove"], int]
 
@@ -162,9 +162,12 @@ def test_the_clock_of_the_cache_counts_microseconds_since_1970() -> None:
 def test_a_write_from_the_far_future_is_not_replaced_by_the_clock() -> None:
     cache = new_cache()
     cache.put("key", "future", 2**63 - 1)
-    assert cache.put("key", "now") is False
-    assert cache.remove("key") is False
+    with pytest.warns(TimestampWarning, match="another unit"):
+        assert cache.put("key", "now") is False
     assert held(cache) == ("future", 2**63 - 1)
+    # A remove without a timestamp removes what is there.
+    assert cache.remove("key") is True
+    assert held(cache) == (None, -1)
 
 
 def test_the_default_replaces_the_none_of_a_miss_and_of_nothing_else() -> None:

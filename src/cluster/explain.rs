@@ -158,6 +158,6 @@ impl<R: Runtime> Cluster<R> {
 /// How long ago something was written, if its timestamp can be one of the cache's own clock: microseconds of this century.
 pub fn age(timestamp: Timestamp) -> Option<Duration> {
     const CENTURY_US: u64 = 946_684_800_000_000;
-    let (then, now) = (timestamp.get(), hybrid_clock::wall_us());
+    let (then, now) = (timestamp.get(), hybrid_clock::reading_us());
     (CENTURY_US..=now).contains(&then).then(|| Duration::from_micros(now - then))
 }

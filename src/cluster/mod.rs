@@ -30,6 +30,7 @@ mod rounds;
 pub mod routes;
 pub mod save;
 pub mod services;
+pub mod stamps;
 pub mod statistics;
 pub mod view;
 mod writing;
@@ -113,6 +114,7 @@ pub struct Cluster<R> {
     /// What was asked for, of some keys.
     sample: Sample,
     events: Arc<Events>,
+    told: stamps::Told,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -150,6 +152,7 @@ impl<R: Runtime> Cluster<R> {
             services: services::Services::default(),
             sample: Sample::default(),
             events: Arc::default(),
+            told: stamps::Told::default(),
         };
         cluster.introduce(None, &cluster.view());
         cluster

@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -24,12 +24,19 @@ use crate::error::Error;
 use crate::hybrid_clock;
 use crate::packed;
 use crate::runtime::{Runtime, workers};
+use crate::shown::Quoted;
 use crate::snapshot::block::{BLOCK_BYTES, Block, Packed};
 use crate::snapshot::file::Source;
 use crate::snapshot::reader::{Next, Reader};
 use crate::snapshot::{Fault, Info, Totals};
 use crate::stats::RestoreReport;
 use crate::version::Timestamp;
+
+/// A snapshot that was saved later than now by more than this came from a machine whose clock is ahead, and is told so.
+const AHEAD_MIN: Duration = Duration::from_secs(60);
+
+/// Clocks may differ by so much without any lifetime being thought of, in milliseconds.
+const AHEAD_MIN_MS: u64 = 1000;
 
 /// Blocks that are read, and unpacked by all cores, in one step: some milliseconds.
 const BLOCKS_A_STEP: usize = 16;
@@ -118,7 +125,20 @@ pub struct Restoring<'c, R> {
     verifying: Verifying,
     applying: Option<Applying>,
     _keeping: Keeping<'c>,
+    /// The file was saved so many milliseconds from now.
+    ahead_ms: u64,
+    /// What in it is furthest ahead of the clock.
+    newest: Option<Ahead>,
     report: RestoreReport,
+}
+
+/// Something of a snapshot that is ahead of this machine's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// The key with the newest timestamp that a clock gave.
+    pub key: String,
+    /// By how much that is ahead.
+    pub by: Duration,
 }
 
 /// The second time the file is read.
@@ -154,7 +174,16 @@ impl<R: Runtime> Cluster<R> {
         self.check_open()?;
         let (started, verifying) = (Instant::now(), Verifying::begin(path)?);
         let (keeping, report) = (self.keep_dictionaries(), RestoreReport::default());
-        Ok(Restoring { cluster: self, started, verifying, applying: None, _keeping: keeping, report })
+        Ok(Restoring {
+            cluster: self,
+            started,
+            verifying,
+            applying: None,
+            _keeping: keeping,
+            ahead_ms: 0,
+            newest: None,
+            report,
+        })
     }
 }
 
@@ -195,9 +224,18 @@ impl<R: Runtime> Restoring<'_, R> {
         self.applying = Some(Applying { reader: self.verifying.source.read()?, blocks: 0, homeless: Vec::new() });
         // A timestamp of this cache's own clock must be newer than those of the saved one's.
         if let Some(saved_at) = Timestamp::new(info.header.saved_at_us) {
-            hybrid_clock::go_on_from(saved_at);
+            hybrid_clock::observe(saved_at);
         }
+        // Nobody knows how long ago it was saved when that is still to come: then no time has passed since, and nothing
+        // lives longer from now on than it did from then on.
+        let ahead_ms = (info.header.saved_at_us / 1000).saturating_sub(self.cluster.runtime.now_ms());
+        self.ahead_ms = if ahead_ms > AHEAD_MIN_MS { ahead_ms } else { 0 };
         Ok(())
+    }
+
+    /// What in the snapshot is ahead of this machine's clock by more than a minute, if anything is.
+    pub const fn ahead(&self) -> Option<&Ahead> {
+        self.newest.as_ref()
     }
 
     fn apply(&mut self) -> Result<Option<RestoreReport>, Error> {
@@ -220,11 +258,17 @@ impl<R: Runtime> Restoring<'_, R> {
                 continue;
             }
             for write in block.writes() {
-                let write = write.map_err(|fault| fault.of(path))?;
+                let mut write = write.map_err(|fault| fault.of(path))?;
+                write.version.lifetime = write.version.lifetime.sooner_by(self.ahead_ms);
                 let needs = || write.value.and_then(packed::dictionary_of);
                 if !applying.homeless.is_empty() && needs().is_some_and(|id| applying.homeless.contains(&id)) {
                     self.report.too_large += 1;
                     continue;
+                }
+                if let Some(by) = hybrid_clock::observe(write.version.timestamp).filter(|&by| by > AHEAD_MIN)
+                    && self.newest.as_ref().is_none_or(|newest| by > newest.by)
+                {
+                    self.newest = Some(Ahead { key: String::from_utf8_lossy(write.key.bytes()).into_owned(), by });
                 }
                 // As many copies as can be had now, whatever a write has to wait for: repair would not evict for them.
                 let lifetime = write.version.lifetime;
@@ -243,6 +287,10 @@ impl<R: Runtime> Restoring<'_, R> {
         }
         self.report.seconds = self.started.elapsed().as_secs_f64();
         let RestoreReport { applied, expired, superseded, too_large, .. } = self.report;
+        if let Some(Ahead { key, by }) = &self.newest {
+            let key = Quoted(key);
+            log::warn!("the clock goes on from {key}, which was written {by:.0?} from now by this machine's clock");
+        }
         log::info!(
             "restored {applied} entries and removes; {expired} had expired, {superseded} were superseded, {too_large} too large"
         );

@@ -27,7 +27,6 @@ use crate::dictionary::DictionaryId;
 use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
-use crate::hybrid_clock;
 use crate::message::{Known, Lent, Share};
 use crate::node::inventory::Walk;
 use crate::node_set::NodeSet;
@@ -105,7 +104,7 @@ impl<R: Runtime> Cluster<R> {
     pub fn begin_save(&self, path: impl AsRef<Path>) -> Result<Saving<'_, R>, Error> {
         self.check_open()?;
         let (path, started) = (path.as_ref().to_owned(), Instant::now());
-        let header = Header { config: self.config().clone(), saved_at_us: hybrid_clock::now().get() };
+        let header = Header { config: self.config().clone(), saved_at_us: self.runtime.now_ms().saturating_mul(1000) };
         let file = NewFile::create(&path).map_err(|error| Fault::from(error).of(&path))?;
         let writer = Writer::new(file, &header).map_err(|fault| fault.of(&path))?;
         let walks = self.view().live().iter().map(|node| (node, Walk::default())).collect();

@@ -18,6 +18,7 @@ use super::encode::{Encoded, Later};
 use super::errors::{is_serialization, raise};
 use super::serializer::Format;
 use super::stopped::{Call, GET_MANY, PUT_MANY, REMOVE_MANY};
+use super::timestamps;
 use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -58,6 +59,7 @@ const PARALLEL_FROM: usize = 64;
 struct Item<'py> {
     key: Bound<'py, PyString>,
     timestamp: Timestamp,
+    by_clock: bool,
     value: Bound<'py, PyAny>,
     /// Boxed, because it has room for a short value and items are moved.
     encoded: Option<Box<Encoded<'py>>>,
@@ -115,16 +117,22 @@ pub(super) fn put_many<'py>(
         let lifetime = cluster.lifetime(ttl);
         let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>();
         let puts = puts.map_err(|error| PUT_MANY.after(py, error, written))?;
-        let outcomes = py.detach(|| {
-            let hash = |put: &Put<'_>| put.key.hash();
-            each(&puts, hash, |put, buffer| {
-                let write = Write::put_living(put.key, put.timestamp, put.value(buffer)?, lifetime);
-                if packing.leaves(&write) {
-                    return cluster.write(write, quorum, None);
-                }
-                cluster.write(packing.pack(write)?.write(), quorum, None)
-            })
-        });
+        let write = |put: &Put<'_>, timestamp: Timestamp, buffer: &mut Vec<u8>| {
+            let write = Write::put_living(put.key, timestamp, put.value(buffer)?, lifetime);
+            if packing.leaves(&write) {
+                return cluster.write(write, quorum, None);
+            }
+            cluster.write(packing.pack(write)?.write(), quorum, None)
+        };
+        let mut outcomes =
+            py.detach(|| each(&puts, |put| put.key.hash(), |put, buffer| write(put, put.timestamp, buffer)));
+        for ((item, put), tried) in batch.iter().zip(&puts).zip(&mut outcomes) {
+            if let Some(Ok(Outcome { newest: false, .. })) = tried
+                && timestamps::refused(py, cluster, put.key, put.timestamp, item.by_clock)?
+            {
+                *tried = Some(py.detach(|| write(put, hybrid_clock::now(), &mut Vec::new())));
+            }
+        }
         check_all(
             py,
             &PUT_MANY,
@@ -398,11 +406,9 @@ pub(super) fn remove_many(
     let (mut removed, mut done) = (0, 0);
     loop {
         let (batch, ending) = take_keys(py, &REMOVE_MANY, &mut keys, done);
-        let stamp = || timestamp.unwrap_or_else(hybrid_clock::now);
-        let writes =
-            batch.iter().map(|key| Ok(Write::remove(convert::key(key)?, stamp()))).collect::<PyResult<Vec<_>>>();
-        let writes = writes.map_err(|error| REMOVE_MANY.after(py, error, done))?;
-        let outcomes = py.detach(|| write_each(cluster, &writes, quorum));
+        let hashed = batch.iter().map(|key| convert::key(key)).collect::<PyResult<Vec<_>>>();
+        let hashed = hashed.map_err(|error| REMOVE_MANY.after(py, error, done))?;
+        let outcomes = py.detach(|| remove_each(cluster, &hashed, timestamp, quorum));
         check_all(
             py,
             &REMOVE_MANY,
@@ -421,31 +427,41 @@ pub(super) fn remove_many(
     }
 }
 
-pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Timestamp) -> PyResult<usize> {
+pub(super) fn clear(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    timestamp: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    let given = timestamp.map(|timestamp| convert::timestamp(Some(timestamp))).transpose()?;
     let removed = py.detach(|| {
         cluster.check_open()?;
         let keys = cluster.keys();
-        let writes: Vec<_> =
-            keys.iter().filter_map(|key| Key::new(key).ok()).map(|key| Write::remove(key, timestamp)).collect();
-        remove_each(cluster, &writes, None)
+        let keys: Vec<_> = keys.iter().filter_map(|key| Key::new(key).ok()).collect();
+        let outcomes = remove_each(cluster, &keys, given, None).into_iter().flatten();
+        outcomes
+            .into_iter()
+            .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
     });
     removed.map_err(raise)
 }
 
-fn remove_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Result<usize, Error> {
-    let outcomes = write_each(cluster, writes, quorum);
-    outcomes
-        .into_iter()
-        .flatten()
-        .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
+/// Removes each with this timestamp, or what is there now.
+fn remove_each(
+    cluster: &Cluster<Embedded>,
+    keys: &[Key<'_>],
+    timestamp: Option<Timestamp>,
+    quorum: Option<Quorum>,
+) -> Vec<Tried> {
+    let stamp = timestamp.unwrap_or_else(hybrid_clock::now);
+    let remove = |key: &Key<'_>, _: &mut Vec<u8>| match timestamp {
+        Some(_) => cluster.write(Write::remove(*key, stamp), quorum, None),
+        None => cluster.remove_by_clock(*key, stamp, quorum, None),
+    };
+    each(keys, |key| key.hash(), remove)
 }
 
 /// What became of a write; nothing when one before it failed, and it was not tried.
 type Tried = Option<Result<Outcome, Error>>;
-
-fn write_each(cluster: &Cluster<Embedded>, writes: &[Write<'_>], quorum: Option<Quorum>) -> Vec<Tried> {
-    each(writes, |write| write.key.hash(), |write, _| cluster.write(*write, quorum, None))
-}
 
 /// Does it for each, by all cores when there are many. What is of one key is done in its order, which decides between two
 /// writes: one core has all of it. Each core has a buffer of its own, which it uses again and again. None is begun after
@@ -502,11 +518,12 @@ fn item<'py>(format: &Format, row: &Bound<'py, PyAny>, timestamp: Option<Timesta
         _ => return Err(wrong()),
     };
     let key = convert::text_of_key(key)?;
+    let by_clock = own.is_none() && timestamp.is_none();
     let timestamp = match own {
         Some(own) => convert::timestamp(Some(&own))?,
         None => timestamp.unwrap_or_else(hybrid_clock::now),
     };
     let encoded =
         if format.is_own() || Later::of(&value).is_none() { Some(Box::new(format.encode(&value)?)) } else { None };
-    Ok(Item { key, timestamp, value, encoded })
+    Ok(Item { key, timestamp, by_clock, value, encoded })
 }

@@ -24,22 +24,26 @@ use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use super::statistics::Stats;
+use super::timestamps;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
+use crate::cluster::stamps::TRIES_MAX;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::counters::Call;
-use crate::entry::{Key, NodeId};
-use crate::lifetime::Ttl;
+use crate::entry::{Key, NodeId, Value};
+use crate::hybrid_clock;
+use crate::lifetime::{Lifetime, Ttl};
 use crate::message::{Lent, Write};
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::values::Packing;
+use crate::version::Timestamp;
 
 /// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
 ///
 /// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None)
+///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None, clock=None)
 ///
 /// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
 /// or text such as "64KiB", "512m", "2GB", in capital letters or small ones; from 16 KiB to 1 TiB, keys, values and all
@@ -52,7 +56,8 @@ use crate::values::Packing;
 /// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
 /// `value_stats`); or None. Each value says how it is packed, so settings may change. default_ttl: seconds that
 /// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years), or a timedelta; None for
-/// ever. What has __index__ is an int here and in every method, and what has __float__ a float; a bool is neither.
+/// ever. What has __index__ is an int here and in every method, and what has __float__ a float; a bool is neither. clock: a
+/// `ManualClock` that a test moves, so that values end without waiting; None for one that nobody sets.
 ///
 /// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
 /// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
@@ -142,9 +147,9 @@ impl Cache {
 #[pymethods]
 impl Cache {
     #[new]
-    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), signing_key=Given(None), default_ttl=None))]
+    #[pyo3(signature = (nodes=None, replicas=None, node_capacity=None, *, write_quorum=None, read_quorum=None, gossip_interval=Given(None), serializer=None, decode=None, compression=Given(None), signing_key=Given(None), default_ttl=None, clock=None))]
     #[pyo3(
-        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", signing_key=None, default_ttl=None)"
+        text_signature = "(nodes=3, replicas=None, node_capacity=\"1MiB\", *, write_quorum=\"all\", read_quorum=\"one\", gossip_interval=0.1, serializer=\"pickle\", decode=\"pickle\", compression=\"lz4\", signing_key=None, default_ttl=None, clock=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python, given by its name")]
     fn new(
@@ -160,6 +165,7 @@ impl Cache {
         compression: Given<'_>,
         signing_key: Given<'_>,
         default_ttl: Option<&Bound<'_, PyAny>>,
+        clock: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let nodes = nodes.map_or(Ok(3), |nodes| convert::count("nodes", nodes, "from 1 to 100"))?;
         let replicas =
@@ -192,7 +198,9 @@ impl Cache {
         }
         let miss = miss(py, py.None().bind(py))?.unbind();
         let packing = Arc::new(Packing::new(&config));
-        let cluster = Arc::new(Cluster::new(config, Embedded::default()));
+        let clock = timestamps::given_clock(clock)?;
+        let nodes = clock.as_ref().map_or_else(Embedded::default, Embedded::in_time_of);
+        let cluster = Arc::new(Cluster::new(config, nodes));
         cluster.start_gossip();
         if packing.studies() {
             let packing = Arc::clone(&packing);
@@ -308,6 +316,9 @@ impl Cache {
 
     /// Removes a key if its timestamp is not newer than this one, and remembers it: an older put that arrives late stays
     /// refused for as long as memory allows.
+    ///
+    /// timestamp: as in `put`. None removes what is there, whatever its timestamp is: the remove has the clock's, or that of
+    /// the entry if it is of another unit (a version number, say), so that the next version is not shut out.
     ///
     /// Returns True if it removed a value, False if there was none or a newer write is known.
     ///
@@ -745,12 +756,25 @@ impl Cache {
         super::bulk::remove_many(py, self.cluster()?, keys, timestamp, quorum)
     }
 
-    /// Removes every key whose timestamp is not newer than this one, and remembers it. Returns how many values were
-    /// removed.
+    /// Removes every key whose timestamp is not newer than this one, and remembers it. None removes what is there: see
+    /// `remove`. Returns how many values were removed.
     #[pyo3(signature = (timestamp=None))]
     fn clear(&self, py: Python<'_>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-        let timestamp = convert::timestamp(timestamp)?;
         super::bulk::clear(py, self.cluster()?, timestamp)
+    }
+
+    /// The timestamp that a write without one would get now: microseconds since 1970 by a clock that never goes back in this
+    /// process, never twice the same. Taken before a value is computed, and given to `put`, it has whatever was written or
+    /// removed meanwhile win.
+    ///
+    /// >>> as_of = cache.now()
+    /// >>> cache.remove("report")
+    /// False
+    /// >>> cache.put("report", "computed from what was there before", as_of)
+    /// False
+    #[staticmethod]
+    fn now() -> u64 {
+        hybrid_clock::now().get()
     }
 }
 
@@ -798,12 +822,38 @@ pub(super) fn put(
     quorum: Option<Quorum>,
 ) -> PyResult<bool> {
     let key = convert::key(key)?;
-    let timestamp = convert::timestamp(timestamp)?;
+    let (by_clock, mut timestamp) = (timestamp.is_none(), convert::timestamp(timestamp)?);
     let ttl = convert::ttl(ttl)?;
     let encoded = format.encode(value)?;
     let value = encoded.value()?;
     // It lives from when it is written, not from before it was encoded.
     let lifetime = cluster.lifetime(ttl);
+    let put = |timestamp| put_at(py, (cluster, packing), via, (key, value), (timestamp, lifetime), quorum);
+    if put(timestamp)? {
+        return Ok(true);
+    }
+    for _ in 0..TRIES_MAX {
+        if !timestamps::refused(py, cluster, key, timestamp, by_clock)? {
+            return Ok(false);
+        }
+        timestamp = hybrid_clock::now();
+        if put(timestamp)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Packs a value and writes it; whether it is the newest.
+#[inline]
+fn put_at(
+    py: Python<'_>,
+    (cluster, packing): (&Cluster<Embedded>, &Packing),
+    via: Option<NodeId>,
+    (key, value): (Key<'_>, Value<'_>),
+    (timestamp, lifetime): (Timestamp, Lifetime),
+    quorum: Option<Quorum>,
+) -> PyResult<bool> {
     if value.bytes().len() >= LARGE_BYTES || packing.packs_long(value) {
         let put = || {
             let packed = packing.pack(Write::put_living(key, timestamp, value, lifetime))?;
@@ -827,8 +877,15 @@ pub(super) fn remove(
     timestamp: Option<&Bound<'_, PyAny>>,
     quorum: Option<Quorum>,
 ) -> PyResult<bool> {
-    let write_it = Write::remove(convert::key(key)?, convert::timestamp(timestamp)?);
-    let outcome = write(py, cluster, write_it, quorum, via)?;
+    let (key, stamp) = (convert::key(key)?, convert::timestamp(timestamp)?);
+    let outcome = if timestamp.is_none() {
+        py.detach(|| cluster.remove_by_clock(key, stamp, quorum, via)).map_err(raise)?
+    } else {
+        write(py, cluster, Write::remove(key, stamp), quorum, via)?
+    };
+    if !outcome.newest {
+        timestamps::refused(py, cluster, key, stamp, false)?;
+    }
     Ok(outcome.newest && outcome.was_live)
 }
 

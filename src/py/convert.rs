@@ -241,6 +241,14 @@ pub(super) fn given_ttl(argument: &'static str, given: &Bound<'_, PyAny>) -> PyR
     ttl.map(Ttl::For).ok_or_else(|| out_of_range(argument, &given, TTL_EXPECTED))
 }
 
+/// A length of time of 0 or more: seconds, or a `timedelta`.
+pub(super) fn duration(argument: &'static str, given: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let Some((number, given)) = seconds(given)? else {
+        return Err(wrong_type(argument, "float, int or timedelta", given));
+    };
+    Duration::try_from_secs_f64(number).map_err(|_| out_of_range(argument, &given, "0 or more seconds"))
+}
+
 /// Many keys: any iterable, but not a single `str`, whose letters would each be taken for a key.
 pub(super) fn keys<'py>(keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
     if keys.is_instance_of::<PyString>() {

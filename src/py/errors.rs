@@ -5,10 +5,12 @@
 //!    +- SerializationError                     raised from the original error
 //!    +- SnapshotError
 //!    +- ClosedError
+//!   UserWarning
+//!    +- TimestampWarning
 //! ```
 //! The one table from what can go wrong to what Python raises.
 
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::{PyException, PyOSError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -61,7 +63,13 @@ static SNAPSHOT: Kind = kind(
 static CLOSED: Kind =
     kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
 
-static KINDS: [&Kind; 9] = [
+static TIMESTAMP_WARNING: Kind = kind(
+    "TimestampWarning",
+    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead.",
+    false,
+);
+
+static KINDS: [&Kind; 10] = [
     &CACHE_ERROR,
     &VALUE_TOO_LARGE,
     &KEY_TOO_LARGE,
@@ -71,6 +79,7 @@ static KINDS: [&Kind; 9] = [
     &SERIALIZATION,
     &SNAPSHOT,
     &CLOSED,
+    &TIMESTAMP_WARNING,
 ];
 
 impl Kind {
@@ -80,6 +89,8 @@ impl Kind {
             let mut bases = Vec::new();
             if self.name == CACHE_ERROR.name {
                 bases.push(py.get_type::<PyException>());
+            } else if self.name == TIMESTAMP_WARNING.name {
+                bases.push(py.get_type::<PyUserWarning>());
             } else {
                 bases.push(CACHE_ERROR.class(py)?.clone());
             }
@@ -101,6 +112,11 @@ impl Kind {
             Err(error) => error,
         }
     }
+}
+
+/// The class of warnings about timestamps.
+pub(super) fn timestamp_warning(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    TIMESTAMP_WARNING.class(py)
 }
 
 /// Adds every exception to the module.

@@ -34,6 +34,7 @@ mod snapshot;
 mod statistics;
 mod stopped;
 mod table;
+mod timestamps;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -67,6 +68,8 @@ mod _core {
     use super::explanation::{Explanation, OwnerView};
     #[pymodule_export]
     use super::statistics::{Latency, NodeStats, Stats};
+    #[pymodule_export]
+    use super::timestamps::ManualClock;
 
     /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
     #[pyfunction]

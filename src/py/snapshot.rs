@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::convert;
 use super::errors::raise;
+use super::timestamps;
 use crate::cluster::Cluster;
 use crate::cluster::restore::{self, Verifying};
 use crate::config::Quorum;
@@ -33,6 +34,9 @@ pub(super) fn restore(py: Python<'_>, cluster: &Cluster<Embedded>, path: &Bound<
     let mut restoring = py.detach(|| cluster.begin_restore(path)).map_err(raise)?;
     loop {
         if let Some(report) = py.detach(|| restoring.step()).map_err(raise)? {
+            if let Some(ahead) = restoring.ahead() {
+                timestamps::tell_ahead(py, ahead)?;
+            }
             return Ok(report.into());
         }
         if let Err(error) = py.check_signals() {

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
 use crate::entry::{Key, NODES_MAX, NodeId};
-use crate::hybrid_clock;
+use crate::hybrid_clock::{self, ManualClock};
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
 use crate::stats::NodeStats;
@@ -24,8 +24,19 @@ pub struct Embedded {
     lives: AtomicU64,
     /// What nodes are told of the time; 0 while nothing ends.
     told_ms: AtomicU64,
-    /// The time is what nodes were told last, and no clock says another.
-    is_virtual: bool,
+    clock: Clock,
+}
+
+/// What says how late it is.
+#[derive(Default)]
+enum Clock {
+    /// That of the process.
+    #[default]
+    Process,
+    /// What nodes were told last, and no clock says another.
+    Told,
+    /// One that a test moves.
+    Manual(ManualClock),
 }
 
 /// One node's place, on cache lines of its own: neighbours' locks must not share one.
@@ -42,7 +53,7 @@ impl Default for Embedded {
             places: [const { OnceLock::new() }; NODES_MAX as usize],
             lives: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
-            is_virtual: false,
+            clock: Clock::Process,
         }
     }
 }
@@ -73,7 +84,12 @@ fn addressed<'g>(held: &'g mut MutexGuard<'_, Option<Node>>, to: Address) -> Res
 impl Embedded {
     /// No nodes yet, in a time that only [`Embedded::set_now_ms`] changes.
     pub fn in_virtual_time(now_ms: u64) -> Self {
-        Self { told_ms: AtomicU64::new(now_ms), is_virtual: true, ..Self::default() }
+        Self { told_ms: AtomicU64::new(now_ms), clock: Clock::Told, ..Self::default() }
+    }
+
+    /// No nodes yet, in the time of this clock.
+    pub fn in_time_of(clock: &ManualClock) -> Self {
+        Self { clock: Clock::Manual(clock.clone()), ..Self::default() }
     }
 
     /// In virtual time it is so late now, in milliseconds since 1970, until it is set again: also earlier than before, as
@@ -122,7 +138,11 @@ impl Runtime for Embedded {
     }
 
     fn now_ms(&self) -> u64 {
-        if self.is_virtual { self.told_ms.load(Ordering::Relaxed) } else { hybrid_clock::now_ms() }
+        match &self.clock {
+            Clock::Process => hybrid_clock::now_ms(),
+            Clock::Told => self.told_ms.load(Ordering::Relaxed),
+            Clock::Manual(clock) => clock.now_ms(),
+        }
     }
 
     fn tell_time(&self, now_ms: u64) {

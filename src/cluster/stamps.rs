@@ -1,0 +1,124 @@
+//! ```text
+//!   a put by the clock, refused    ->  by a timestamp of a clock that is ahead?  go on from it: the put is made again
+//!                                  ->  by one of another unit?                   told once
+//!   a remove by the clock          ->  of an entry whose timestamp has another unit: at that timestamp
+//! ```
+//! Writes that come without a timestamp, where not every timestamp is this clock's. What a timestamp of the clock is, says
+//! [`hybrid_clock::is_of_clock`] alone.
+//!
+//! Promise: a put by the clock never vanishes without a word; and a remove by the clock takes away what is there, and shuts
+//! out nothing that its user counts as later.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use super::Cluster;
+use super::put::Outcome;
+use crate::config::Quorum;
+use crate::entry::{Key, NodeId};
+use crate::error::Error;
+use crate::hybrid_clock;
+use crate::message::{Known, Write};
+use crate::runtime::{Runtime, Wait};
+use crate::version::{Timestamp, Version};
+
+/// A write by the clock that meets later and later timestamps is made again so often before it gives up.
+pub const TRIES_MAX: u32 = 3;
+
+/// What became of a write that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Something newer is known: nothing is wrong.
+    Older,
+    /// By a timestamp of a clock that is ahead of this one by so much. This clock has gone on from it: a write by the clock
+    /// that is made now is newer.
+    ByClockAhead(Duration),
+    /// A write by the clock, by a timestamp that is no clock's and above any.
+    ByOtherUnit(Version),
+    /// A write with a timestamp that is no clock's, by one of the clock.
+    ByClock(Version),
+}
+
+/// What was told of refused writes: each once for a cache.
+#[derive(Debug, Default)]
+pub struct Told(AtomicU8);
+
+impl Told {
+    /// Whether this kind of refusal was not told before; from now on it was.
+    pub fn is_first(&self, refused: Refused) -> bool {
+        let bit = match refused {
+            Refused::Older => return false,
+            Refused::ByClockAhead(_) => 1,
+            Refused::ByOtherUnit(_) => 2,
+            Refused::ByClock(_) => 4,
+        };
+        self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Why a write with this timestamp was refused.
+    #[cold]
+    pub fn why_refused(&self, key: Key<'_>, tried: Timestamp) -> Refused {
+        let Some(known) = self.newest_known(key) else { return Refused::Older };
+        match [tried, known.timestamp].map(hybrid_clock::is_of_clock) {
+            [true, true] if known.timestamp >= tried => {
+                hybrid_clock::observe(known.timestamp).map_or(Refused::Older, Refused::ByClockAhead)
+            }
+            [true, false] if known.timestamp > tried => Refused::ByOtherUnit(known),
+            [false, true] if known.timestamp > tried => Refused::ByClock(known),
+            _ => Refused::Older,
+        }
+    }
+
+    /// Removes what is there. `stamp` is what the clock said when the call began: the remove has that timestamp, or that of
+    /// the entry if it is no clock's, so that the user's next version of it is newer.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::write`].
+    pub fn remove_by_clock(
+        &self,
+        key: Key<'_>,
+        stamp: Timestamp,
+        quorum: Option<Quorum>,
+        via: Option<NodeId>,
+    ) -> Result<Outcome, Error> {
+        let mut tries = 1;
+        loop {
+            let known = self.newest_known(key).map(|known| known.timestamp);
+            let timestamp = match known {
+                Some(known) if !hybrid_clock::is_of_clock(known) => known,
+                Some(known) if known > stamp && hybrid_clock::observe(known).is_some() => hybrid_clock::now(),
+                _ => stamp,
+            };
+            let outcome = self.write(Write::remove(key, timestamp), quorum, via)?;
+            // What came in between with a timestamp that is not this clock's is removed, too.
+            let is_others =
+                |known: Timestamp| !hybrid_clock::is_of_clock(known) || hybrid_clock::observe(known).is_some();
+            let again = |known: Version| known.timestamp > timestamp && is_others(known.timestamp);
+            if outcome.newest || tries == TRIES_MAX || !self.newest_known(key).is_some_and(again) {
+                return Ok(outcome);
+            }
+            tries += 1;
+        }
+    }
+
+    /// The newest version of a key that an owner knows, also of one that is removed, evicted or has ended.
+    fn newest_known(&self, key: Key<'_>) -> Option<Version> {
+        let mut newest = Known::Nothing;
+        for owner in self.routes.owners(key.hash().partition(self.routes.partitions())) {
+            // A node that went down this moment knows nothing.
+            if let Ok(read) = self.runtime.read(owner, key, false, Wait::ForTurn, &mut |_, _| {})
+                && read.known.rank() > newest.rank()
+            {
+                newest = read.known;
+            }
+        }
+        newest.version()
+    }
+
+    /// What was told of refused writes.
+    pub const fn told(&self) -> &Told {
+        &self.told
+    }
+}

@@ -1,0 +1,152 @@
+"""Timestamps of the cache's clock and of the user's own: what is refused for a reason that is hard to see is told, a remove
+without a timestamp shuts out no later version, and what was computed from old data loses to who wrote or removed meanwhile."""
+
+import multiprocessing
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from distributed_consistent_cache import Cache, ManualClock, TimestampWarning
+
+SECONDS = 1_700_000_000
+DAYS = 86_400 * 1_000_000
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache(gossip_interval=None)
+
+
+@pytest.mark.parametrize("later", [6, 5_000, SECONDS, SECONDS * 1000, SECONDS * 10**9])
+def test_a_remove_without_a_timestamp_shuts_out_no_later_version(cache: Cache, later: int) -> None:
+    for number, remove in enumerate((cache.remove, lambda key: cache.remove_many([key]), lambda _: cache.clear())):
+        key = f"row {number}"
+        assert cache.put(key, "before", timestamp=later - 1)
+        assert remove(key)
+        assert cache.get(key) == (None, -1)
+        assert cache.put(key, "late", timestamp=later - 1) is False
+        assert cache.put(key, "the next", timestamp=later)
+        assert cache.get(key) == ("the next", later)
+
+
+def test_a_late_fill_loses_to_who_wrote_or_removed_while_it_was_computed(cache: Cache) -> None:
+    for key in ("was there", "never there"):
+        for meanwhile in ("remove", "put"):
+            computing, go_on = threading.Event(), threading.Event()
+
+            def fill() -> None:
+                as_of = cache.now()
+                value = "computed from the old row"
+                computing.set()
+                go_on.wait(60)
+                assert cache.put(key, value, as_of) is False
+
+            if key == "was there":
+                cache.put(key, "old")
+                cache.remove(key)
+            thread = threading.Thread(target=fill)
+            thread.start()
+            assert computing.wait(60)
+            if meanwhile == "remove":
+                cache.remove(key)
+            else:
+                cache.put(key, "the new row")
+            go_on.set()
+            thread.join()
+            assert cache.get(key)[0] == (None if meanwhile == "remove" else "the new row")
+
+
+def test_timestamps_of_two_units_are_told_once(cache: Cache) -> None:
+    cache.put("by the clock", "old")
+    with pytest.warns(TimestampWarning, match=r'"by the clock" with timestamp 1700000000 was refused'):
+        assert cache.put("by the clock", "new", timestamp=SECONDS) is False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.put("by the clock", "new", timestamp=SECONDS) is False
+        assert cache.put_many({"by the clock": "new"}, timestamp=SECONDS) == ["by the clock"]
+    cache.put("in nanoseconds", "old", timestamp=SECONDS * 10**9)
+    with pytest.warns(TimestampWarning, match="another unit"):
+        assert cache.put_many({"in nanoseconds": "new"}) == ["in nanoseconds"]
+    cache.remove("never there")
+    with pytest.warns(TimestampWarning, match="the remove before it"):
+        assert Cache.put(_removed(), "key", "v6", timestamp=6) is False
+
+
+def _removed() -> Cache:
+    cache = Cache(gossip_interval=None)
+    cache.remove("key")
+    return cache
+
+
+def test_puts_of_one_unit_are_refused_without_a_word(cache: Cache) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for newer, older in [(7, 6), (SECONDS, SECONDS - 1), (SECONDS * 1000, SECONDS)]:
+            cache.put("key", "newer", timestamp=newer)
+            assert cache.put("key", "older", timestamp=older) is False
+        as_of = cache.now()
+        cache.put("clock", "newer")
+        assert cache.put("clock", "older", as_of) is False
+
+
+def elsewhere(check: Callable[[], None]) -> None:
+    """The clock is the process's, and goes on from what is ahead: other tests are not to meet it."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(check)
+
+
+def test_after_a_snapshot_from_the_future_writes_by_the_clock_are_newer() -> None:
+    elsewhere(load_what_is_ahead)
+
+
+def load_what_is_ahead() -> None:
+    path = Path(tempfile.mkdtemp()) / "cache.snapshot"
+    ahead = time.time_ns() // 1000 + 2 * DAYS
+    with Cache(gossip_interval=None) as saved:
+        for number in range(5):
+            saved.put(f"key {number}\n", "old", timestamp=ahead + number)
+        saved.save(path)
+    with pytest.warns(TimestampWarning, match=r'"key \d\\n" was written 48\.0 hours from now'):
+        loaded = Cache.load(path)
+    assert loaded.put("key 0\n", "new") and loaded.get("key 0\n")[0] == "new"
+    assert loaded.remove("key 1\n")
+    assert loaded.put_many({"key 2\n": "new"}) == []
+    assert loaded.now() > ahead + 5
+    assert loaded.clear() == 4 and len(loaded) == 0
+
+
+def test_a_write_by_the_clock_is_newer_than_an_entry_from_the_future() -> None:
+    elsewhere(write_over_what_is_ahead)
+
+
+def write_over_what_is_ahead() -> None:
+    cache = Cache(gossip_interval=None)
+    ahead = cache.now() + 2000 * DAYS
+    for number, write in enumerate((cache.put, lambda key, value: cache.put_many({key: value}) == [])):
+        ahead += DAYS
+        cache.put(f"key {number}", "from the future", timestamp=ahead)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert write(f"key {number}", "new")
+        assert cache.get(f"key {number}")[0] == "new"
+
+
+def test_a_manual_clock_has_values_end_without_waiting() -> None:
+    clock = ManualClock()
+    with Cache(clock=clock, gossip_interval=None) as cache:
+        cache.put("key", "value", ttl=60)
+        clock.advance(59.5)
+        assert cache.get("key")[0] == "value" and cache.ttl("key") == pytest.approx(0.5, abs=0.01)
+        clock.advance(timedelta(seconds=1))
+        assert cache.get("key") == (None, -1)
+        for wrong in (-1, "1", float("nan")):
+            with pytest.raises((TypeError, ValueError), match="seconds"):
+                clock.advance(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="clock must be a ManualClock or None"):
+        Cache(clock=time.time)  # type: ignore[arg-type]
