@@ -11,9 +11,12 @@
 //!   itself ---Begin----------> owner          Begun         a pull: its ticket, and what was seen so far
 //!   owner  ---Pull-----------> owner          Delta         what I have not seen, and your clock
 //!   itself ---Apply----------> owner          Applied       the answer
-//!   itself ---List-----------> owner          Listed        hashes and versions of what it holds
+//!   itself ---Brief----------> owner          Briefs        what is to be audited: one number for what it holds
+//!   owner  ---CompareBriefs--> owner          BriefsCompared  is it the same there?
+//!   itself ---List-----------> owner          Listed        names of keys and versions of what it holds
 //!   owner  ---Audit----------> owner          Older         what of it is older there
-//!   itself ---Audited--------> owner                        the same, for the one that asked
+//!   itself ---Mend-----------> owner          Mended        the same, for the one that asked
+//!   itself ---Audited--------> owner                        so far it was audited
 //!   client ---Fix------------> owner                        another owner knows something newer than this write
 //!
 //!   itself ---Reclaim--------> node                         what has ended gives back its space
@@ -166,12 +169,26 @@ pub enum Request<'a> {
         /// The answer.
         delta: Cow<'a, Box<Delta>>,
     },
-    /// What do you hold of these partitions, from where the last audit with this partner ended?
-    List {
+    /// Which of these partitions do you have to audit with this partner, and what have you seen and do you hold of them?
+    Brief {
         /// The partner.
         with: NodeId,
         /// The partitions that both hold.
         partitions: Cow<'a, [PartitionId]>,
+    },
+    /// This is what I have seen and hold. Are they the same with you?
+    CompareBriefs {
+        /// Who asks.
+        from: NodeId,
+        /// Partition by partition.
+        briefs: Cow<'a, [Brief]>,
+    },
+    /// List a part of what you hold of a partition.
+    List {
+        /// Which.
+        partition: PartitionId,
+        /// Which part.
+        part: u32,
     },
     /// This is what I hold. What do you hold that is newer or older?
     Audit {
@@ -179,15 +196,18 @@ pub enum Request<'a> {
         listing: Cow<'a, Listing>,
     },
     /// A partner has answered a listing: this is older there.
+    Mend {
+        /// In which partition.
+        partition: PartitionId,
+        /// What the partner answered.
+        older: Cow<'a, Older>,
+    },
+    /// A partner and you have audited these partitions.
     Audited {
         /// The partner.
         with: NodeId,
-        /// Where the next listing begins, and whether this was the last.
-        next: ((PartitionId, u32), bool),
-        /// Hashes of keys, and the partner's clock.
-        older: &'a [(PartitionId, Clock, Vec<u64>)],
-        /// The partner has something newer that this node had not seen when it listed.
-        again: bool,
+        /// Which, and the last reason there was when it began.
+        done: Cow<'a, [(PartitionId, u64)]>,
     },
     /// Send what this clock has not seen.
     Pull {
@@ -283,15 +303,16 @@ pub enum Reply {
     Begun(Option<Begun>),
     /// To [`Request::Pull`].
     Delta(Box<Delta>),
-    /// To [`Request::List`]: nothing when all was audited and is as it was.
+    /// To [`Request::Brief`]: nothing when nothing is due; else briefs, and the partition to go on with.
+    Briefs(Option<(Vec<Brief>, Option<PartitionId>)>),
+    /// To [`Request::CompareBriefs`], one for each.
+    BriefsCompared(Vec<Compared>),
+    /// To [`Request::List`]: nothing when the partition is not held.
     Listed(Option<Box<Listing>>),
     /// To [`Request::Audit`].
-    Older {
-        /// What is older here, with this node's clock.
-        older: Vec<(PartitionId, Clock, Vec<u64>)>,
-        /// Something newer is here that the asker has not seen yet: it is to be audited again.
-        again: bool,
-    },
+    Older(Older),
+    /// To [`Request::Mend`]: false when something is to be audited again.
+    Mended(bool),
     /// To [`Request::Apply`]: false for an answer that does not count: to an earlier life, to another pull, or overtaken by
     /// what was forgotten since.
     Applied(bool),
@@ -485,39 +506,71 @@ pub struct Delta {
     pub epoch: u64,
     /// Markers that the answerer had to drop, if the asker has not seen them all.
     pub lost: Option<Loss>,
-    /// The highest timestamp of what the answerer has forgotten.
-    pub forgotten_upto: Option<Timestamp>,
 }
 
-/// A part of what a node holds, to be audited.
+/// What a node has seen and holds of a partition, as one number each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Which.
+    pub partition: PartitionId,
+    /// The last reason there was to audit it.
+    pub due: u64,
+    /// The fingerprint of its clock.
+    pub seen: u64,
+    /// A fingerprint of the keys and versions that it holds.
+    pub held: u64,
+}
+
+impl Brief {
+    /// Bytes it takes in a message.
+    pub const MESSAGE_BYTES: usize = 2 + 8 + 8;
+}
+
+/// How a brief compares with what another node has seen and holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// Both have seen the same and hold the same.
+    Same,
+    /// Both have seen the same, and do not hold the same.
+    Differ,
+    /// They have not seen the same, or the partition is not held.
+    NotNow,
+}
+
+/// The name of a key in a listing: its hash and another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyName(pub KeyHash, pub u64);
+
+/// A part of what a node holds of a partition, to be audited.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Partition by partition.
-    pub slices: Vec<Slice>,
-    /// Where the next one begins.
-    pub next: (PartitionId, u32),
-    /// Nothing is left after this.
-    pub is_last: bool,
-}
-
-/// A part of what a node holds of one partition.
-#[derive(Clone, Debug)]
-pub struct Slice {
-    /// Which.
+    /// Which partition.
     pub partition: PartitionId,
     /// What the node has seen of it.
     pub clock: Clock,
-    /// Hash of the key, and version, of entries and markers.
-    pub held: Vec<(u64, Version)>,
+    /// Names of keys, and versions, of entries and markers.
+    pub held: Vec<(KeyName, Version)>,
+    /// No part is left after this.
+    pub is_last: bool,
 }
 
 impl Listing {
-    /// Bytes it takes in a message: 24 for each key, and its lifetime if it has one.
+    /// Bytes it takes in a message: 32 for each key, and its lifetime if it has one.
     pub fn message_bytes(&self) -> usize {
-        let lifetime = |(_, version): &&(u64, Version)| !version.lifetime.is_none();
-        let held = |slice: &Slice| 24 * slice.held.len() + LIFETIME_BYTES * slice.held.iter().filter(lifetime).count();
-        self.slices.iter().map(|slice| 2 + slice.clock.message_bytes() + held(slice)).sum()
+        let living = self.held.iter().filter(|(_, version)| !version.lifetime.is_none()).count();
+        2 + self.clock.message_bytes() + 32 * self.held.len() + LIFETIME_BYTES * living
     }
+}
+
+/// What an answerer holds in an older version than was listed.
+#[derive(Clone, Debug, Default)]
+pub struct Older {
+    /// Which keys.
+    pub keys: Vec<KeyName>,
+    /// What the answerer has seen, if there are any.
+    pub clock: Clock,
+    /// Something newer is there that the asker has not seen yet: it is to be audited again.
+    pub again: bool,
 }
 
 /// What came with a delta of a node that had to drop markers.

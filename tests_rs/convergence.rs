@@ -95,10 +95,54 @@ fn repair_evicts_nothing_and_an_idle_cluster_is_silent() {
         }
     }
     assert!(evictions(&cluster) > before + 1_000);
-    // A write below what was forgotten may meet an owner that remembers: then all is audited.
-    put(&cluster, "old", &[7; 100], 1);
-    let bytes: u64 = (0..20).map(|_| cluster.gossip().bytes).sum();
-    assert!(bytes > 10_000, "{bytes} bytes are no audit");
+}
+
+#[test]
+fn nodes_are_silent_within_ten_rounds_of_any_number_of_writes_in_any_order_of_timestamps() {
+    type Order = fn(u64, u64) -> u64;
+    let orders: [(&str, Order); 5] = [
+        ("rising", |number, _| number),
+        ("falling", |number, all| all - number),
+        ("random", |number, _| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20),
+        ("equal", |_, _| 7),
+        ("few", |number, _| number * 7 % 5),
+    ];
+    for (order, timestamp) in orders {
+        for (nodes, replicas, node_bytes, keys) in
+            [(3, 3, 1 << 24, 1_000), (3, 3, 1 << 24, 30_000), (5, 3, 1 << 17, 30_000), (20, 3, 1 << 16, 30_000)]
+        {
+            let cluster = cluster(nodes, replicas, node_bytes);
+            for number in 0..keys {
+                put(&cluster, &format!("key {}", number * 7 % (keys - keys / 3)), &[7; 20], timestamp(number, keys));
+            }
+            for _ in 0..10 {
+                cluster.gossip();
+            }
+            for round in 0..4 {
+                let report = cluster.gossip();
+                let at_most = 64 * nodes as u64;
+                assert!(
+                    report.items == 0 && report.bytes <= at_most,
+                    "{order}, {keys} keys on {nodes} nodes, {round} rounds after ten: {report:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nodes_that_hold_many_keys_are_silent_soon_after_one_of_them_was_away() {
+    let cluster = cluster(4, 3, 1 << 24);
+    fill(&cluster, 0..20_000, 1);
+    cluster.fail_node(1, false).expect("failed");
+    fill(&cluster, 0..5_000, 2);
+    cluster.recover_node(1).expect("recovered");
+    assert!(cluster.sync().converged);
+    for _ in 0..10 {
+        cluster.gossip();
+    }
+    let report = cluster.gossip();
+    assert!(report.items == 0 && report.bytes <= 64 * 4, "nodes that agree talk: {report:?}");
 }
 
 #[test]

@@ -283,22 +283,71 @@ fn a_late_fix_brings_no_value_to_a_marker_that_may_be_older_than_what_was_lost()
     assert!(!fix(60), "and another of the same key may have been, of any time");
 }
 
+/// The partitions that a node is to audit with a partner.
+fn due(node: &mut Node, with: Address) -> Vec<u16> {
+    let brief = Request::Brief { with: with.node, partitions: Cow::Borrowed(&[0, 1]) };
+    match node.answer(&brief).expect("answered") {
+        Reply::Briefs(briefs) => {
+            briefs.into_iter().flat_map(|(briefs, _)| briefs).map(|brief| brief.partition).collect()
+        }
+        other => panic!("{other:?} is no answer"),
+    }
+}
+
 #[test]
-fn nodes_that_come_to_share_more_audit_that_too() {
-    let (first, second) = (life(1, 0), life(2, 1));
+fn what_others_come_to_hold_is_audited_with_everybody_and_nothing_else_is() {
+    let (first, second, third) = (life(1, 0), life(2, 1), life(3, 2));
     let mut lister = Node::new(first, SMALL, 2);
     for partition in 0..2 {
         lister.answer(&Request::Hold { partition, peers: &[second], doubt: false, serves: true }).expect("held");
     }
-    let name = (0..).map(|number| format!("key {number}")).find(|name| key(name).hash().partition(2) == 1);
-    write(&mut lister, put(&name.expect("one of many"), b"value", 1));
-    let mut list = |partitions: &[u16]| {
-        let list = Request::List { with: second.node, partitions: Cow::Borrowed(partitions) };
-        let listed = lister.answer(&list).expect("answered");
-        matches!(listed, Reply::Listed(Some(_)))
+    for number in 0..50 {
+        write(&mut lister, put(&format!("key {number}"), b"value", 50 - number));
+    }
+    assert!(due(&mut lister, second).is_empty(), "writes are no reason");
+    lister.answer(&Request::Hold { partition: 1, peers: &[second, third], doubt: false, serves: true }).expect("held");
+    assert_eq!((due(&mut lister, second), due(&mut lister, third)), (vec![1], vec![1]));
+    // What was audited for an older reason stays due.
+    let audited = |due| Request::Audited { with: second.node, done: Cow::Owned(vec![(1, due)]) };
+    lister.answer(&audited(0)).expect("answered");
+    assert_eq!(due(&mut lister, second), [1]);
+    lister.answer(&audited(1)).expect("answered");
+    assert_eq!((due(&mut lister, second), due(&mut lister, third)), (vec![], vec![1]));
+}
+
+#[test]
+fn a_pull_that_tells_of_more_than_it_brings_is_a_reason_to_audit() {
+    let (asker, answerer) = (life(1, 0), life(2, 1));
+    for (writes_of_one_key, is_due) in [(1, false), (2, true)] {
+        let (mut small, mut large) = (node(asker, 64 * SMALL, &[answerer]), node(answerer, 64 * SMALL, &[asker]));
+        for timestamp in 1..=writes_of_one_key {
+            write(&mut large, put("key", b"value", timestamp));
+        }
+        let begun = begin(&mut small);
+        let delta = ask(&mut large, asker, &begun, None);
+        assert!(apply(&mut small, &delta));
+        assert_eq!(!due(&mut small, answerer).is_empty(), is_due, "{writes_of_one_key} writes");
+    }
+}
+
+#[test]
+fn two_keys_of_one_hash_are_audited_as_two() {
+    let (first, second) = (life(1, 0), life(2, 1));
+    let (mut one, mut other) = (node(first, 64 * SMALL, &[second]), node(second, 64 * SMALL, &[first]));
+    // Found by trying: both have the hash 808f34b408032c94.
+    let (a, b) = ("jidahpcdfemohfdf", "blodlpchnanindel");
+    assert_eq!(key(a).hash(), key(b).hash());
+    write(&mut one, put(a, b"value", 1));
+    write(&mut other, put(b, b"value", 2));
+    let Reply::Listed(Some(listing)) = one.answer(&Request::List { partition: 0, part: 0 }).expect("answered") else {
+        panic!("no listing");
     };
-    assert!(!list(&[0]), "there is nothing in it");
-    assert!(list(&[0, 1]), "there is something in the second");
+    assert_eq!(listing.held.len(), 1);
+    let Reply::Older(older) = other.answer(&Request::Audit { listing: Cow::Borrowed(&listing) }).expect("answered")
+    else {
+        panic!("no answer");
+    };
+    assert!(older.keys.is_empty() && !older.again, "another key is neither older nor newer: {older:?}");
 }
 
 #[test]

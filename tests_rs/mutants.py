@@ -440,6 +440,24 @@ MUTANTS: Final = (
         ),
     ),
     Mutant(
+        "audits-of-what-only-one-has-seen-count",
+        "Rule 12: an audit counts although one of the two has seen what the other has not.",
+        (Edit(AUDIT, "if self.held[place].1.clock.fingerprint() != brief.seen {", "if false {"),),
+        unseen=("it takes a write that arrives after the audit, late by seconds, where it is forgotten elsewhere"),
+    ),
+    Mutant(
+        "audits-for-older-reasons-count",
+        "Rule 12: a reason that arises while an audit is on its way is settled by it.",
+        (
+            Edit(
+                PARTITION,
+                "&& reason.is_none_or(|reason| unrest.audits_since <= reason)",
+                "&& (reason.is_none() || true)",
+            ),
+        ),
+        unseen=("it takes a pull between the two messages of an audit; mistakes.rs fails without it"),
+    ),
+    Mutant(
         "one-partner-only",
         "Rule 12: a node gossips with its first partner, not with all in turn.",
         (
@@ -571,16 +589,10 @@ MUTANTS: Final = (
         unseen=("it takes an answer that is late by seconds, to a write that was superseded"),
     ),
     Mutant(
-        "audits-of-other-partitions-count",
-        "Rule 12: what was audited before two nodes came to share more counts as an audit of all they share.",
-        (
-            Edit(
-                AUDIT,
-                "if sweep.is_done && sweep.shared == shared && sweep.reasons == reasons {",
-                "if sweep.is_done && sweep.reasons == reasons {",
-            ),
-        ),
-        unseen=("it takes a late write below a marker that one owner has forgotten, and a change of owners"),
+        "new-holders-unaudited",
+        "Rule 12: that others come to hold a partition is no reason to audit it.",
+        (Edit(PARTITION, "        is_changed && !self.clock.is_empty() && !peers.is_empty()", "        false"),),
+        unseen=("whoever comes to hold a partition pulls it, which is a reason, too; mistakes.rs fails without it"),
     ),
     Mutant(
         "forgetful-coordinator",
@@ -616,8 +628,8 @@ MUTANTS: Final = (
         (
             Edit(
                 REPLICATE,
-                "            if let Some(at) = found {\n                self.note_forgotten",
-                "            if let Some(at) = found.filter(|_| false) {\n                self.note_forgotten",
+                "            if let Some(at) = found {\n                self.take",
+                "            if let Some(at) = found.filter(|_| false) {\n                self.take",
             ),
         ),
     ),
@@ -908,28 +920,12 @@ MUTANTS: Final = (
     Mutant(
         "no-audits",
         "Rule 12: nothing is audited.",
-        (Edit(AUDIT, "if slices.is_empty() && is_last {", "if true || slices.is_empty() && is_last {"),),
-    ),
-    Mutant(
-        "audits-after-changes-only",
-        "Rule 12: only nodes that come or go are a reason to audit.",
-        (
-            Edit(NODE, "        self.audit_if_old(version.timestamp);\n", ""),
-            Edit(REPLICATE, "        self.audit_reasons += u64::from(is_news);\n", "        let _ = is_news;\n"),
-        ),
-        unseen=("it takes a cluster in which nobody comes or goes, one seed in eight, and one in 20,000 of these"),
-    ),
-    Mutant(
-        "old-writes-unaudited",
-        "Rule 12: what is no newer than what was forgotten is no reason to audit.",
-        (Edit(NODE, "        self.audit_if_old(version.timestamp);\n", ""),),
-        unseen=("what it leaves different mostly came to be by a pull, which is a reason, too"),
+        (Edit(PARTITION, "            unrest.audits = unrest.audits.union(peers);\n", ""),),
     ),
     Mutant(
         "pulls-unaudited",
         "Rule 12: what is seen by a pull is no reason to audit.",
-        (Edit(REPLICATE, "        self.audit_reasons += u64::from(is_news);\n", "        let _ = is_news;\n"),),
-        unseen=("what it leaves different mostly began with a write below what was forgotten, which is a reason, too"),
+        (Edit(REPLICATE, "        if is_news {", "        if is_news && false {"),),
     ),
     Mutant(
         "former-owners-forgotten",

@@ -19,7 +19,7 @@ use distributed_consistent_cache::cluster::exchange::Exchange;
 use distributed_consistent_cache::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
 use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
-    Address, Delta, Known, Lent, Listing, Reply, Request, Used, Write, Written,
+    Address, Delta, Known, Lent, Listing, Older, Reply, Request, Used, Write, Written,
 };
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::node_set::NodeSet;
@@ -103,11 +103,13 @@ enum Letter {
     Audit {
         listing: Listing,
     },
+    Mend {
+        partition: PartitionId,
+        older: Older,
+    },
     Audited {
         with: NodeId,
-        next: ((PartitionId, u32), bool),
-        older: Vec<(PartitionId, Clock, Vec<u64>)>,
-        again: bool,
+        done: Vec<(PartitionId, u64)>,
     },
     Fix {
         items: Items,
@@ -136,9 +138,8 @@ impl Letter {
                 Self::Agreed { with: *with, partitions: partitions.to_vec(), prints: prints.clone(), epoch: *epoch }
             }
             Request::Audit { listing } => Self::Audit { listing: Listing::clone(listing) },
-            Request::Audited { with, next, older, again } => {
-                Self::Audited { with: *with, next: *next, older: older.to_vec(), again: *again }
-            }
+            Request::Mend { partition, older } => Self::Mend { partition: *partition, older: Older::clone(older) },
+            Request::Audited { with, done } => Self::Audited { with: *with, done: done.to_vec() },
             _ => return None,
         })
     }
@@ -160,9 +161,8 @@ impl Letter {
                 Request::Agreed { with: *with, partitions: Borrowed(partitions), prints: prints.clone(), epoch: *epoch }
             }
             Self::Audit { listing } => Request::Audit { listing: Borrowed(listing) },
-            Self::Audited { with, next, older, again } => {
-                Request::Audited { with: *with, next: *next, older, again: *again }
-            }
+            Self::Mend { partition, older } => Request::Mend { partition: *partition, older: Borrowed(older) },
+            Self::Audited { with, done } => Request::Audited { with: *with, done: Borrowed(done) },
             Self::Fix { items } => Request::Fix { items: Borrowed(items) },
             Self::Release { partition, clock } => {
                 Request::Release { partition: *partition, clock: Owned(clock.clone()) }

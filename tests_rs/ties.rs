@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use distributed_consistent_cache::clock::Clock;
 use distributed_consistent_cache::entry::Items;
+use distributed_consistent_cache::hash::digest;
 use distributed_consistent_cache::lifetime::{Lifetime, Ttl};
-use distributed_consistent_cache::message::{Known, Listing, Reply, Request, Slice, Write, Written};
+use distributed_consistent_cache::message::{KeyName, Known, Listing, Reply, Request, Write, Written};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Config, Quorum};
@@ -90,13 +91,13 @@ fn what_has_ended_loses_in_updates_pulls_and_fixes_whichever_comes_first() {
 fn an_audit_finds_that_what_has_ended_is_the_older() {
     both(|ended, lives| {
         let listing = |version: Version| {
-            let slice = Slice { partition: 0, clock: Clock::new(), held: vec![(key("key").hash().0, version)] };
-            Listing { slices: vec![slice], next: (1, 0), is_last: true }
+            let name = KeyName(key("key").hash(), digest(b"key"));
+            Listing { partition: 0, clock: Clock::new(), held: vec![(name, version)], is_last: true }
         };
         let older = |held, listed: Write<'_>| {
             let audit = Request::Audit { listing: Cow::Owned(listing(listed.version)) };
             match holding(0, held).answer(&audit).expect("answered") {
-                Reply::Older { older, again } => (older.iter().flat_map(|(.., hashes)| hashes.clone()).count(), again),
+                Reply::Older(older) => (older.keys.len(), older.again),
                 other => panic!("{other:?}"),
             }
         };

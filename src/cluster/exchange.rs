@@ -7,8 +7,11 @@
 //!         --Pull-----> other        a chunk of what the puller has not seen
 //!         --Apply----> puller       takes it in; then the next chunk
 //!         at the end, if it is to audit:
-//!         --List-----> asker        some of what it holds: hashes and versions
-//!         --Audit----> answerer     holds something newer, or older?   --Audited--> asker
+//!         --Brief----> asker        what is due: what it has seen and holds, as one number each
+//!         --CompareBriefs--> answerer   the same?  if not, part by part:
+//!         --List-----> asker        what it holds: names of keys and versions
+//!         --Audit----> answerer     holds something newer, or older?   --Mend--> asker
+//!         --Audited--> asker        so far it was audited
 //! ```
 //! Two nodes comparing notes, as a conversation: it says what to send next and takes what comes back. Whoever drives it
 //! decides how messages travel.
@@ -19,13 +22,16 @@
 use crate::clock::Clock;
 use crate::entry::PartitionId;
 use crate::gossip::Topics;
-use crate::message::{Address, Begun, Delta, Listing, Reply, Request, Used};
+use crate::message::{Address, Begun, Brief, Compared, Delta, Listing, Older, Reply, Request, Used};
 use crate::runtime::Unreached;
 use crate::stats::SyncReport;
 use std::borrow::Cow;
 
 /// The items of one answer to a pull end after about so many bytes: a node is held no longer than copying them takes.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// After so many keys were listed for an audit, what else is due waits for the next round.
+const LISTED_MAX: usize = 256 * 1024;
 
 /// One node comparing notes with another.
 pub struct Exchange {
@@ -45,6 +51,7 @@ pub struct Exchange {
     audits: bool,
     chunk_bytes: usize,
     pull: Option<Pull>,
+    audit: Audits,
     moved: SyncReport,
 }
 
@@ -57,10 +64,30 @@ enum Stage {
     Begin(PartitionId),
     Pull,
     Apply(Box<Delta>),
+    Brief(PartitionId),
+    CompareBriefs(Vec<Brief>),
     List,
     Audit(Box<Listing>),
-    Audited { next: ((PartitionId, u32), bool), older: Vec<(PartitionId, Clock, Vec<u64>)>, again: bool },
+    Mend(Older),
+    Audited,
     Done,
+}
+
+/// How far an audit has come.
+#[derive(Debug, Default)]
+struct Audits {
+    /// Where both do not hold the same: to be listed, the last one first, from this part on.
+    differ: Vec<Brief>,
+    part: u32,
+    is_last_part: bool,
+    /// What was listed of it so far could be mended.
+    mended: bool,
+    /// What is done.
+    done: Vec<(PartitionId, u64)>,
+    /// The partition to go on with.
+    next: Option<PartitionId>,
+    /// So many keys were listed.
+    listed: usize,
 }
 
 /// A pull of one partition on its way.
@@ -89,6 +116,7 @@ impl Exchange {
             audits: false,
             chunk_bytes: CHUNK_BYTES,
             pull: None,
+            audit: Audits::default(),
             moved: SyncReport::default(),
         }
     }
@@ -147,15 +175,30 @@ impl Exchange {
             Stage::Apply(delta) => {
                 (self.puller, Request::Apply { partition: self.pull.as_ref()?.id, delta: Cow::Borrowed(delta) })
             }
+            Stage::Brief(from) => {
+                let first = self.shared.iter().position(|id| id == from).unwrap_or_default();
+                let partitions = Cow::Borrowed(&self.shared[first..]);
+                (self.asker, Request::Brief { with: self.answerer.node, partitions })
+            }
+            Stage::CompareBriefs(briefs) => {
+                self.moved.bytes += (Brief::MESSAGE_BYTES * briefs.len()) as u64;
+                (self.answerer, Request::CompareBriefs { from: self.asker.node, briefs: Cow::Borrowed(briefs) })
+            }
             Stage::List => {
-                (self.asker, Request::List { with: self.answerer.node, partitions: Cow::Borrowed(&self.shared) })
+                let partition = self.audit.differ.last()?.partition;
+                (self.asker, Request::List { partition, part: self.audit.part })
             }
             Stage::Audit(listing) => {
                 self.moved.bytes += listing.message_bytes() as u64;
                 (self.answerer, Request::Audit { listing: Cow::Borrowed(listing) })
             }
-            Stage::Audited { next, older, again } => {
-                (self.asker, Request::Audited { with: self.answerer.node, next: *next, older, again: *again })
+            Stage::Mend(older) => {
+                self.moved.bytes += (older.clock.message_bytes() + 16 * older.keys.len()) as u64;
+                let partition = self.audit.differ.last()?.partition;
+                (self.asker, Request::Mend { partition, older: Cow::Borrowed(older) })
+            }
+            Stage::Audited => {
+                (self.asker, Request::Audited { with: self.answerer.node, done: Cow::Borrowed(&self.audit.done) })
             }
             Stage::Done => return None,
         })
@@ -195,9 +238,34 @@ impl Exchange {
             (Stage::Apply(delta), Ok(Reply::Applied(true))) => self.go_on(&delta),
             // An answer that was overtaken is asked for again in the next round.
             (Stage::Apply(_), Ok(Reply::Applied(false))) => self.next_pull(),
-            (Stage::List, Ok(Reply::Listed(Some(listing)))) => Stage::Audit(listing),
-            (Stage::Audit(listing), Ok(Reply::Older { older, again })) => {
-                Stage::Audited { next: (listing.next, listing.is_last), older, again }
+            (Stage::Brief(_), Ok(Reply::Briefs(Some((briefs, next))))) => {
+                self.audit.next = next;
+                Stage::CompareBriefs(briefs)
+            }
+            (Stage::CompareBriefs(briefs), Ok(Reply::BriefsCompared(answers))) => {
+                for (brief, answer) in briefs.into_iter().zip(answers) {
+                    match answer {
+                        Compared::Same => self.audit.done.push((brief.partition, brief.due)),
+                        Compared::Differ => self.audit.differ.push(brief),
+                        Compared::NotNow => {}
+                    }
+                }
+                self.next_listing()
+            }
+            (Stage::List, Ok(Reply::Listed(Some(listing)))) => {
+                self.audit.listed += listing.held.len();
+                self.audit.is_last_part = listing.is_last;
+                Stage::Audit(listing)
+            }
+            (Stage::Audit(_), Ok(Reply::Older(older))) if older.keys.is_empty() => self.listed(!older.again),
+            (Stage::Audit(_), Ok(Reply::Older(older))) => Stage::Mend(older),
+            (Stage::Mend(_), Ok(Reply::Mended(mended))) => self.listed(mended),
+            (Stage::Audited, Ok(_)) => {
+                self.audit.done.clear();
+                match self.audit.next.take().filter(|_| self.audit.listed < LISTED_MAX) {
+                    Some(next) => Stage::Brief(next),
+                    None => Stage::Done,
+                }
             }
             _ => Stage::Done,
         };
@@ -236,8 +304,29 @@ impl Exchange {
         }
         match self.topics.pull.pop() {
             Some(id) => Stage::Begin(id),
-            None if std::mem::take(&mut self.audits) => Stage::List,
+            None if std::mem::take(&mut self.audits) => {
+                self.shared.first().map_or(Stage::Done, |&first| Stage::Brief(first))
+            }
             None => Stage::Done,
         }
+    }
+
+    /// The next partition to be listed; when there is none, the asker hears how far it came.
+    fn next_listing(&mut self) -> Stage {
+        (self.audit.part, self.audit.mended) = (0, true);
+        if self.audit.differ.is_empty() { Stage::Audited } else { Stage::List }
+    }
+
+    /// A part was audited: the next part, or the next partition.
+    fn listed(&mut self, mended: bool) -> Stage {
+        self.audit.mended &= mended;
+        if !self.audit.is_last_part {
+            self.audit.part += 1;
+            return Stage::List;
+        }
+        if let Some(brief) = self.audit.differ.pop().filter(|_| self.audit.mended) {
+            self.audit.done.push((brief.partition, brief.due));
+        }
+        self.next_listing()
     }
 }

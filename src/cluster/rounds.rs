@@ -72,17 +72,19 @@ impl<R: Runtime> Cluster<R> {
         let mut needs = Vec::new();
         // A node that went down this moment needs nothing.
         let _ = self.runtime.look(view.address(node), &mut |node| {
-            let need = |shared: &[PartitionId]| {
+            let need = |partner: NodeId, shared: &[PartitionId]| {
                 let unsynced = |&id: &PartitionId| node.clock(id).is_some_and(|(_, synced)| !synced);
                 if shared.iter().any(unsynced) {
                     Need::Unsynced
                 } else if shared.iter().any(|&id| node.has_unseen(id)) {
                     Need::Unseen
+                } else if shared.iter().any(|&id| node.has_audit_due(partner, id)) {
+                    Need::Audit
                 } else {
                     Need::Nothing
                 }
             };
-            needs = partners.iter().map(|(_, shared)| need(shared)).collect();
+            needs = partners.iter().map(|(partner, shared)| need(*partner, shared)).collect();
         });
         gossip::partners(round, &needs).into_iter().map(|at| (partners[at].0, &partners[at].1[..])).collect()
     }

@@ -2,6 +2,7 @@
 //!   whom?   everyone, in turn
 //!           not synced:          and 7 more with whom it shares what it has not pulled
 //!           writes not all saw:  every other round one of those with whom it shares them
+//!           audits that are due: and 7 more with whom it is to audit
 //!
 //!   what?   same fingerprint     ->  nothing to say
 //!           another              ->  each pulls from the other the partitions whose clocks differ
@@ -18,6 +19,9 @@ use crate::entry::PartitionId;
 /// few with each, and is synced after a dozen rounds.
 const PULLS_MAX: usize = 8;
 
+/// So many partners a node has in a round in which it is to audit.
+const AUDITS_MAX: usize = 8;
+
 /// What there is to talk about with a partner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -25,6 +29,8 @@ pub enum Need {
     Unsynced,
     /// There are writes here that the partner may not have seen.
     Unseen,
+    /// Something is to be audited with the partner.
+    Audit,
     /// Nothing is known.
     Nothing,
 }
@@ -37,6 +43,7 @@ pub fn partners(round: u64, needs: &[Need]) -> Vec<usize> {
     };
     let with = |need: Need| (0..needs.len()).filter(|&at| needs[at] == need).collect::<Vec<_>>();
     let (all, unsynced, unseen) = ((0..needs.len()).collect::<Vec<_>>(), with(Need::Unsynced), with(Need::Unseen));
+    let audits = with(Need::Audit);
     // Somebody has its turn whatever the needs are: one that cannot be met must not keep the others waiting.
     if !unsynced.is_empty() {
         let mut chosen = turn(&all, round, 1);
@@ -44,11 +51,14 @@ pub fn partners(round: u64, needs: &[Need]) -> Vec<usize> {
         chosen.extend(turn(&others, round, PULLS_MAX - 1));
         return chosen;
     }
-    match round.is_multiple_of(2) && !unseen.is_empty() {
+    let mut chosen = match round.is_multiple_of(2) && !unseen.is_empty() {
         true => turn(&unseen, round / 2, 1),
         false if unseen.is_empty() => turn(&all, round, 1),
         false => turn(&all, round / 2, 1),
-    }
+    };
+    let audits: Vec<usize> = audits.into_iter().filter(|at| !chosen.contains(at)).collect();
+    chosen.extend(turn(&audits, round, AUDITS_MAX - 1));
+    chosen
 }
 
 /// What to talk about with a partner.
@@ -119,6 +129,16 @@ mod tests {
         asked.dedup();
         assert_eq!(asked.len(), 40);
         assert_eq!(partners(4, &[Nothing, Unseen, Nothing]), [1]);
+    }
+
+    #[test]
+    fn who_has_to_audit_with_many_has_done_so_within_a_few_rounds() {
+        let mut asked: Vec<_> = (0..12).flat_map(|round| partners(round, &[Need::Audit; 80])).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked.len(), 80);
+        assert_eq!(partners(1, &[Nothing, Need::Audit, Nothing]), [1]);
+        assert_eq!(partners(0, &[Nothing, Need::Audit, Need::Audit]), [0, 1, 2]);
     }
 
     #[test]

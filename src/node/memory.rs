@@ -165,6 +165,12 @@ impl Memory {
         table.find(spread(hash), |&at| KeyHash::of(self.slot(at).key()) == hash).copied()
     }
 
+    /// Finds the key of a hash that something else is true of, too.
+    pub(super) fn find_hash_where(&self, table: &Table, hash: KeyHash, is: impl Fn(&[u8]) -> bool) -> Option<At> {
+        let is_it = |&at: &At| KeyHash::of(self.slot(at).key()) == hash && is(self.slot(at).key());
+        table.find(spread(hash), is_it).copied()
+    }
+
     /// Finds a key of half a hash. There may be another.
     pub(super) fn find_half(&self, table: &Table, half: u32) -> Option<At> {
         table.find(spread_half(half), |&at| KeyHash::of(self.slot(at).key()).half() == half).copied()

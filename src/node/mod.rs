@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;
-use crate::version::{Timestamp, Version};
+use crate::version::Version;
 use memory::Memory;
 use partition::Partition;
 use payload::Payload;
@@ -61,12 +61,8 @@ pub struct Node {
     lives: Vec<Incarnation>,
     /// The last change of the membership that this node was told of.
     epoch: u64,
-    /// How far the audits with each partner have come.
-    sweeps: Vec<audit::Sweep>,
     /// How often there was a reason to audit.
     audit_reasons: u64,
-    /// The highest timestamp of what was seen and forgotten, here or where this node was told what was seen.
-    forgotten_upto: Option<Timestamp>,
     /// The number of the last pull.
     pulls: u64,
     /// What values here may need to be unpacked.
@@ -93,9 +89,7 @@ impl Node {
             retired: Vec::new(),
             lives: Vec::new(),
             epoch: 0,
-            sweeps: Vec::new(),
             audit_reasons: 0,
-            forgotten_upto: None,
             pulls: 0,
             dictionaries: Vec::new(),
             forgotten: None,
@@ -168,13 +162,13 @@ impl Node {
             }
             Request::Begin { partition } => Reply::Begun(self.begin_pull(*partition)),
             Request::Apply { partition, delta } => Reply::Applied(self.apply(*partition, delta)),
-            Request::List { with, partitions } => Reply::Listed(self.list(*with, partitions)),
-            Request::Audit { listing } => {
-                let (older, again) = self.audit(listing);
-                Reply::Older { older, again }
-            }
-            Request::Audited { with, next, older, again } => {
-                self.audited(*with, *next, older, *again);
+            Request::Brief { with, partitions } => Reply::Briefs(self.brief(*with, partitions)),
+            Request::CompareBriefs { from, briefs } => Reply::BriefsCompared(self.compare_briefs(*from, briefs)),
+            Request::List { partition, part } => Reply::Listed(self.list(*partition, *part)),
+            Request::Audit { listing } => Reply::Older(self.audit(listing)),
+            Request::Mend { partition, older } => Reply::Mended(self.mend(*partition, older)),
+            Request::Audited { with, done } => {
+                self.audited(*with, done);
                 Reply::Done
             }
             Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes } => {
@@ -192,7 +186,6 @@ impl Node {
             }
             Request::Meet { lives, epoch } => {
                 self.epoch = *epoch;
-                self.audit_reasons += 1;
                 lives.iter().for_each(|&life| self.meet(life));
                 self.keep_bound();
                 Reply::Done
@@ -297,7 +290,6 @@ impl Node {
         held: Held<'_>,
         room: Room,
     ) -> bool {
-        self.audit_if_old(version.timestamp);
         let (partition_id, partition) = &mut self.held[place];
         let (partition_id, is_stable) = (*partition_id, partition.is_stable(dot));
         let dot = partition.shorten(dot);
@@ -418,9 +410,7 @@ impl Node {
     }
 
     const fn remembered_bytes(&self) -> usize {
-        self.retired.capacity() * size_of::<(PartitionId, u64)>()
-            + self.lives.capacity() * size_of::<Incarnation>()
-            + self.sweeps.capacity() * size_of::<audit::Sweep>()
+        self.retired.capacity() * size_of::<(PartitionId, u64)>() + self.lives.capacity() * size_of::<Incarnation>()
     }
 }
 

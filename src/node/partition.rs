@@ -61,6 +61,9 @@ struct Unrest {
     lost_is_all: bool,
     /// Peers that are known to have seen what was lost.
     lost_known: NodeSet,
+    /// Peers with which this partition is to be audited, and the last reason for it.
+    audits: NodeSet,
+    audits_since: u64,
 }
 
 /// Who has seen all that was seen here at one moment. A peer is counted when each of the two has seen what the other had
@@ -171,7 +174,9 @@ impl Partition {
 
     /// Gives back what is there only in unrest, when there is none.
     pub(super) fn calm(&mut self) {
-        let is_needed = |unrest: &Unrest| unrest.census.is_some() || unrest.pull.is_some() || unrest.lost.is_some();
+        let is_needed = |unrest: &Unrest| {
+            unrest.census.is_some() || unrest.pull.is_some() || unrest.lost.is_some() || !unrest.audits.is_empty()
+        };
         if self.synced && !self.unrest.as_deref().is_some_and(is_needed) {
             self.unrest = None;
         }
@@ -282,12 +287,44 @@ impl Partition {
     }
 
     /// Who holds this partition beside this node. With others, or others' memory, a census begins anew.
-    pub(super) fn set_peers(&mut self, peers: NodeSet) {
-        if peers != self.peers {
+    /// True when that is a reason to audit.
+    pub(super) fn set_peers(&mut self, peers: NodeSet) -> bool {
+        let is_changed = peers != self.peers;
+        if is_changed {
             self.peers = peers;
+            if let Some(unrest) = &mut self.unrest {
+                unrest.audits = unrest.audits.difference(unrest.audits.difference(peers));
+            }
             self.forget_census();
         }
         self.set_synced(self.synced || peers.is_empty());
+        is_changed && !self.clock.is_empty() && !peers.is_empty()
+    }
+
+    /// It is to be audited with everybody who holds it.
+    pub(super) fn fall_due(&mut self, reason: u64) {
+        let peers = self.peers;
+        if !peers.is_empty() {
+            let unrest = self.unrest();
+            unrest.audits = unrest.audits.union(peers);
+            unrest.audits_since = reason;
+        }
+    }
+
+    /// The last reason to audit, if there is one to do so with this peer.
+    pub(super) fn audit_due(&self, with: NodeId) -> Option<u64> {
+        let unrest = self.unrest.as_ref().filter(|unrest| unrest.audits.contains(with))?;
+        Some(unrest.audits_since)
+    }
+
+    /// It was audited with this peer, for reasons up to this one, or for all.
+    pub(super) fn audited(&mut self, with: NodeId, reason: Option<u64>) {
+        if let Some(unrest) = &mut self.unrest
+            && reason.is_none_or(|reason| unrest.audits_since <= reason)
+        {
+            unrest.audits.remove(with);
+        }
+        self.calm();
     }
 
     /// A peer has begun a new life: nothing is known of what it has seen.

@@ -212,7 +212,6 @@ impl Node {
         let is_stable = self.held[place].1.is_stable(item.dot);
         // A stable eviction that arrives is news only if something older is here.
         if held == Held::Evicted && is_stable && at.is_none() {
-            self.note_forgotten(item.version.timestamp);
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, held, room) {
@@ -226,12 +225,10 @@ impl Node {
         let at = self.memory.find(&self.held[place].1.table, item.key);
         let marker = if matches!(item.held, Held::Live(_)) { Held::Evicted } else { item.held };
         if self.held[place].1.is_stable(item.dot) && marker == Held::Evicted {
-            self.note_forgotten(item.version.timestamp);
             return;
         }
         if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
             self.held[place].1.lose(item.dot, item.version.timestamp);
-            self.note_forgotten(item.version.timestamp);
             self.stats.markers_lost += 1;
             self.account(place);
         }
@@ -257,7 +254,6 @@ impl Node {
             synced: false,
             epoch: self.epoch,
             lost: None,
-            forgotten_upto: self.forgotten_upto,
         };
         let Some(place) = self.place(id) else { return Box::new(delta) };
         self.hear(place, (to, epoch), clock);
@@ -310,9 +306,10 @@ impl Node {
         if !self.held[place].1.awaits(delta.ticket) || !self.is_peer(place, delta.from) {
             return false;
         }
-        let is_news = !delta.items.is_empty() || !self.held[place].1.clock.covers(&delta.clock);
-        self.audit_reasons += u64::from(is_news);
-        self.forgotten_upto = self.forgotten_upto.max(delta.forgotten_upto);
+        let is_news = self.tells_more_than_it_brings(place, delta);
+        if is_news {
+            self.fall_due(place);
+        }
         let partition = &mut self.held[place].1;
         partition.answers(&delta.clock);
         // What is stable elsewhere needs no marker here either, so it is known before the items are: but not before what
@@ -335,6 +332,18 @@ impl Node {
         self.forget_stable(usize::MAX);
         self.keep_bound();
         true
+    }
+
+    /// Whether something counts as seen by this answer that did not come with it: then it was not compared with what is known
+    /// here.
+    fn tells_more_than_it_brings(&self, place: usize, delta: &Delta) -> bool {
+        let clock = &self.held[place].1.clock;
+        if clock.covers(&delta.clock) {
+            return false;
+        }
+        let mut brought = clock.clone();
+        brought.see_all(delta.items.iter().map(|item| item.dot));
+        !brought.covers(&delta.clock)
     }
 
     /// Notes as seen what is here. It was not when it came in a part of an answer whose end never came, or arrived at the
@@ -387,7 +396,6 @@ impl Node {
         for key in doubted {
             let found = Key::new(&key).ok().and_then(|key| self.memory.find(&self.held[place].1.table, key));
             if let Some(at) = found {
-                self.note_forgotten(self.memory.version(at).timestamp);
                 self.take(at);
             }
         }
@@ -412,7 +420,6 @@ impl Node {
             let is_unfit = low || is_vague || item.version.lifetime.has_ended(self.now_ms());
             let held = if matches!(item.held, Held::Live(_)) && is_unfit { Held::Evicted } else { item.held };
             self.stats.fixes += 1;
-            self.audit_reasons += 1;
             self.install_or_mark(place, item, held, Room::Free);
             self.account(place);
         }
@@ -539,7 +546,7 @@ impl Node {
         let partition = &mut self.held[place].1;
         partition.set_synced(partition.is_synced() && !doubt);
         partition.set_serves(serves);
-        partition.set_peers(peers.iter().map(|peer| peer.node).collect());
+        let is_due = partition.set_peers(peers.iter().map(|peer| peer.node).collect());
         if peers.is_empty() {
             // Nobody else has what this life wrote here when it held the partition before.
             let retired = self.retired.iter().find(|(retired, _)| *retired == id);
@@ -547,6 +554,9 @@ impl Node {
             partition.conclude_census(|life| is_over(lives, life));
         }
         self.tidy_names(place);
+        if is_due {
+            self.fall_due(place);
+        }
         self.account(place);
         self.keep_bound();
     }
@@ -563,7 +573,6 @@ impl Node {
         }
         if self.lives[at] != peer.incarnation {
             self.lives[at] = peer.incarnation;
-            self.forget_sweep(peer.node);
             for place in 0..self.held.len() {
                 self.held[place].1.forget_peer(peer.node);
                 self.account(place);

@@ -156,7 +156,6 @@ impl Node {
         partition.lose(partition.lengthen(short), timestamp);
         self.stats.markers_lost += 1;
         self.account(place);
-        self.note_forgotten(timestamp);
         self.mark_gone(at);
         self.take(at);
         true
@@ -175,7 +174,6 @@ impl Node {
         let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
         let partition = &mut self.held[place].1;
         partition.forgets(partition.lengthen(self.memory.dot(at)));
-        self.note_forgotten(self.memory.version(at).timestamp);
         self.mark_gone(at);
         self.take(at);
     }

@@ -406,6 +406,9 @@ fn owned<'w>(request: Request<'_>) -> Request<'w> {
         Request::Apply { partition, delta } => Request::Apply { partition, delta: Cow::Owned(delta.into_owned()) },
         Request::Touch { used } => Request::Touch { used: Cow::Owned(used.into_owned()) },
         Request::Audit { listing } => Request::Audit { listing: Cow::Owned(listing.into_owned()) },
+        Request::CompareBriefs { from, briefs } => {
+            Request::CompareBriefs { from, briefs: Cow::Owned(briefs.into_owned()) }
+        }
         other => unreachable!("{other:?} is not what one node sends another in an exchange"),
     }
 }
