@@ -91,7 +91,6 @@ class ManualClock:
     def advance(self, seconds: _Seconds) -> None: ...
     def now(self) -> float: ...
 
-@final
 class Cache:
     def __new__(
         cls,

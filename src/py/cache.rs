@@ -77,7 +77,7 @@ use crate::version::Timestamp;
 /// True
 /// >>> cache.get("user:1")
 /// ({'name': 'Ada'}, 1)
-#[pyclass(frozen, module = "distributed_consistent_cache")]
+#[pyclass(frozen, subclass, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
     format: Arc<Format>,
@@ -372,9 +372,11 @@ impl Cache {
 
     /// Takes a node down: it crashes and its memory is lost or, with lose_memory=False, is cut off and keeps it. The next
     /// live nodes on the ring stand in. Raises ValueError if there is no such node.
-    #[pyo3(signature = (node, lose_memory=true))]
-    fn fail_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>, lose_memory: bool) -> PyResult<()> {
+    #[pyo3(signature = (node, lose_memory=Given(None)))]
+    #[pyo3(text_signature = "($self, node, lose_memory=True)")]
+    fn fail_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>, lose_memory: Given<'_>) -> PyResult<()> {
         let node = convert::node(self.cluster()?, node)?;
+        let lose_memory = lose_memory.0.map_or(Ok(true), |given| convert::truth("lose_memory", &given))?;
         self.detached(py, |cluster| cluster.fail_node(node, lose_memory))?.map_err(raise)
     }
 
@@ -507,15 +509,16 @@ impl Cache {
     /// >>> with cache.serve() as server:
     /// ...     server.url
     /// 'http://127.0.0.1:...'
-    #[pyo3(signature = (host=None, port=None, *, allow_remote=false))]
+    #[pyo3(signature = (host=None, port=None, *, allow_remote=Given(None)))]
     #[pyo3(text_signature = "($self, host=\"127.0.0.1\", port=0, *, allow_remote=False)")]
     fn serve(
         &self,
         py: Python<'_>,
         host: Option<&Bound<'_, PyAny>>,
         port: Option<&Bound<'_, PyAny>>,
-        allow_remote: bool,
+        allow_remote: Given<'_>,
     ) -> PyResult<ServerHandle> {
+        let allow_remote = allow_remote.0.map_or(Ok(false), |given| convert::truth("allow_remote", &given))?;
         ServerHandle::start(py, (self.cluster()?, &self.packing), host, port, allow_remote)
     }
 

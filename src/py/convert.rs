@@ -161,6 +161,14 @@ impl<'py> FromPyObject<'_, 'py> for Given<'py> {
     }
 }
 
+/// True or false: a `bool`, also one of numpy's.
+pub(super) fn truth(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if given.is_instance_of::<PyBool>() || is_of_numpy(given, &["bool", "bool_"]) {
+        return given.is_truthy();
+    }
+    Err(wrong_type(argument, "bool", given))
+}
+
 /// Seconds between two rounds of gossip, or `None`.
 pub(super) fn interval(given: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if given.is_none() {
