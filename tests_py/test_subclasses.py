@@ -1,4 +1,4 @@
-"""A cache of the user's own class is a cache: with attributes, methods and doubles of its own, and collected as any object."""
+"""A cache of the user's own class is a cache: with attributes and doubles of its own, and collected as any object."""
 
 import gc
 import weakref

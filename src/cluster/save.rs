@@ -47,6 +47,8 @@ const WALK_LOOKS: usize = 64;
 const KEYS_A_LOOK: usize = 256;
 /// Bytes that are gathered in one step, for all cores together: some milliseconds.
 const STEP_BYTES: usize = 16 * BLOCK_BYTES;
+/// After so many bytes the file is synced: what waits for the disk at the end, when nobody hears Ctrl-C, is no more.
+const SYNC_BYTES: u64 = 16 << 20;
 /// Bytes that a record takes beside its value, about.
 const RECORD_BYTES: usize = 48;
 /// Nodes come and go: so often a partition is surveyed, or a key is looked for, again.
@@ -80,6 +82,8 @@ pub struct Saving<'c, R> {
     walks: Vec<(NodeId, Walk)>,
     rows: Vec<Row>,
     stage: Stage,
+    /// Bytes that are on the disk for certain.
+    synced: u64,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -110,7 +114,18 @@ impl<R: Runtime> Cluster<R> {
         let walks = self.view().live().iter().map(|node| (node, Walk::default())).collect();
         let (writer, dictionaries, rows, stage) = (Some(writer), Vec::new(), Vec::new(), Stage::Walk);
         let keeping = self.keep_dictionaries();
-        Ok(Saving { cluster: self, path, started, writer, dictionaries, _keeping: keeping, walks, rows, stage })
+        Ok(Saving {
+            cluster: self,
+            path,
+            started,
+            writer,
+            dictionaries,
+            _keeping: keeping,
+            walks,
+            rows,
+            stage,
+            synced: 0,
+        })
     }
 }
 
@@ -189,6 +204,10 @@ impl<R: Runtime> Saving<'_, R> {
             }
             for block in blocks.iter().flatten() {
                 writer.write(block).map_err(|fault| fault.of(&self.path))?;
+            }
+            if writer.bytes() - self.synced > SYNC_BYTES {
+                writer.to().sync().map_err(|error| Fault::from(error).of(&self.path))?;
+                self.synced = writer.bytes();
             }
         }
         self.stage = Stage::Write(at);

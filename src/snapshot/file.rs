@@ -65,6 +65,14 @@ impl NewFile {
         Ok(new)
     }
 
+    /// Has what was written so far go to the disk.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Puts it in its place. When the folder cannot be made to remember that through a loss of power, it says why.
     ///
     /// # Errors

@@ -46,6 +46,16 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Bytes that were written so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is written to.
+    pub const fn to(&self) -> &W {
+        &self.to
+    }
+
     /// Writes the footer, and gives back what was written to, the totals, and how many bytes there are.
     ///
     /// # Errors
