@@ -6,7 +6,9 @@
 //! ```
 //! What small values have in common, kept once instead of in each of them; and where such dictionaries are kept.
 //!
-//! Promise: a number names the same bytes everywhere, so a value that carries it cannot be unpacked with another's.
+//! Promise: a dictionary is known by its bytes, or by 256 bits of their hash. Its number is a short name for them: the same
+//! bytes have the same number everywhere, but who wants to can make others of that number, so that nothing is believed of a
+//! dictionary because of it.
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dictionary {
     id: DictionaryId,
+    hash: [u8; 32],
     bytes: Arc<[u8]>,
 }
 
@@ -31,12 +34,17 @@ impl Dictionary {
 
     /// A dictionary of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        Self { id: hash::digest(bytes) as DictionaryId, bytes: bytes.into() }
+        Self { id: hash::digest(bytes) as DictionaryId, hash: *blake3::hash(bytes).as_bytes(), bytes: bytes.into() }
     }
 
     /// Its number: 32 bits of the digest of its bytes.
     pub const fn id(&self) -> DictionaryId {
         self.id
+    }
+
+    /// The BLAKE3 hash of its bytes: nobody can make others that have it.
+    pub const fn hash(&self) -> &[u8; 32] {
+        &self.hash
     }
 
     /// Its bytes.
@@ -66,6 +74,9 @@ pub trait Library: Sync {
 
     /// Which of these a value needs, on any node, also on one that is cut off with its memory.
     fn needed(&self, of: &[DictionaryId]) -> Vec<DictionaryId>;
+
+    /// No value that is put may unpack to more bytes: what a frame says beyond it is not believed.
+    fn unpacked_bytes_max(&self) -> u64;
 
     /// Has every node forget those of these that no value needs now. Returns them; nothing while a snapshot is written or
     /// read, because it has values of its own.

@@ -35,6 +35,13 @@ pub enum Error {
     },
     /// Every node that could hold the key is down. Nothing was written.
     NoLiveNode,
+    /// The value takes so many bytes before it is packed, however few after. Nothing was written and nothing was evicted.
+    UnpacksTooLarge {
+        /// What it takes.
+        bytes: u64,
+        /// What it may take: 64 times the largest node.
+        bytes_max: u64,
+    },
     /// The node that was addressed is failed or cut off. Nothing was written.
     NodeDown {
         /// Which node.
@@ -109,6 +116,11 @@ impl fmt::Display for Error {
             Self::ValueTooLarge { bytes, bytes_max } => write!(
                 f,
                 "the entry takes {bytes} bytes with its key and overhead, the smallest node has room for {bytes_max}; \
+                 nothing was written and nothing was evicted"
+            ),
+            Self::UnpacksTooLarge { bytes, bytes_max } => write!(
+                f,
+                "the value takes {bytes} bytes before it is packed, the most is {bytes_max}, 64 times the largest node; \
                  nothing was written and nothing was evicted"
             ),
             Self::NoLiveNode => write!(f, "every node is down; nothing was written"),

@@ -24,6 +24,23 @@ pub const UNFRAMED: u8 = 1 << 2;
 /// A signature follows.
 pub const SIGNED: u8 = 1 << 3;
 
+/// What a value may take unpacked, in bytes of the largest node: 64 nodes full of it. A few bytes say "a gigabyte of zeros",
+/// and who gets them takes memory for it.
+const UNPACKED_NODES_MAX: u64 = 64;
+
+/// The most bytes that a value may unpack to, where the largest node has so many.
+pub const fn unpacked_bytes_max_of(node_bytes_max: u64) -> u64 {
+    node_bytes_max.saturating_mul(UNPACKED_NODES_MAX)
+}
+
+/// The bytes that a stored value says it unpacks to; 0 for what says nothing that can be read.
+pub fn unpacked_bytes(stored: Value<'_>) -> u64 {
+    match stored.form() {
+        Form::Packed => Parts::read(stored.bytes()).map_or(0, |parts| parts.bytes as u64),
+        Form::Raw | Form::Unframed => stored.bytes().len() as u64,
+    }
+}
+
 /// What is said of packed bytes that cannot have been packed so.
 pub const BROKEN: &str = "its packed bytes are corrupt";
 

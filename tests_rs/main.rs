@@ -14,6 +14,7 @@ mod operations;
 mod packing;
 mod placement;
 mod recency;
+mod signing;
 mod simulation;
 mod snapshot;
 mod ties;

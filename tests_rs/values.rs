@@ -31,6 +31,9 @@ impl Library for Empty {
     fn orphans(&self) -> Vec<DictionaryId> {
         Vec::new()
     }
+    fn unpacked_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
     fn needed(&self, _: &[DictionaryId]) -> Vec<DictionaryId> {
         Vec::new()
     }

@@ -126,6 +126,10 @@ impl<R: Runtime> Library for Cluster<R> {
         self.orphans.lock().clone()
     }
 
+    fn unpacked_bytes_max(&self) -> u64 {
+        packed::unpacked_bytes_max_of(self.view().node_bytes_max())
+    }
+
     fn needed(&self, of: &[DictionaryId]) -> Vec<DictionaryId> {
         let view = self.view();
         let mut needed = Vec::new();

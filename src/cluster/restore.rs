@@ -277,7 +277,7 @@ impl<R: Runtime> Restoring<'_, R> {
                     Ok(outcome) if outcome.newest && self.cluster.has_ended(lifetime) => self.report.expired += 1,
                     Ok(outcome) if outcome.newest => self.report.applied += 1,
                     Ok(_) => self.report.superseded += 1,
-                    Err(Error::ValueTooLarge { .. }) => self.report.too_large += 1,
+                    Err(Error::ValueTooLarge { .. } | Error::UnpacksTooLarge { .. }) => self.report.too_large += 1,
                     Err(error) => return Err(error),
                 }
             }

@@ -81,6 +81,8 @@ pub struct View {
     /// From which nodes each node is cut.
     cuts: Vec<NodeSet>,
     entry_bytes_max: u64,
+    /// Those of the largest node that there ever was: what it took may still be here.
+    node_bytes_max: u64,
     /// For each node: with whom it shares which partitions.
     partners: OnceLock<Vec<Partners>>,
 }
@@ -109,6 +111,7 @@ impl View {
             serving: vec![NodeSet::new(); usize::from(partitions)],
             cuts: vec![NodeSet::new(); usize::from(NODES_MAX)],
             entry_bytes_max: 0,
+            node_bytes_max: 0,
             partners: OnceLock::new(),
         };
         view.place();
@@ -189,6 +192,7 @@ impl View {
             members.clone().filter(|m| m.state == State::Live && !m.leaving).map(|m| m.address.node).collect();
         self.owners_each = usize::from(self.replicas).min(staying.len());
         self.owners = (0..self.partitions).flat_map(|partition| self.ring.owners(partition, staying)).collect();
+        self.node_bytes_max = members.clone().map(|member| member.bytes_max).fold(self.node_bytes_max, u64::max);
         self.entry_bytes_max = members.map(|member| entry_bytes_max(member.bytes_max)).min().unwrap_or(0);
     }
 
@@ -303,6 +307,11 @@ impl View {
     /// The most an entry may take: what fits in the smallest node fits in all.
     pub const fn entry_bytes_max(&self) -> u64 {
         self.entry_bytes_max
+    }
+
+    /// Bytes of the largest node that there is or was.
+    pub const fn node_bytes_max(&self) -> u64 {
+        self.node_bytes_max
     }
 
     /// With whom a live node shares which partitions that it owns: the nodes it gossips with.

@@ -9,12 +9,14 @@
 
 use super::put::{Outcome, Put, Step};
 use super::{Cluster, PATIENCE, pause};
-use crate::config::Quorum;
-use crate::entry::{Key, NodeId};
+use crate::config::{NODE_BYTES_MIN, Quorum};
+use crate::dictionary::Library;
+use crate::entry::{Form, Key, NodeId, Value};
 use crate::error::Error;
 use crate::events::What;
 use crate::message::{Address, Reply, Request, Write};
 use crate::node::entry_bytes;
+use crate::packed;
 use crate::runtime::{Runtime, Unreached, Wait};
 use crate::version::{Kind, Version};
 
@@ -75,7 +77,7 @@ impl<R: Runtime> Cluster<R> {
         via: Option<NodeId>,
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
-        if let Err(error) = self.check_fits(&write) {
+        if let Err(error) = self.check_fits(&write).and_then(|_| self.check_unpacked(&write)) {
             self.tell_refused(write.key, &error);
             return Err(error);
         }
@@ -108,10 +110,30 @@ impl<R: Runtime> Cluster<R> {
         if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
     }
 
+    /// Whether a packed value unpacks to no more than whoever gets it can be asked to have memory for.
+    #[inline]
+    fn check_unpacked(&self, write: &Write<'_>) -> Result<(), Error> {
+        match write.value {
+            Some(value) if value.form() == Form::Packed => self.check_packed(value),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn check_packed(&self, value: Value<'_>) -> Result<(), Error> {
+        let bytes = packed::unpacked_bytes(value);
+        // The smallest node has as many: most values are far below.
+        if bytes <= NODE_BYTES_MIN {
+            return Ok(());
+        }
+        let bytes_max = self.unpacked_bytes_max();
+        if bytes <= bytes_max { Ok(()) } else { Err(Error::UnpacksTooLarge { bytes, bytes_max }) }
+    }
+
     /// Tells whoever listens that a write was refused, if it is too large.
     #[cold]
     pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
-        if let &Error::ValueTooLarge { bytes, bytes_max } = error {
+        if let &(Error::ValueTooLarge { bytes, bytes_max } | Error::UnpacksTooLarge { bytes, bytes_max }) = error {
             let key = || String::from_utf8_lossy(key.bytes()).into_owned();
             self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
         }

@@ -1,17 +1,18 @@
 //! ```text
-//!   put   value -> pickler -> [ pickle ]  and buffers of 16 KiB and more that stay where they are
-//!                     stored: [ tag | kind | lengths | pickle | buffer | buffer .. ]
+//!   put   value -> pickler -> [ pickle ]  and buffers of 16 KiB and more, copied when the pickler meets them
+//!                     stored: [ tag | kind | buffer | buffer .. | pickle | lengths ]
 //!   get   each buffer is copied once, from the node's memory into one of its own -> pickle.loads(.., buffers)
 //! ```
 //! Pickling, with large buffers beside the pickle instead of in it (protocol 5, PEP 574): what numpy arrays and their like
 //! are made of. And `memoryview`, which pickle itself refuses.
 //!
-//! Promise: what is stored begins with a byte that no pickle begins with exactly when there are buffers beside the pickle.
+//! Promise: what the pickler hands over by reference, in a buffer or in a piece of the pickle, is copied before anything else
+//! runs: it may be changed before the value is pickled to its end. What is stored begins with a byte that no pickle begins with exactly when there are buffers beside the pickle.
 //! What comes out has memory of its own, writable if it was; bytes that were not written here are an error.
 
 use parking_lot::Mutex;
 use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -32,11 +33,16 @@ const KEPT_AFTER_BYTES: usize = 16 * 1024;
 /// What the pickle beside the buffers describes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A value whose buffers these are.
+    /// A value whose buffers these are. Their lengths and the pickle come first.
     Value = 0,
-    /// Format and shape of a `memoryview`.
+    /// Format and shape of a `memoryview`. The same order.
     View = 1,
+    /// A value whose buffers these are. They come first, because they are copied before the pickle is there.
+    Met = 2,
 }
+
+/// What tells buffers and pickle apart: the number of the first, and the length of the second.
+const COUNTS_BYTES: usize = 4 + 8;
 
 /// What pickling gave.
 pub(super) enum Pickled<'py> {
@@ -54,15 +60,10 @@ pub(super) fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
     if let Ok(view) = value.cast_exact::<PyMemoryView>() {
         return pickle_view(view);
     }
-    let py = value.py();
-    let pickler = Pickler::take(py)?;
-    let (pickle, buffers) = pickler.dump(value)?;
+    let pickler = Pickler::take(value.py())?;
+    let (pickle, met) = pickler.dump(value)?;
     pickler.keep(pickle.as_bytes().len());
-    if buffers.is_empty() {
-        return Ok(Pickled::Pickle(pickle));
-    }
-    let views: Vec<_> = buffers.iter().map(|buffer| Memory::of(buffer)).collect();
-    Ok(Pickled::Tagged(join(py, Kind::Value, pickle.as_bytes(), &views)))
+    if met.lengths.is_empty() { Ok(Pickled::Pickle(pickle)) } else { met.join(pickle.as_bytes()).map(Pickled::Tagged) }
 }
 
 /// A pickler that is used again and again: making one takes longer than pickling a small dict.
@@ -76,25 +77,101 @@ struct Pickler {
 
 static PICKLERS: Mutex<Vec<Pickler>> = Mutex::new(Vec::new());
 
-/// Called with every buffer that offers itself: keeps the large ones.
+/// Buffers in the order in which the pickler met them, as they were then.
+#[derive(Default)]
+struct Met {
+    /// The tagged body, as far as it goes.
+    bytes: Vec<u8>,
+    lengths: Vec<u64>,
+}
+
+impl Met {
+    fn push(&mut self, memory: Memory) -> PyResult<()> {
+        if self.lengths.is_empty() {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(&[TAG, Kind::Met as u8]);
+        }
+        memory.append_to(&mut self.bytes)?;
+        self.lengths.push(memory.stored_length());
+        Ok(())
+    }
+
+    fn join(mut self, pickle: &[u8]) -> PyResult<Vec<u8>> {
+        reserve(&mut self.bytes, pickle.len() + 8 * self.lengths.len() + COUNTS_BYTES)?;
+        self.bytes.extend_from_slice(pickle);
+        self.lengths.iter().for_each(|length| self.bytes.extend_from_slice(&length.to_le_bytes()));
+        self.bytes.extend_from_slice(&(self.lengths.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(pickle.len() as u64).to_le_bytes());
+        Ok(self.bytes)
+    }
+}
+
+/// Called with every buffer that offers itself: copies the large ones.
 #[pyclass(frozen)]
-struct Aside(Mutex<Vec<PyBuffer<u8>>>);
+struct Aside(Mutex<Met>);
 
 #[pymethods]
 impl Aside {
     /// True has pickle copy the buffer into the pickle.
-    fn __call__(&self, buffer: &Bound<'_, PyAny>) -> bool {
-        // One that is not contiguous is refused by pickle itself, and says why.
-        let bytes = buffer.call_method0("raw").and_then(|raw| PyBuffer::<u8>::get(&raw));
-        match bytes {
-            Ok(bytes) if bytes.len_bytes() >= LARGE_BYTES => {
-                self.0.lock().push(bytes);
-                false
-            }
-            _ => true,
+    fn __call__(&self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let raw = match buffer.call_method0("raw") {
+            Ok(raw) => raw,
+            // One that is not contiguous is refused by pickle itself, which says why.
+            Err(error) if error.is_instance_of::<PyBufferError>(buffer.py()) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let bytes = PyBuffer::<u8>::get(&raw)?;
+        if bytes.len_bytes() < LARGE_BYTES {
+            return Ok(true);
         }
+        self.0.lock().push(Memory::of(&bytes))?;
+        Ok(false)
     }
 }
+
+/// `write` of the file that a pickler writes to, bound to a list. Pickle hands over what is long as it is, and a `bytearray`,
+/// or what else can change, is copied here, before the pickler goes on to run somebody's code.
+///
+/// # Safety
+/// Called by Python with a list and any object.
+#[expect(unsafe_code, reason = "a small value is pickled a few percent faster than with a pymethod")]
+unsafe extern "C" fn write(list: *mut ffi::PyObject, piece: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // Safety: Python calls with its state attached, and with references that it holds meanwhile; `PyList_Append` takes a
+    // reference of its own. Null is returned only where an exception was set.
+    unsafe {
+        let appended = if ffi::PyBytes_CheckExact(piece) != 0 {
+            ffi::PyList_Append(list, piece)
+        } else {
+            let copy = ffi::PyBytes_FromObject(piece);
+            if copy.is_null() {
+                return copy;
+            }
+            let appended = ffi::PyList_Append(list, copy);
+            ffi::Py_DECREF(copy);
+            appended
+        };
+        if appended < 0 {
+            return std::ptr::null_mut();
+        }
+        let none = ffi::Py_None();
+        ffi::Py_INCREF(none);
+        none
+    }
+}
+
+/// How Python finds [`write`].
+struct Definition(ffi::PyMethodDef);
+
+// Safety: its pointers are to constants of this library, and nothing writes to it.
+#[expect(unsafe_code, reason = "pointers to constants")]
+unsafe impl Sync for Definition {}
+
+static WRITE: Definition = Definition(ffi::PyMethodDef {
+    ml_name: c"write".as_ptr(),
+    ml_meth: ffi::PyMethodDefPointer { PyCFunction: write },
+    ml_flags: ffi::METH_O,
+    ml_doc: std::ptr::null(),
+});
 
 impl Pickler {
     /// One that nobody uses. Pickling may run code that pickles: it takes another one.
@@ -109,10 +186,18 @@ impl Pickler {
     #[cold]
     fn new(py: Python<'_>) -> PyResult<Self> {
         let written = PyList::empty(py);
-        let aside = Bound::new(py, Aside(Mutex::new(Vec::new())))?;
+        let aside = Bound::new(py, Aside(Mutex::default()))?;
         let file = py.import("types")?.getattr("SimpleNamespace")?;
         let options = PyDict::new(py);
-        options.set_item("write", written.getattr("append")?)?;
+        // Safety: the definition is constant and lives for ever, though Python asks for a pointer that could be written
+        // through; the function takes over no reference, and the answer is a new one or null with an exception set.
+        #[expect(unsafe_code, reason = "a function of C")]
+        let write = unsafe {
+            let function =
+                ffi::PyCFunction_NewEx((&raw const WRITE.0).cast_mut(), written.as_ptr(), std::ptr::null_mut());
+            Bound::from_owned_ptr_or_err(py, function)?
+        };
+        options.set_item("write", write)?;
         let file = file.call((), Some(&options))?;
         let pickler = py.import("pickle")?.getattr("Pickler")?.call1((file, 5, true, &aside))?;
         Ok(Self {
@@ -125,7 +210,7 @@ impl Pickler {
 
     /// The pickle, and what is beside it. After an error this is not to be used again.
     #[inline]
-    fn dump<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+    fn dump<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Met)> {
         let py = value.py();
         call(self.dump.bind(py), &[value.as_ptr()])?;
         call(self.clear_memo.bind(py), &[])?;
@@ -157,44 +242,57 @@ struct Memory {
     read_only: bool,
 }
 
-// Safety: the memory is lent for as long as the buffer is held, which is until the copy is done, by any thread.
-#[expect(unsafe_code, reason = "a pointer into a held buffer, read by one thread at a time")]
-unsafe impl Sync for Memory {}
-
 impl Memory {
     fn of(buffer: &PyUntypedBuffer) -> Self {
         Self { start: buffer.buf_ptr().cast(), len: buffer.len_bytes(), read_only: buffer.readonly() }
     }
 
-    fn append_to(self, bytes: &mut Vec<u8>) {
-        bytes.reserve(self.len);
-        // Safety: the buffer is contiguous and held, the room was reserved, and fresh memory overlaps nothing. If another
-        // thread writes into the buffer meanwhile, the copy has some of both, as with every copy of a buffer.
+    const fn stored_length(self) -> u64 {
+        self.len as u64 | if self.read_only { READ_ONLY } else { 0 }
+    }
+
+    /// Copies it, with the GIL held where there is one, so that no Python code changes it meanwhile.
+    fn append_to(self, bytes: &mut Vec<u8>) -> PyResult<()> {
+        reserve(bytes, self.len)?;
+        // Safety: the buffer is contiguous and held, so that its memory stays; the room was reserved, and fresh memory overlaps
+        // nothing. If another thread writes into the buffer without the GIL, or where there is none, the copy has some of
+        // both, as every copy of a buffer.
         #[expect(unsafe_code, reason = "memory that others may write to is not a slice")]
         unsafe {
             std::ptr::copy_nonoverlapping(self.start, bytes.as_mut_ptr().add(bytes.len()), self.len);
             bytes.set_len(bytes.len() + self.len);
         }
+        Ok(())
     }
 }
 
-/// The tagged body, put together without the GIL when it is large.
-fn join(py: Python<'_>, kind: Kind, pickle: &[u8], buffers: &[Memory]) -> Vec<u8> {
-    let len = 14 + pickle.len() + buffers.iter().map(|buffer| 8 + buffer.len).sum::<usize>();
-    let fill = || {
-        let mut bytes = Vec::with_capacity(len);
-        bytes.extend_from_slice(&[TAG, kind as u8]);
-        bytes.extend_from_slice(&(buffers.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(pickle.len() as u64).to_le_bytes());
-        for buffer in buffers {
-            let read_only = if buffer.read_only { READ_ONLY } else { 0 };
-            bytes.extend_from_slice(&(buffer.len as u64 | read_only).to_le_bytes());
-        }
-        bytes.extend_from_slice(pickle);
-        buffers.iter().for_each(|buffer| buffer.append_to(&mut bytes));
-        bytes
-    };
-    if len >= LARGE_BYTES { py.detach(fill) } else { fill() }
+fn reserve(bytes: &mut Vec<u8>, more: usize) -> PyResult<()> {
+    bytes.try_reserve(more).map_err(|_| PyMemoryError::new_err(()))
+}
+
+/// Copies all of an object's buffer behind `bytes`. While it is copied the object can be neither resized nor freed.
+///
+/// # Errors
+/// `BufferError` for one that has none or is not contiguous; `MemoryError`.
+pub(super) fn append(bytes: &mut Vec<u8>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let buffer = PyUntypedBuffer::get(object)?;
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("a buffer that is not contiguous"));
+    }
+    Memory::of(&buffer).append_to(bytes)
+}
+
+/// The tagged body of a view.
+fn join_view(pickle: &[u8], memory: Memory) -> PyResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reserve(&mut bytes, 22 + pickle.len() + memory.len)?;
+    bytes.extend_from_slice(&[TAG, Kind::View as u8]);
+    bytes.extend_from_slice(&1_u32.to_le_bytes());
+    bytes.extend_from_slice(&(pickle.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&memory.stored_length().to_le_bytes());
+    bytes.extend_from_slice(pickle);
+    memory.append_to(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// True when buffers are beside the pickle.
@@ -212,15 +310,11 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Nothing when the bytes were not put together by `join`.
+    /// Nothing when the bytes were not put together here.
     fn of(stored: &'a [u8]) -> Option<Self> {
-        let rest = stored.strip_prefix(&[TAG])?;
-        let (&kind, rest) = rest.split_first()?;
-        let kind = [Kind::Value, Kind::View].into_iter().find(|known| *known as u8 == kind)?;
-        let (count, rest) = rest.split_first_chunk::<4>()?;
-        let (pickle_len, rest) = rest.split_first_chunk::<8>()?;
-        let (lengths, rest) = rest.split_at_checked(8usize.checked_mul(u32::from_le_bytes(*count) as usize)?)?;
-        let (pickle, mut rest) = rest.split_at_checked(u64::from_le_bytes(*pickle_len) as usize)?;
+        let (&kind, rest) = stored.strip_prefix(&[TAG])?.split_first()?;
+        let kind = [Kind::Value, Kind::View, Kind::Met].into_iter().find(|known| *known as u8 == kind)?;
+        let (lengths, pickle, mut rest) = if kind == Kind::Met { met_parts(rest) } else { parts(rest) }?;
         let mut buffers = Vec::with_capacity(lengths.len() / 8);
         for length in lengths.as_chunks::<8>().0 {
             let length = u64::from_le_bytes(*length);
@@ -240,6 +334,27 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Lengths, pickle and buffers in the order in which `Kind::Value` and `Kind::View` have them.
+fn parts(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let (pickle_len, rest) = rest.split_first_chunk::<8>()?;
+    let (lengths, rest) = rest.split_at_checked(8usize.checked_mul(u32::from_le_bytes(*count) as usize)?)?;
+    let (pickle, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*pickle_len)).ok()?)?;
+    Some((lengths, pickle, rest))
+}
+
+/// The same, in the order of `Kind::Met`.
+fn met_parts(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (rest, pickle_len) = rest.split_last_chunk::<8>()?;
+    let (rest, count) = rest.split_last_chunk::<4>()?;
+    let before = |rest: &[u8], len: usize| rest.len().checked_sub(len);
+    let lengths_at = before(rest, 8usize.checked_mul(u32::from_le_bytes(*count) as usize)?)?;
+    let (rest, lengths) = rest.split_at(lengths_at);
+    let pickle_at = before(rest, usize::try_from(u64::from_le_bytes(*pickle_len)).ok()?)?;
+    let (rest, pickle) = rest.split_at(pickle_at);
+    Some((lengths, pickle, rest))
+}
+
 /// The value of a tagged body. `load` reads a pickle with these buffers beside it.
 ///
 /// # Errors
@@ -252,10 +367,10 @@ pub(super) fn read<'py>(
     let broken = || PyValueError::new_err("its bytes are broken");
     let parts = Parts::of(stored).ok_or_else(broken)?;
     let mut objects = parts.objects(py)?;
-    if parts.kind == Kind::Value {
+    if parts.kind != Kind::View {
         return load(parts.pickle, objects);
     }
-    let about = plain::decode(py, parts.pickle).and_then(|about| about.cast_into_exact::<PyTuple>().ok());
+    let about = plain::decode(py, parts.pickle)?.and_then(|about| about.cast_into_exact::<PyTuple>().ok());
     let view = PyMemoryView::from(&objects.pop().ok_or_else(broken)?)?;
     view.call_method1("cast", about.ok_or_else(broken)?)
 }
@@ -277,11 +392,11 @@ fn pickle_view<'py>(view: &Bound<'py, PyMemoryView>) -> PyResult<Pickled<'py>> {
         return Err(PyValueError::new_err("a memoryview of too many dimensions"));
     };
     if buffer.is_c_contiguous() {
-        return Ok(Pickled::Tagged(join(py, Kind::View, about.as_bytes(), &[Memory::of(&buffer)])));
+        return join_view(about.as_bytes(), Memory::of(&buffer)).map(Pickled::Tagged);
     }
     let copy = view.call_method0("tobytes")?;
     let memory = Memory { read_only: buffer.readonly(), ..Memory::of(&PyUntypedBuffer::get(&copy)?) };
-    Ok(Pickled::Tagged(join(py, Kind::View, about.as_bytes(), &[memory])))
+    join_view(about.as_bytes(), memory).map(Pickled::Tagged)
 }
 
 /// A `bytearray` of these bytes, copied without the GIL when they are many.

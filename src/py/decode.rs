@@ -173,9 +173,9 @@ fn decode<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> Option<PyResu
         return Some(decode_tagged(py, bytes, plain_only));
     }
     if plain_only {
-        return Some(plain::decode(py, bytes).ok_or_else(|| not_plain(py, bytes)));
+        return Some(plain::decode(py, bytes).and_then(|value| value.ok_or_else(|| not_plain(py, bytes))));
     }
-    if plain::is_quicker(bytes) { plain::decode(py, bytes).map(Ok) } else { decode_plain(py, bytes).map(Ok) }
+    if plain::is_quicker(bytes) { plain::decode(py, bytes).transpose() } else { decode_plain(py, bytes).map(Ok) }
 }
 
 #[cold]
@@ -185,7 +185,7 @@ fn decode_tagged<'py>(py: Python<'py>, bytes: &[u8], plain_only: bool) -> PyResu
     }
     buffers::read(py, bytes, |pickle, beside| {
         if plain_only {
-            plain::decode_beside(py, pickle, &beside).ok_or_else(|| not_plain(py, pickle))
+            plain::decode_beside(py, pickle, &beside)?.ok_or_else(|| not_plain(py, pickle))
         } else {
             buffers::loads(py, pickle, beside)
         }

@@ -106,20 +106,27 @@ fn encode_object<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
         return Ok(Encoded::Small(body));
     }
     match value.cast_exact::<PyByteArray>() {
-        Ok(array) => Ok(encode_byte_array(array)),
+        Ok(array) => encode_byte_array(array),
         Err(_) => pickle(value),
     }
 }
 
-/// `bytearray`: copied with the GIL held, since it may be changed by whoever has it.
-fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> Encoded<'py> {
-    // Safety: the GIL is held and no Python code runs while the slice is there.
-    #[expect(unsafe_code, reason = "a large array is copied once")]
-    let array = unsafe { array.as_bytes() };
-    let framed = array.len() < FRAME_BYTES_MAX;
-    let proto = if framed { &[][..] } else { &PROTO_5 };
-    let length = (array.len() as u64).to_le_bytes();
-    Encoded::Long { bytes: [proto, &[BYTEARRAY8], &length, array, &[MEMOIZE, STOP]].concat(), framed }
+/// `bytearray`: copied once, and meanwhile nobody can resize it.
+fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> PyResult<Encoded<'py>> {
+    // What comes before it is written when the length of what was copied is known.
+    const HEAD: usize = PROTO_5.len() + 1 + 8;
+    let mut bytes = vec![0; HEAD];
+    buffers::append(&mut bytes, array)?;
+    let len = bytes.len() - HEAD;
+    let framed = len < FRAME_BYTES_MAX;
+    bytes[..2].copy_from_slice(&PROTO_5);
+    bytes[2] = BYTEARRAY8;
+    bytes[3..HEAD].copy_from_slice(&(len as u64).to_le_bytes());
+    bytes.extend_from_slice(&[MEMOIZE, STOP]);
+    if framed {
+        bytes.drain(..PROTO_5.len());
+    }
+    Ok(Encoded::Long { bytes, framed })
 }
 
 /// `str` and `bytes`. `None` above 4 GiB.

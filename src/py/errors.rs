@@ -10,7 +10,10 @@
 //! ```
 //! The one table from what can go wrong to what Python raises.
 
-use pyo3::exceptions::{PyException, PyOSError, PyUserWarning, PyValueError};
+use pyo3::exceptions::{
+    PyAttributeError, PyBufferError, PyEOFError, PyException, PyImportError, PyLookupError, PyNotImplementedError,
+    PyOSError, PyOverflowError, PyRecursionError, PyRuntimeError, PyTypeError, PyUserWarning, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -52,7 +55,11 @@ static QUORUM: Kind = kind(
 );
 static SERIALIZATION: Kind = kind(
     "SerializationError",
-    "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.",
+    "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.\n\n\
+     It is raised for what says something about the value: errors of the pickle module, and TypeError, ValueError,\n\
+     AttributeError, LookupError, ImportError, EOFError, OverflowError, BufferError, NotImplementedError and\n\
+     RecursionError, whoever raised them; a RuntimeError only if pickle itself did. Any other exception comes through as it\n\
+     is: a time limit that a signal handler raises, MemoryError, KeyboardInterrupt.",
     false,
 );
 static SNAPSHOT: Kind = kind(
@@ -138,7 +145,7 @@ pub(super) fn raise(error: Error) -> PyErr {
         }
         Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
-        Error::ValueTooLarge { .. } => &VALUE_TOO_LARGE,
+        Error::ValueTooLarge { .. } | Error::UnpacksTooLarge { .. } => &VALUE_TOO_LARGE,
         Error::NoLiveNode => &NO_LIVE_NODE,
         Error::NodeDown { .. } => &NODE_DOWN,
         Error::Quorum { .. } => &QUORUM,
@@ -179,13 +186,13 @@ fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> 
     })
 }
 
-/// A `SerializationError` raised from what pickle raised. What is no `Exception`, as Ctrl-C, goes through as it is.
+/// A `SerializationError` raised from an error that says something about the value. Any other error goes through as it is.
 #[cold]
 pub(super) fn serialization(py: Python<'_>, what: &str, cause: PyErr) -> PyErr {
-    if !cause.is_instance_of::<PyException>(py) {
+    if !is_about_the_value(py, &cause) {
         return cause;
     }
-    let message = format!("{what}: {}", text_of(cause.value(py)));
+    let message = printable(&format!("{what}: {}", text_of(cause.value(py))));
     let error = SERIALIZATION.error(py, Error::Serialization(message).to_string());
     error.set_cause(py, Some(cause));
     error
@@ -199,6 +206,49 @@ pub(super) fn is_serialization(py: Python<'_>, error: &PyErr) -> bool {
 /// Whether a value is wrong, and not what it is written under.
 pub(super) fn is_of_value(py: Python<'_>, error: &PyErr) -> bool {
     [&SERIALIZATION, &VALUE_TOO_LARGE].iter().any(|kind| kind.class(py).is_ok_and(|class| error.is_instance(py, class)))
+}
+
+/// Whether an error that was raised while a value was pickled or unpickled says that this value cannot be. Those are the
+/// errors of the pickle module and the kinds of errors that it raises, whoever raised them. Another one comes from
+/// somewhere else and only met a value that was being pickled: a time limit, Ctrl-C, memory that ran out.
+fn is_about_the_value(py: Python<'_>, error: &PyErr) -> bool {
+    // Pickle raises it of a value that changes meanwhile. Python code raises it for any reason, and then there is a traceback.
+    let is_of_pickle_itself =
+        || error.get_type(py).is(py.get_type::<PyRuntimeError>()) && error.traceback(py).is_none();
+    let is_a_pickle_error = || {
+        let class = py.import("pickle").and_then(|pickle| pickle.getattr("PickleError"));
+        class.is_ok_and(|class| error.matches(py, class).unwrap_or_default())
+    };
+    error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyAttributeError>(py)
+        || error.is_instance_of::<PyLookupError>(py)
+        || error.is_instance_of::<PyImportError>(py)
+        || error.is_instance_of::<PyEOFError>(py)
+        || error.is_instance_of::<PyOverflowError>(py)
+        || error.is_instance_of::<PyBufferError>(py)
+        || error.is_instance_of::<PyNotImplementedError>(py)
+        || error.is_instance_of::<PyRecursionError>(py)
+        || is_of_pickle_itself()
+        || is_a_pickle_error()
+}
+
+/// Text that may come from outside, its control characters escaped.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() || is_invisible(letter) {
+            printable.extend(letter.escape_unicode());
+        } else {
+            printable.push(letter);
+        }
+    }
+    printable
+}
+
+/// Ends of lines that are no control characters, and what turns the direction of text around.
+const fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The error of a cache that a fork brought into another process.

@@ -24,6 +24,7 @@ mod monitor;
 mod node;
 mod plain;
 mod plain_types;
+mod plain_work;
 mod process;
 mod report;
 mod scenario;

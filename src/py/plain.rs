@@ -7,29 +7,25 @@
 //! does so without the objects that an unpickler is made of, which take longer than a small value.
 //!
 //! Promise: what it returns is what `pickle.loads` returns. It imports nothing that the bytes name, calls nothing but the
-//! classes in `plain_types`, does not recurse, allocates nothing for a length or an index that the bytes do not have, and
-//! takes time in proportion to them; keys chosen to have one hash make a dict slow here as they do anywhere.
+//! classes in `plain_types`, gives back none of them, does not recurse, and allocates nothing for a length or an index that
+//! the bytes do not have. It takes time in proportion to them (`plain_work` counts what a key may cost).
 
 use parking_lot::MutexGuard;
+use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyList, PySet, PyString, PyTuple, PyType};
 use smallvec::SmallVec;
 
 use super::buffers;
 use super::codec::{PROTO_5, bytes_object, int_object, long, small_int, text_object};
+use super::errors;
 use super::key_strings::{self, KeyStrings};
 use super::plain_types;
+use super::plain_work::Work;
 
 /// Objects for which the stack has room at first: those of a dict of ten.
 const STACK: usize = 24;
-
-/// Hashing a tuple visits what is in it, and that again for each time it is hashed, as comparing frozensets does: a few bytes
-/// can say "twice what I said before" again and again. For each byte so many visits are granted, which is far more than data asks for.
-const VISITS_PER_BYTE: usize = 64;
-
-/// Tuples in tuples are hashed and compared by recursion. Pickle's writer gives up before this depth.
-const HASHED_DEPTH_MAX: usize = 1000;
 
 /// Why a value was not read.
 enum Stop {
@@ -37,6 +33,8 @@ enum Stop {
     Shares,
     /// It is not plain, or broken: pickle will tell.
     NotPlain,
+    /// There is no memory for it.
+    Memory(PyErr),
 }
 
 /// Values are read faster here than by pickle up to this length of their pickle, and dicts of any.
@@ -55,12 +53,22 @@ pub(super) fn is_quicker(pickle: &[u8]) -> bool {
 }
 
 /// Reads a plain value: `None` when it is not one, which is no error.
-pub(super) fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> Option<Bound<'py, PyAny>> {
+///
+/// # Errors
+/// `MemoryError`.
+pub(super) fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
     // Remembering each string and container costs more than reading twice the few values that share.
     match Reader::new(py, pickle, &[], false).read() {
-        Ok(value) => Some(value),
         Err(Stop::Shares) => decode_beside(py, pickle, &[]),
-        Err(Stop::NotPlain) => None,
+        read => found(read),
+    }
+}
+
+fn found<T>(read: Result<T, Stop>) -> PyResult<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(Stop::Shares | Stop::NotPlain) => Ok(None),
+        Err(Stop::Memory(error)) => Err(error),
     }
 }
 
@@ -69,8 +77,8 @@ pub(super) fn decode_beside<'py>(
     py: Python<'py>,
     pickle: &[u8],
     buffers: &[Bound<'py, PyAny>],
-) -> Option<Bound<'py, PyAny>> {
-    Reader::new(py, pickle, buffers, true).read().ok()
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    found(Reader::new(py, pickle, buffers, true).read())
 }
 
 /// Why these bytes are not plain data: what they would import, if that is why.
@@ -78,7 +86,7 @@ pub(super) fn refusal(py: Python<'_>, pickle: &[u8]) -> String {
     let mut reader = Reader::new(py, pickle, &[], true);
     let _ = reader.run();
     match reader.foreign {
-        Some(name) => format!("it would import {name}"),
+        Some(name) => format!("it would import {}", errors::printable(&name)),
         None => {
             let at = pickle.len() - reader.rest.len();
             format!("it is broken, or not a pickle of plain data, at byte {at} of {}", pickle.len())
@@ -104,10 +112,10 @@ struct Reader<'py, 'b> {
     /// Buffers that were not met yet.
     beside: &'b [Bound<'py, PyAny>],
     keys: Option<MutexGuard<'static, KeyStrings>>,
-    /// Visits that are left for hashing.
-    visits: usize,
-    /// The length of the longest integer: its hash is not kept either.
-    long_bytes: usize,
+    /// What hashing and comparing keys may still cost.
+    work: Work<'py>,
+    /// A class was named. It is called, and is no value.
+    has_class: bool,
     /// What it stopped at: a name that is not in the list of plain classes.
     foreign: Option<String>,
 }
@@ -122,8 +130,8 @@ impl<'py, 'b> Reader<'py, 'b> {
             memo: remember.then(Vec::new),
             beside,
             keys: key_strings::table(),
-            visits: pickle.len().saturating_mul(VISITS_PER_BYTE),
-            long_bytes: 0,
+            work: Work::new(pickle.len()),
+            has_class: false,
             foreign: None,
         }
     }
@@ -136,6 +144,7 @@ impl<'py, 'b> Reader<'py, 'b> {
         loop {
             let opcode = self.byte()?;
             if opcode == b'.' {
+                self.check_values(self.stack.len().saturating_sub(1))?;
                 let value = self.stack.pop().ok_or(Stop::NotPlain)?;
                 return if self.stack.is_empty() && self.marks.is_empty() { Ok(value) } else { Err(Stop::NotPlain) };
             }
@@ -251,7 +260,7 @@ impl<'py, 'b> Reader<'py, 'b> {
         let py = self.py;
         Ok(match (opcode, bytes) {
             (0x8c, [_, text @ .., _]) => text_object(py, text).map_or_else(|| surrogates(py, text), Ok)?,
-            (b'C', [_, text @ .., _]) => bytes_object(py, text).ok_or(Stop::NotPlain)?,
+            (b'C', [_, text @ .., _]) => bytes_object(py, text).ok_or_else(no_memory)?,
             (b'G', bits) => {
                 let bits = bits.try_into().map_err(|_| Stop::NotPlain)?;
                 PyFloat::new(py, f64::from_be_bytes(bits)).into_any()
@@ -280,7 +289,8 @@ impl<'py, 'b> Reader<'py, 'b> {
                     8
                 })?;
                 let bytes = self.take(length)?;
-                self.stack.push(bytes_object(py, bytes).ok_or(Stop::NotPlain)?);
+                self.work.met_text(length);
+                self.stack.push(bytes_object(py, bytes).ok_or_else(no_memory)?);
             }
             // BYTEARRAY8
             0x96 => {
@@ -292,7 +302,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x8a | 0x8b => {
                 let length = self.number(if opcode == 0x8a { 1 } else { 4 })?;
                 let bytes = self.take(length)?;
-                self.long_bytes = self.long_bytes.max(length);
+                self.work.met_int(length);
                 let int = match long(bytes) {
                     Some(int) => int_object(py, int),
                     None => long_object(py, bytes).map_err(drop_error)?,
@@ -324,6 +334,7 @@ impl<'py, 'b> Reader<'py, 'b> {
                 self.stack.truncate(start);
             }
             b'2' => {
+                self.memo.as_ref().ok_or(Stop::Shares)?;
                 let at = self.above(1)?;
                 self.stack.push(self.stack[at].clone());
             }
@@ -331,7 +342,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x8f => self.stack.push(PySet::empty(py).map_err(drop_error)?.into_any()),
             0x90 => {
                 let start = self.mark()?;
-                self.check_hashes(start, 1)?;
+                self.check_keys(start, 1)?;
                 let (below, items) = self.split(start)?;
                 let set = below.cast_exact::<PySet>().map_err(|_| Stop::NotPlain)?;
                 items.iter().try_for_each(|item| set.add(item)).map_err(drop_error)?;
@@ -339,7 +350,8 @@ impl<'py, 'b> Reader<'py, 'b> {
             }
             0x91 => {
                 let start = self.mark()?;
-                self.check_hashes(start, 1)?;
+                self.check_keys(start, 1)?;
+                self.check_values(start)?;
                 let set = PyFrozenSet::new(py, &self.stack[start..]).map_err(drop_error)?;
                 self.stack.truncate(start);
                 self.stack.push(set.into_any());
@@ -381,7 +393,7 @@ impl<'py, 'b> Reader<'py, 'b> {
 
     #[inline]
     fn set_items(&mut self, start: usize) -> Result<(), Stop> {
-        self.check_hashes(start, 2)?;
+        self.check_keys(start, 2)?;
         let (below, items) = self.split(start)?;
         let dict = below.cast_exact::<PyDict>().map_err(|_| Stop::NotPlain)?;
         let pairs = items.chunks_exact(2);
@@ -404,6 +416,7 @@ impl<'py, 'b> Reader<'py, 'b> {
     }
 
     fn tuple(&mut self, start: usize) -> Result<(), Stop> {
+        self.check_values(start)?;
         let tuple = PyTuple::new(self.py, self.stack.drain(start..)).map_err(drop_error)?;
         self.stack.push(tuple.into_any());
         Ok(())
@@ -415,26 +428,39 @@ impl<'py, 'b> Reader<'py, 'b> {
             self.foreign = Some(format!("{module}.{name}"));
             return Err(Stop::NotPlain);
         };
+        self.has_class = true;
         self.stack.push(class);
         Ok(())
     }
 
-    /// Refuses what would be hashed for longer, or deeper, than the bytes justify: every `step`th object from `start` on.
+    /// Refuses a class among what becomes part of the value: it may only be called.
     #[inline]
-    fn check_hashes(&mut self, start: usize, step: usize) -> Result<(), Stop> {
-        let mut left = self.visits;
-        let within = self.stack[start..].iter().step_by(step).all(|key| {
-            // Of an integer and of what is in a tuple no hash is kept, and equal frozensets are compared item by item.
-            let is_nested = key.is_exact_instance_of::<PyTuple>() || key.is_exact_instance_of::<PyFrozenSet>();
-            (self.long_bytes <= 64 && !is_nested) || visit(key, 1 + self.long_bytes / 64, &mut left)
-        });
-        self.visits = left;
+    fn check_values(&self, start: usize) -> Result<(), Stop> {
+        let is_class = |object: &Bound<'_, PyAny>| object.is_instance_of::<PyType>();
+        if self.has_class && self.stack[start..].iter().any(is_class) { Err(Stop::NotPlain) } else { Ok(()) }
+    }
+
+    /// Refuses keys that take longer to hash and to compare than the bytes justify: every `step`th object from `start` on.
+    #[inline]
+    fn check_keys(&mut self, start: usize, step: usize) -> Result<(), Stop> {
+        // Without a memo every string is there once.
+        if self.work.has_long_text() && self.memo.is_some() {
+            for key in self.stack[start..].iter_mut().step_by(step) {
+                if let Some(first) = self.work.first(key).map_err(drop_error)? {
+                    *key = first;
+                }
+            }
+        }
+        let (below, keys) = self.stack.split_at(start);
+        let container = below.last().map_or(0, |container| container.as_ptr() as usize);
+        let within = keys.iter().step_by(step).all(|key| self.work.key(container, key));
         if within { Ok(()) } else { Err(Stop::NotPlain) }
     }
 
-    /// The container below `start`, and what is above it.
+    /// The container below `start`, and what is above it: values.
     #[inline]
     fn split(&self, start: usize) -> Result<(&Bound<'py, PyAny>, &[Bound<'py, PyAny>]), Stop> {
+        self.check_values(start)?;
         let (below, items) = self.stack.split_at_checked(start).ok_or(Stop::NotPlain)?;
         let container = below.last().filter(|_| start > self.fence()).ok_or(Stop::NotPlain)?;
         Ok((container, items))
@@ -478,6 +504,7 @@ impl<'py, 'b> Reader<'py, 'b> {
 
     fn text(&mut self, length: usize) -> Result<(), Stop> {
         let text = self.take(length)?;
+        self.work.met_text(length);
         let object = text_object(self.py, text).map_or_else(|| surrogates(self.py, text), Ok)?;
         self.stack.push(object);
         Ok(())
@@ -549,39 +576,6 @@ fn are_flat(mut rest: &[u8]) -> bool {
     rest.first() == Some(&b'u')
 }
 
-/// Takes from `left` what hashing an object, or comparing it with an equal one, visits: everything in tuples and frozensets, as
-/// often as it is there. False when it is too much, or too deep.
-fn visit(object: &Bound<'_, PyAny>, cost: usize, left: &mut usize) -> bool {
-    // What is yet to be visited of each on the way down.
-    let mut way = Vec::new();
-    let mut next = Some(object.clone());
-    loop {
-        match next.take() {
-            Some(object) => {
-                let Some(rest) = left.checked_sub(cost) else { return false };
-                *left = rest;
-                let is_set = object.is_exact_instance_of::<PyFrozenSet>();
-                if is_set || object.is_exact_instance_of::<PyTuple>() {
-                    if way.len() == HASHED_DEPTH_MAX {
-                        return false;
-                    }
-                    let Ok(within) = object.try_iter() else { return false };
-                    way.push(within);
-                }
-            }
-            None if way.is_empty() => return true,
-            None => {}
-        }
-        while let Some(within) = way.last_mut() {
-            next = within.next().and_then(Result::ok);
-            if next.is_some() {
-                break;
-            }
-            way.pop();
-        }
-    }
-}
-
 /// An integer of any length, from its two's complement: by its digits to the base 16, which takes time in proportion to them.
 fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let is_negative = little.last().is_some_and(|&byte| byte >= 0x80);
@@ -615,7 +609,14 @@ fn surrogates<'py>(py: Python<'py>, text: &[u8]) -> Result<Bound<'py, PyAny>, St
     decoded.map_err(drop_error)
 }
 
-/// An error on the way, as of a key that cannot be hashed: pickle will raise it.
-fn drop_error(_: PyErr) -> Stop {
-    Stop::NotPlain
+/// An error on the way, as of a key that cannot be hashed: pickle will raise it. That there is no memory is told at once.
+#[cold]
+fn drop_error(error: PyErr) -> Stop {
+    let is_memory = Python::attach(|py| error.is_instance_of::<PyMemoryError>(py));
+    if is_memory { Stop::Memory(error) } else { Stop::NotPlain }
+}
+
+#[cold]
+fn no_memory() -> Stop {
+    Stop::Memory(PyMemoryError::new_err(()))
 }

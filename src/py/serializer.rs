@@ -168,8 +168,10 @@ impl Own {
         if let Ok(text) = dumped.cast::<PyString>() {
             return Ok(Encoded::tagged(TEXT, text.to_str().map_err(failed)?.as_bytes()));
         }
-        if let Ok(bytes) = dumped.cast::<PyByteArray>() {
-            return Ok(Encoded::tagged(BYTE_ARRAY, &bytes.to_vec()));
+        if dumped.is_instance_of::<PyByteArray>() {
+            let mut bytes = Vec::new();
+            buffers::append(&mut bytes, &dumped).map_err(failed)?;
+            return Ok(Encoded::tagged(BYTE_ARRAY, &bytes));
         }
         let message = format!("dumps must return bytes, bytearray or str, not {}", type_name(&dumped));
         Err(failed(PyTypeError::new_err(message)))

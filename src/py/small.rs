@@ -6,9 +6,11 @@
 //! It does so without the memo of a pickler, which takes longer than a small record.
 //!
 //! Promise: what it writes is what pickle writes, byte for byte, references that are shared or go round in circles included.
-//! It runs no Python code, and gives up after a few dozen objects.
+//! It runs no Python code, and gives up after a few dozen objects, or when another thread changes what it reads.
 
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
@@ -45,37 +47,64 @@ pub(super) fn encode(value: &Bound<'_, PyAny>) -> Option<Body> {
     (writer.body.len() >= FRAMED_FROM_BYTES).then_some(writer.body)
 }
 
+/// The pairs of a dict, while other threads may change it where there is no GIL: then some may be missing or there twice.
+struct Pairs<'a, 'py> {
+    dict: &'a Bound<'py, PyDict>,
+    at: ffi::Py_ssize_t,
+}
+
+impl<'py> Pairs<'_, 'py> {
+    #[inline]
+    fn next(&mut self) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let (py, mut key, mut value) = (self.dict.py(), std::ptr::null_mut(), std::ptr::null_mut());
+        // Safety: a place that is not one of the dict's ends the walk. The references that it lends are made our own before
+        // anything can change the dict: the GIL is held, or where there is none, the dict's lock.
+        #[expect(unsafe_code, reason = "pyo3's iterator panics when the dict is changed")]
+        with_critical_section(self.dict, || unsafe {
+            let is_there = ffi::PyDict_Next(self.dict.as_ptr(), &raw mut self.at, &raw mut key, &raw mut value) != 0;
+            is_there.then(|| (Bound::from_borrowed_ptr(py, key), Bound::from_borrowed_ptr(py, value)))
+        })
+    }
+}
+
 impl Writer {
     fn container(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> Option<()> {
         if let Ok(dict) = value.cast_exact::<PyDict>() {
-            self.begin(dict.len(), depth)?;
+            let len = dict.len();
+            self.begin(len, depth)?;
             if self.again(value) {
                 return Some(());
             }
             self.body.push(b'}');
             self.memoize(value)?;
-            if dict.len() > 1 {
+            if len > 1 {
                 self.body.push(b'(');
             }
-            for (key, value) in dict {
+            let mut pairs = Pairs { dict, at: 0 };
+            let mut left = len;
+            while let Some((key, value)) = pairs.next() {
+                left = left.checked_sub(1)?;
                 self.object(&key, depth + 1)?;
                 self.object(&value, depth + 1)?;
             }
-            self.end(dict.len(), b's', b'u');
+            self.end(len, left, b's', b'u')?;
         } else if let Ok(list) = value.cast_exact::<PyList>() {
-            self.begin(list.len(), depth)?;
+            let len = list.len();
+            self.begin(len, depth)?;
             if self.again(value) {
                 return Some(());
             }
             self.body.push(b']');
             self.memoize(value)?;
-            if list.len() > 1 {
+            if len > 1 {
                 self.body.push(b'(');
             }
+            let mut left = len;
             for item in list {
+                left = left.checked_sub(1)?;
                 self.object(&item, depth + 1)?;
             }
-            self.end(list.len(), b'a', b'e');
+            self.end(len, left, b'a', b'e')?;
         } else {
             let tuple = value.cast_exact::<PyTuple>().ok()?;
             self.begin(tuple.len(), depth)?;
@@ -107,13 +136,16 @@ impl Writer {
         (items <= ITEMS_MAX && depth < DEPTH_MAX).then_some(())
     }
 
+    /// Of so many items that there were at the beginning, so many are left: it was changed meanwhile, and pickle says so.
     #[inline]
-    fn end(&mut self, items: usize, one: u8, many: u8) {
+    fn end(&mut self, items: usize, left: usize, one: u8, many: u8) -> Option<()> {
         match items {
+            _ if left > 0 => return None,
             0 => {}
             1 => self.body.push(one),
             _ => self.body.push(many),
         }
+        Some(())
     }
 
     #[inline]

@@ -177,7 +177,11 @@ impl Head {
         let [kind, compression, reserved @ ..] = self.bytes;
         let is_sane = match compression {
             PLAIN => self.unpacked_bytes() == self.stored_bytes(),
-            LZ4 => kind != FOOTER && self.unpacked_bytes() <= self.stored_bytes() * EXPANSION_MAX,
+            LZ4 => {
+                kind != FOOTER
+                    && self.unpacked_bytes() <= self.stored_bytes() * EXPANSION_MAX
+                    && self.unpacked_bytes() <= COMPRESSED_BYTES_MAX as u64
+            }
             _ => false,
         };
         if ![RECORDS, DICTIONARY, FOOTER].contains(&kind) {

@@ -7,7 +7,7 @@
 //! Promise: a decoder writes no more bytes than it is given room for, and room is taken only for what can come out.
 
 use parking_lot::Mutex;
-use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict};
+use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict, SafeResult};
 
 use crate::packed::{BROKEN, Codec};
 
@@ -85,6 +85,29 @@ impl Contexts {
         packed: &[u8],
         to: &mut [u8],
     ) -> Result<(), &'static str> {
+        let room = to.len();
+        if self.run_zstd(dictionary, packed, to)? == Ok(room) { Ok(()) } else { Err(BROKEN) }
+    }
+
+    /// Whether more comes out than there is room for, after what fits came out as it should.
+    pub(super) fn zstd_begins(
+        &mut self,
+        dictionary: Option<&DDict<'_>>,
+        packed: &[u8],
+        to: &mut [u8],
+    ) -> Result<(), &'static str> {
+        match self.run_zstd(dictionary, packed, to)? {
+            Err(code) if code == TOO_LITTLE_ROOM => Ok(()),
+            _ => Err(BROKEN),
+        }
+    }
+
+    fn run_zstd(
+        &mut self,
+        dictionary: Option<&DDict<'_>>,
+        packed: &[u8],
+        to: &mut [u8],
+    ) -> Result<SafeResult, &'static str> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             none => none.insert(DCtx::try_create().ok_or(NO_MEMORY)?),
@@ -92,15 +115,25 @@ impl Contexts {
         self.scratch.clear();
         self.scratch.extend_from_slice(&MAGIC);
         self.scratch.extend_from_slice(packed);
-        let written = match dictionary {
+        Ok(match dictionary {
             Some(dictionary) => decoder.decompress_using_ddict(to, &self.scratch, dictionary),
             None => decoder.decompress(to, &self.scratch),
-        };
-        if written == Ok(to.len()) { Ok(()) } else { Err(BROKEN) }
+        })
     }
 }
 
 pub(super) const NO_MEMORY: &str = "there is not enough memory for it";
+
+/// What Zstandard answers when what comes out does not fit: error 70, as all of its errors below zero.
+const TOO_LITTLE_ROOM: usize = 0_usize.wrapping_sub(70);
+
+/// Whether more comes out than there is room for.
+pub(super) fn lz4_begins(packed: &[u8], to: &mut [u8]) -> Result<(), &'static str> {
+    match lz4_flex::block::decompress_into(packed, to) {
+        Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) => Ok(()),
+        _ => Err(BROKEN),
+    }
+}
 
 pub(super) fn unlz4(packed: &[u8], to: &mut [u8]) -> Result<(), &'static str> {
     match lz4_flex::block::decompress_into(packed, to) {

@@ -2,7 +2,7 @@
 //!   serialized bytes --compress?--> --sign?--> [ flag | signature | length | dictionary | packed bytes ]  -> nodes
 //!                  \------- neither: as they are, no flag byte, no cost ----------------------------------> nodes
 //!
-//!   nodes -> signature right?  ->  length sane?  ->  decompress  ->  digest that of the version?  ->  serialized bytes
+//!   nodes -> signature right?  ->  length true?  ->  decompress  ->  digest that of the version?  ->  serialized bytes
 //! ```
 //! How a value's bytes are packed before they go to the nodes and unpacked after they come back. It knows no node, no
 //! cluster and no Python: only bytes, versions, and a library of dictionaries.
@@ -40,6 +40,11 @@ const COMPRESSED_FROM_BYTES: usize = 1024;
 const DICTIONARY_FROM_BYTES: usize = 64;
 /// What is packed stays packed when it saves one part in so many: a smaller gain is not worth a slower read.
 const GAIN_PART: usize = 8;
+
+/// A value is believed to unpack to so many bytes, or to so many times of what it was packed into, because it says so. Of a
+/// longer one the beginning is unpacked first.
+const BELIEVED_BYTES_MAX: usize = 1 << 20;
+const BELIEVED_TIMES: usize = 16;
 
 /// Work that takes longer is done without what others wait for: letting go of the GIL costs about as much.
 const LONG_NS: u64 = 5_000;
@@ -244,7 +249,13 @@ impl Packing {
         };
         packed[0] = flag;
         if let Some(signer) = &self.signer {
-            let signed = Signed { key: write.key.bytes(), version: write.version, flag, body: &packed[body_start..] };
+            let signed = Signed {
+                key: write.key.bytes(),
+                version: write.version,
+                flag,
+                dictionary: dictionary.as_ref().map(|prepared| prepared.dictionary().hash()),
+                body: &packed[body_start..],
+            };
             let signature = signer.sign(&signed);
             packed[1..=SIGNATURE_BYTES].copy_from_slice(&signature);
         }
@@ -298,12 +309,17 @@ impl Packing {
             return Err(self.refuse(key, NOT_SIGNED));
         }
         let parts = Parts::read(packed).map_err(|why| self.failed(key, why))?;
-        self.check_signature(key, version, &parts)?;
         (opened.form, opened.codec) = (parts.form(), parts.codec);
         (opened.packed, opened.bytes) = (parts.packed, parts.bytes);
+        self.check_signed(key, &parts)?;
         if let Some(id) = parts.dictionary {
             let missing = || self.failed(key, format!("it needs the dictionary {id:08x}, which no node has"));
             opened.dictionary = Some(self.dictionaries.find(id, library).ok_or_else(missing)?);
+        }
+        let dictionary = opened.dictionary.as_ref().map(|prepared| prepared.dictionary().hash());
+        self.check_signature(key, version, dictionary, &parts)?;
+        if parts.bytes > BELIEVED_BYTES_MAX {
+            self.check_length(&opened, library)?;
         }
         Ok(opened)
     }
@@ -349,19 +365,50 @@ impl Packing {
         Ok((Cow::Owned(unpacked), opened.form))
     }
 
-    fn check_signature(&self, key: Key<'_>, version: Version, parts: &Parts<'_>) -> Result<(), Error> {
+    /// Whether it is signed if it must be, and is not if it must not.
+    fn check_signed(&self, key: Key<'_>, parts: &Parts<'_>) -> Result<(), Error> {
         match (&self.signer, parts.signature) {
-            (None, None) => Ok(()),
+            (None, None) | (Some(_), Some(_)) => Ok(()),
             (None, Some(_)) => Err(self.refuse(key, "it is signed, and this cache has no signing key")),
             (Some(_), None) => Err(self.refuse(key, NOT_SIGNED)),
-            (Some(signer), Some(signature)) => {
-                let signed = Signed { key: key.bytes(), version, flag: parts.flag, body: parts.body };
-                if signer.verifies(&signed, signature) {
-                    return Ok(());
-                }
-                Err(self.refuse(key, "its signature is wrong: it was changed, or signed under another key"))
-            }
         }
+    }
+
+    fn check_signature(
+        &self,
+        key: Key<'_>,
+        version: Version,
+        dictionary: Option<&[u8; 32]>,
+        parts: &Parts<'_>,
+    ) -> Result<(), Error> {
+        let (Some(signer), Some(signature)) = (&self.signer, parts.signature) else { return Ok(()) };
+        let signed = Signed { key: key.bytes(), version, flag: parts.flag, dictionary, body: parts.body };
+        if signer.verifies(&signed, signature) {
+            return Ok(());
+        }
+        // Earlier releases did not sign the dictionary: anybody could have exchanged it.
+        if dictionary.is_some() && signer.verifies(&Signed { dictionary: None, ..signed }, signature) {
+            return Err(self.refuse(key, "its signature, of an earlier release, does not cover its dictionary"));
+        }
+        Err(self.refuse(key, "its signature is wrong: it was changed, or signed under another key"))
+    }
+
+    /// Whether a long value can be as long as it says: before memory is taken for it.
+    #[cold]
+    fn check_length(&self, opened: &Opened<'_>, library: &dyn Library) -> Result<(), Error> {
+        if opened.bytes as u64 > library.unpacked_bytes_max() {
+            return Err(self.failed(opened.key, "it says that it unpacks to more bytes than a node could have taken"));
+        }
+        let Opened { codec, packed, bytes, dictionary, .. } = opened;
+        let prepared = dictionary.as_deref();
+        // What comes out of the beginning shows how much is yet to come, and memory is taken for four times as much at most.
+        let mut room = BELIEVED_BYTES_MAX;
+        while *codec != Codec::None && room < *bytes && packed.len().saturating_mul(BELIEVED_TIMES) < *bytes {
+            let begins = self.contexts.with(|contexts| contexts.begins(*codec, prepared, packed, room));
+            begins.map_err(|why| self.failed(opened.key, why))?;
+            room = room.saturating_mul(4);
+        }
+        Ok(())
     }
 
     #[cold]
@@ -421,6 +468,24 @@ impl Contexts {
             Codec::None => None,
             Codec::Lz4 => self.lz4(bytes, room),
             Codec::Zstd | Codec::ZstdDictionary => self.zstd(prepared.map(Prepared::encoder), bytes, room),
+        }
+    }
+
+    /// Whether at least so many bytes come out of this, as far as can be told from the first of them.
+    fn begins(
+        &mut self,
+        codec: Codec,
+        prepared: Option<&Prepared>,
+        packed: &[u8],
+        room: usize,
+    ) -> Result<(), &'static str> {
+        let mut to = Vec::new();
+        to.try_reserve_exact(room).map_err(|_| codec::NO_MEMORY)?;
+        to.resize(room, 0);
+        match codec {
+            Codec::None => Ok(()),
+            Codec::Lz4 => codec::lz4_begins(packed, &mut to),
+            Codec::Zstd | Codec::ZstdDictionary => self.zstd_begins(prepared.map(Prepared::decoder), packed, &mut to),
         }
     }
 

@@ -1,9 +1,11 @@
 //! ```text
 //!   secret --derive--> 32 bytes --keyed BLAKE3--> 16 bytes
 //!                                    ^
-//!           length of the key, key, timestamp, kind, flag, packed bytes
+//!           length of the key, key, timestamp, kind, flag, hash of the dictionary, packed bytes
 //! ```
 //! Signatures: whoever does not know a key can neither make a value, nor change one, nor move it to another key or time.
+//!
+//! All that decides what the packed bytes unpack to is signed: how they are coded, and with which dictionary, byte for byte.
 //!
 //! Promise: a value whose signature is wrong is not looked at any further. The first key signs; all are accepted, so that
 //! keys can be exchanged one after the other. What was signed and is sent again is not told apart from the first time.
@@ -25,6 +27,8 @@ pub(super) struct Signed<'a> {
     pub(super) key: &'a [u8],
     pub(super) version: Version,
     pub(super) flag: u8,
+    /// The hash of the dictionary that the body was packed with. The flag says whether there is one.
+    pub(super) dictionary: Option<&'a [u8; 32]>,
     pub(super) body: &'a [u8],
 }
 
@@ -55,6 +59,9 @@ fn sign(key: &[u8; 32], signed: &Signed<'_>) -> [u8; SIGNATURE_BYTES] {
     hasher.update(signed.key);
     hasher.update(&signed.version.timestamp.get().to_le_bytes());
     hasher.update(&[matches!(signed.version.kind(), Kind::Remove).into(), signed.flag]);
+    if let Some(dictionary) = signed.dictionary {
+        hasher.update(dictionary);
+    }
     hasher.update(signed.body);
     let mut signature = [0; SIGNATURE_BYTES];
     signature.copy_from_slice(&hasher.finalize().as_bytes()[..SIGNATURE_BYTES]);
