@@ -135,7 +135,7 @@ fn options(nodes: Option<&Bound<'_, PyAny>>, replicas: Option<&Bound<'_, PyAny>>
 pub(super) struct Violation {
     /// The seed of the execution in which it was seen.
     seed: u64,
-    /// Which promise: "I1" to "I19", by their numbers in docs/reliability.md; or "a panic".
+    /// Which promise: "I1" to "I20", by their numbers in docs/reliability.md; or "a panic".
     invariant: &'static str,
     /// When it was seen, in seconds of virtual time.
     at_seconds: f64,

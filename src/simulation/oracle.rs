@@ -20,7 +20,7 @@ use crate::version::{Kind, Timestamp, Version};
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1` to `I19`.
+    /// Which: `I1` to `I20`.
     pub invariant: &'static str,
     /// When, in virtual microseconds.
     pub at_us: u64,
@@ -94,6 +94,10 @@ pub struct Oracle {
     evicted: Vec<bool>,
     lives: Vec<Life>,
     acknowledged: Vec<Acknowledged>,
+    /// The newest of each key that was acknowledged.
+    promised: Vec<Option<Version>>,
+    /// Nothing fails, nodes only come and go as planned, and each write waits for every owner.
+    is_planned: bool,
     now_us: u64,
     /// Some node, now or in a life before, had no room for something.
     something_fell_out: bool,
@@ -119,6 +123,7 @@ impl Oracle {
         self.issued.push(Vec::new());
         self.ends.push(Vec::new());
         self.late.push(false);
+        self.promised.push(None);
         self.evicted.push(false);
         self.names.insert_unique(tail(key), number, |&number| tail(&self.keys[number]));
         number
@@ -132,6 +137,36 @@ impl Oracle {
     /// Clocks are off by so much at most.
     pub const fn set_skew_ms(&mut self, skew_ms: u64) {
         self.skew_us = skew_ms * 1000;
+    }
+
+    /// Nothing fails, nodes only come and go as planned, and each write waits for every owner.
+    pub const fn expect_no_failure(&mut self) {
+        self.is_planned = true;
+    }
+
+    /// The newest of a key that was acknowledged so far: a call that begins now is not to fall behind it.
+    pub fn promised(&self, key: KeyNumber) -> Option<Version> {
+        self.promised[key]
+    }
+
+    /// A read or write ended that began when this was promised: `found` is what it read, or what was acknowledged.
+    pub fn keeps_promise(&mut self, key: KeyNumber, promised: Option<Version>, found: Option<Version>, is_read: bool) {
+        let Some(promised) = promised.filter(|_| self.is_planned && !self.something_fell_out) else { return };
+        // What ended may be forgotten, and then an older version is a new write.
+        let issued = || self.issued[key].iter().map(|(version, _)| *version);
+        let may_be_gone = |version: Version| version.kind() == Kind::Remove || self.may_have_ended(key, version);
+        if self.late[key] && is_read || self.evicted[key] || issued().any(|version| self.may_have_ended(key, version)) {
+            return;
+        }
+        let is_missing = found.is_none() && !issued().any(|version| version >= promised && may_be_gone(version));
+        if is_missing || found.is_some_and(|found| found < promised) {
+            let what = if is_read { "read" } else { "write" };
+            self.fail("I20", || {
+                format!(
+                    "a {what} of key {key} gave {found:?}, which had {promised:?} before it began, and nothing failed"
+                )
+            });
+        }
     }
 
     /// When a version ends, in virtual microseconds; by a clock, a little earlier or later.
@@ -258,6 +293,7 @@ impl Oracle {
     pub fn acknowledge(&mut self, key: KeyNumber, version: Version, holders: impl Iterator<Item = Address>) {
         let has = |address: &Address| self.life(address.incarnation).known.get(key).copied().flatten() >= Some(version);
         let witnesses = holders.filter(has).map(|address| address.incarnation).collect();
+        self.promised[key] = self.promised[key].max(Some(version));
         self.acknowledged.push(Acknowledged { key, version, witnesses });
     }
 

@@ -55,6 +55,8 @@ pub struct Trial {
     pub faults: Vec<(u64, Fault)>,
     /// These nodes stay broken to the end.
     pub broken: u128,
+    /// Nothing fails: nodes come and go as planned, many at a time.
+    pub is_planned: bool,
 }
 
 /// The clock beside a node is set, back or forth: nodes beside it measure ends by it, and clients take timestamps from it.
@@ -190,6 +192,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         jumps: Vec::new(),
         faults: Vec::new(),
         broken: 0,
+        is_planned: false,
     };
     trial.faults = faults(&mut chance, nodes, replicas, node_bytes, ends_us);
     if chance.permille(200) {
@@ -206,6 +209,11 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
     if clocks.permille(125) {
         trial.jumps = jumps(&mut clocks, nodes, ends_us);
     }
+    // A chance of its own, too, and a constant that leaves those seeds as they were.
+    let mut plan = Chance::new(seed ^ PLANS);
+    if plan.permille(125) {
+        make_planned(&mut trial, &mut plan, options)?;
+    }
     Ok(trial)
 }
 
@@ -218,6 +226,41 @@ fn jumps(chance: &mut Chance, nodes: u8, ends_us: u64) -> Vec<Jump> {
         (at_us < ends_us).then_some(Jump { at_us, node, ahead_permille })
     };
     std::iter::from_fn(next).collect()
+}
+
+/// Which seeds are of plans.
+const PLANS: u64 = 0x329C;
+
+/// Nothing fails in this trial: nodes join and leave, several at a time, with room for everything, and mostly with one copy.
+fn make_planned(trial: &mut Trial, chance: &mut Chance, options: Options) -> Result<(), Error> {
+    let nodes = trial.config.nodes();
+    let replicas = match options.replicas {
+        None if chance.permille(600) => 1,
+        _ => trial.config.replicas(),
+    };
+    let node_bytes = 64 * 1024;
+    trial.config = Config::new(usize::from(nodes), Some(usize::from(replicas)))?.node_bytes(node_bytes)?;
+    trial.weather = Weather { delay_us_max: 100 + chance.below(60_000), ..Weather::FINE };
+    (trial.keys, trial.key_bytes, trial.value_bytes_max) = (2 + chance.below(14), 1, 60);
+    (trial.is_planned, trial.broken) = (true, 0);
+    let pause_us = 20_000 + chance.below(400_000);
+    let (mut at, mut joined) = (0, nodes);
+    trial.faults.clear();
+    loop {
+        at += chance.below(2 * pause_us);
+        if at >= trial.ends_us {
+            return Ok(());
+        }
+        let node = chance.below(u64::from(joined)) as NodeId;
+        let back_us = chance.below(2_000_000);
+        if chance.permille(500) {
+            trial.faults.push((at, Fault::Join { bytes: node_bytes }));
+            joined = (joined + 1).min(nodes + 3);
+        } else if joined > replicas {
+            trial.faults.push((at, Fault::Leave { node }));
+            trial.faults.push((at + back_us, Fault::Dismiss { node }));
+        }
+    }
 }
 
 fn faults(chance: &mut Chance, nodes: u8, replicas: u8, node_bytes: u64, ends_us: u64) -> Vec<(u64, Fault)> {
@@ -298,6 +341,9 @@ pub fn run_with(trial: &Trial) -> Result<Counts, Violation> {
 fn play(trial: &Trial) -> Result<Counts, Violation> {
     let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
     world.chunk_bytes = trial.chunk_bytes;
+    if trial.is_planned {
+        world.expect_no_failure();
+    }
     if let Some(ttls) = &trial.ttls {
         world.skew(ttls.skews_ms.clone());
         let most_ms = ttls.skews_ms.iter().copied().max().unwrap_or(0);

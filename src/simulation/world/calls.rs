@@ -87,12 +87,14 @@ enum Kind<'w> {
         writing: Writing<'w>,
         key: Key<'w>,
         version: Version,
+        promised: Option<Version>,
     },
     Read {
         get: Get,
         key: Key<'w>,
         best: Option<Best>,
         heard: Vec<Read>,
+        promised: Option<Version>,
         /// What is found gets another lifetime.
         touch: Option<Option<Duration>>,
     },
@@ -125,7 +127,8 @@ impl<'w> World<'w> {
         let Some((timestamp, value, ttl)) = write else {
             self.counts.reads += 1;
             let get = self.cluster.begin_read(key, None);
-            return self.begin(home, Kind::Read { get, key, best: None, heard: Vec::new(), touch });
+            let promised = self.oracle.promised(number);
+            return self.begin(home, Kind::Read { get, key, best: None, heard: Vec::new(), promised, touch });
         };
         let Some(timestamp) = Timestamp::new(timestamp) else { return };
         let write = match value.map(Value::new) {
@@ -148,7 +151,8 @@ impl<'w> World<'w> {
             Ok(writing) => {
                 let ends_us = ttl.map(|ttl| self.network.now_us() + ttl.as_micros() as u64);
                 self.oracle.issue(number, write.version, ends_us);
-                self.begin(home, Kind::Write { writing, key, version: write.version });
+                let promised = self.oracle.promised(number);
+                self.begin(home, Kind::Write { writing, key, version: write.version, promised });
             }
             Err(_) => self.counts.refused += 1,
         }
@@ -202,7 +206,7 @@ impl<'w> World<'w> {
         // An exchange's home is who asks.
         self.be_beside(home);
         let (to, source, request) = match &mut call.kind {
-            Kind::Write { writing, key, version } => match self.cluster.turn(writing) {
+            Kind::Write { writing, key, version, promised } => match self.cluster.turn(writing) {
                 Ok(Turn::Send(to, request)) => {
                     let source = if let Request::Update { from, .. } = &request { from.node } else { home };
                     (to, source, Carried::Request(request))
@@ -214,6 +218,7 @@ impl<'w> World<'w> {
                 Ok(Turn::Done(outcome)) => {
                     if outcome.newest {
                         let key = self.oracle.number(key.bytes());
+                        self.oracle.keeps_promise(key, *promised, Some(*version), false);
                         let view = self.cluster.view();
                         let live = view.live();
                         self.oracle.acknowledge(key, *version, live.iter().map(|node| view.address(node)));
@@ -240,13 +245,15 @@ impl<'w> World<'w> {
                     return;
                 }
             },
-            Kind::Read { get, key, best, heard, touch } => match get.next(self.cluster.routes()) {
+            Kind::Read { get, key, best, heard, promised, touch } => match get.next(self.cluster.routes()) {
                 Some(owner) => (owner, home, Carried::Read(*key)),
                 None => match get.answer(self.cluster.routes()) {
                     Some(answer) => {
+                        let found = best.as_ref().filter(|_| matches!(answer, Answer::Hit(_))).map(|best| best.version);
+                        let number = self.oracle.number(key.bytes());
+                        self.oracle.keeps_promise(number, *promised, found, true);
                         if let (Answer::Hit(_), &mut Some(Best { version, is_right, heard_us })) = (answer, best) {
                             self.counts.hits += 1;
-                            let number = self.oracle.number(key.bytes());
                             self.oracle.read(number, version, is_right, heard_us);
                             self.oracle.read_heard(number, version, heard);
                             if let Some(ttl) = *touch {
@@ -350,7 +357,7 @@ impl<'w> World<'w> {
         let clock_ms = self.clock_ms(home);
         let Some(call) = self.calls[number].as_mut().filter(|call| call.turn == turn) else { return };
         let ended = match (&mut call.kind, answered) {
-            (Kind::Write { writing, key, version }, Answered::Reply(reply)) => {
+            (Kind::Write { writing, key, version, .. }, Answered::Reply(reply)) => {
                 let ended = writing.reply(from, reply).is_err();
                 if writing.version() != *version {
                     let number = self.oracle.number(key.bytes());
