@@ -46,6 +46,7 @@ bench: $(VENV)/installed
 	@for end in so dylib; do if [ -e "$(WITHOUT_STATISTICS).$$end" ]; then \
 	  cp -f "$(WITHOUT_STATISTICS).$$end" target/without-statistics/_core.abi3.so; fi; done
 	@WITHOUT_STATISTICS=target/without-statistics/_core.abi3.so $(BIN)/python benches/bench.py $(BENCH)
+	@$(BIN)/python benches/holds.py
 
 # Seeds in `make test`: half a minute on two cores.
 SEEDS_TESTED := 20000

@@ -6,9 +6,15 @@
 //! ```
 //! Promise: the same bytes hash to the same number in every process, on every machine, for ever. That is why the keys
 //! are constants and why only raw bytes are hashed: Rust's `Hash for str` appends a byte, and Python's `hash` is salted.
+//!
+//! Two keys may have one hash: the key is public, and half a minute finds two. A hash says where to look; which key it is, its
+//! bytes say, or 128 bits of another hash where bytes would be too many ([`KeyPrint`]).
+//!
+//! The feature `few-hashes` makes a build for tests, in which a hash has three bits and keys collide everywhere.
 
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
+use siphasher::sip128;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The two halves of the key under which keys are hashed. Public and fixed: it makes placement agree everywhere and is no secret.
@@ -25,7 +31,8 @@ impl KeyHash {
     /// Hashes the bytes of a key.
     #[inline]
     pub fn of(key: &[u8]) -> Self {
-        Self(SipHasher13::new_with_keys(KEY_SEED.0, KEY_SEED.1).hash(key))
+        let hash = SipHasher13::new_with_keys(KEY_SEED.0, KEY_SEED.1).hash(key);
+        Self(if cfg!(feature = "few-hashes") { hash & FEW_BITS } else { hash })
     }
 
     /// The half of it that tells keys of one partition apart.
@@ -38,6 +45,21 @@ impl KeyHash {
     #[inline]
     pub fn partition(self, partitions: u16) -> u16 {
         ((u128::from(self.0) * u128::from(partitions)) >> 64) as u16
+    }
+}
+
+/// What a hash keeps with the feature `few-hashes`: two bits of which partition, and one that tells keys of it apart.
+const FEW_BITS: u64 = 0xC000_0000_0000_0001;
+
+/// A key in 128 bits, where its bytes would be too many: no two keys that anybody will find have one print. It has a seed of
+/// its own, so that keys of one hash have different prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyPrint(pub u128);
+
+impl KeyPrint {
+    /// The print of a key.
+    pub fn of(key: &[u8]) -> Self {
+        Self(sip128::SipHasher24::new_with_keys(KEY_SEED.1, KEY_SEED.0).hash(key).as_u128())
     }
 }
 

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::dictionary::{Dictionary, DictionaryId};
 use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, KeyPrint};
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::node_set::NodeSet;
 use crate::version::{Timestamp, Version};
@@ -221,7 +221,7 @@ pub enum Request<'a> {
         clock: Cow<'a, Clock>,
         /// The last change of the membership that the asker knew of then.
         epoch: u64,
-        /// Send items after this hash of a key: where the chunk before ended.
+        /// Send items after this hash of a key: where the chunk before ended. Keys of one hash are never in two chunks.
         after: Option<u64>,
         /// End the chunk when it is longer than so many bytes.
         chunk_bytes: usize,
@@ -578,8 +578,8 @@ pub struct Older {
 pub struct Loss {
     /// What was dropped.
     pub lost: Lost,
-    /// The live entries the answerer vouches for: hash of the key and version.
-    pub confirmed: Vec<(u64, Version)>,
+    /// The live entries the answerer vouches for: key and version.
+    pub confirmed: Vec<(KeyPrint, Version)>,
 }
 
 /// Markers dropped before every owner had seen them: which, and the highest timestamp among them.

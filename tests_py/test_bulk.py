@@ -249,17 +249,25 @@ def test_clear_reaches_nodes_that_are_down(cache: Cache) -> None:
     assert [node.entries for node in cache.nodes()] == [0, 0, 0, 0]
 
 
-def test_iteration_is_a_snapshot(cache: Cache) -> None:
-    cache.put_many((f"key {number}", number) for number in range(300))
+def test_iteration_gives_what_lives_throughout_once_and_comes_to_an_end(cache: Cache) -> None:
+    cache.put_many((f"key {number}", number, 1) for number in range(3000))
     keys = iter(cache)
     first = next(keys)
-    cache.clear()
-    cache.put("new", 1)
+    for number in range(0, 3000, 3):
+        cache.remove(f"key {number}", 2)
+        cache.put(f"new {number}", number, 1)
     rest = list(keys)
-    assert sorted([first, *rest]) == sorted(f"key {number}" for number in range(300))
+    staying = {f"key {number}" for number in range(3000) if number % 3}
+    assert len({first, *rest}) == 1 + len(rest)
+    assert staying <= {first, *rest} <= {*(f"key {number}" for number in range(3000)), *cache}
     assert list(keys) == []
-    assert list(cache) == ["new"]
     assert next(keys, None) is None
+
+
+def test_each_key_can_be_removed_while_they_are_iterated_over(cache: Cache) -> None:
+    cache.put_many((f"key {number}", number, 1) for number in range(3000))
+    assert sum(cache.remove(key, 2) for key in cache) == 3000
+    assert list(cache) == []
 
 
 def test_keys_come_back_as_they_were_put(cache: Cache) -> None:

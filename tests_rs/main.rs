@@ -20,3 +20,4 @@ mod snapshot;
 mod ties;
 mod typed_values;
 mod values;
+mod walks;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use distributed_consistent_cache::clock::{Dot, Incarnation};
 use distributed_consistent_cache::entry::{Held, Item, Items, Key, Value};
+use distributed_consistent_cache::hash::KeyPrint;
 use distributed_consistent_cache::message::{Address, Begun, Delta, Known, Reply, Request, Used, Write, Written};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::runtime::embedded::Embedded;
@@ -183,7 +184,7 @@ fn a_marker_vouches_for_nothing() {
     let begun = begin(&mut other);
     let delta = ask(&mut forgetful, second, &begun, None);
     let loss = delta.lost.as_ref().expect("it dropped a marker");
-    assert!(loss.confirmed.iter().all(|&(hash, _)| hash != key("key").hash().0));
+    assert!(loss.confirmed.iter().all(|&(name, _)| name != KeyPrint::of(b"key")));
     assert!(apply(&mut other, &delta));
     assert!(!is_live_at(&mut other, "key", 40));
 }

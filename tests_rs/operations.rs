@@ -17,6 +17,7 @@ use distributed_consistent_cache::Error;
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::cluster::exchange::Exchange;
 use distributed_consistent_cache::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
+use distributed_consistent_cache::hash::KeyPrint;
 use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Delta, Known, Lent, Listing, Older, Reply, Request, Used, Write, Written,
@@ -174,7 +175,7 @@ impl Letter {
 /// What a node had seen and knew before a message.
 struct Before {
     clocks: Vec<(PartitionId, Clock)>,
-    versions: HashMap<(PartitionId, u64), Version>,
+    versions: HashMap<(PartitionId, KeyPrint), Version>,
 }
 
 impl Before {
@@ -182,8 +183,8 @@ impl Before {
         let clocks: Vec<_> = node.partitions().filter_map(|id| Some((id, node.clock(id)?.0.clone()))).collect();
         let mut versions = HashMap::new();
         for &(id, _) in &clocks {
-            node.each(id, |hash, known, _| {
-                known.rank().0.map(|version| versions.insert((id, hash.0), version));
+            node.each(id, |key, known, _| {
+                known.rank().0.map(|version| versions.insert((id, key), version));
             });
         }
         Self { clocks, versions }
@@ -206,7 +207,7 @@ struct Story<'a> {
     exchanges: VecDeque<Exchange>,
     letters: VecDeque<(Address, Letter)>,
     /// Which write each dot is the name of.
-    names: HashMap<(PartitionId, Dot), (u64, Version)>,
+    names: HashMap<(PartitionId, Dot), (KeyPrint, Version)>,
 }
 
 impl<'a> Story<'a> {
@@ -331,7 +332,7 @@ impl<'a> Story<'a> {
         match self.ask(to, &Request::Write { write, force: how & 8 != 0 }) {
             Some(Ok(Reply::Written(Written::Accepted { dot, stable_upto, used, epoch, .. }))) => {
                 assert_eq!(dot.incarnation, to.incarnation, "a coordinator gave another life's name");
-                let named = (name.hash().0, write.version);
+                let named = (KeyPrint::of(name.bytes()), write.version);
                 let same = self.names.insert((name.hash().partition(self.partitions), dot), named);
                 // The check after the message has met it already; an earlier write of this name is found there.
                 assert!(same.is_none_or(|same| same == named), "a name was given twice");
@@ -573,13 +574,13 @@ impl<'a> Story<'a> {
         }
         for id in node.partitions() {
             let clock = node.clock(id).map(|(clock, _)| clock).expect("held");
-            node.each(id, |hash, known, dot| {
+            node.each(id, |key, known, dot| {
                 assert!(clock.has(dot), "held and never seen: {dot:?}");
                 let version = known.rank().0.expect("held");
-                let earlier = before.versions.get(&(id, hash.0));
+                let earlier = before.versions.get(&(id, key));
                 assert!(earlier.is_none_or(|&earlier| earlier <= version), "a version went back");
-                let named = *self.names.entry((id, dot)).or_insert((hash.0, version));
-                assert_eq!(named, (hash.0, version), "two writes have one name: {dot:?}");
+                let named = *self.names.entry((id, dot)).or_insert((key, version));
+                assert_eq!(named, (key, version), "two writes have one name: {dot:?}");
             });
         }
     }

@@ -187,7 +187,7 @@ class Cache:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
-# What `iter(cache)` returns: the keys as they were when it was called.
+# What `iter(cache)` returns: each key that lives from the beginning to the end, once.
 @final
 class KeyIterator:
     def __iter__(self) -> Self: ...

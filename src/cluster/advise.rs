@@ -6,6 +6,7 @@
 //! Promise: nothing changes. What is said is of the reads since the cache was made, as if it had had that size all the time.
 
 use super::Cluster;
+use super::walk::GoOn;
 use crate::error::Error;
 use crate::message::Write;
 use crate::miss_ratio::Use;
@@ -51,7 +52,16 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::Closed`].
     pub fn advise(&self) -> Result<Advice, Error> {
-        let (gauges, report) = (self.gauges()?, self.statistics());
+        self.advise_while(&mut || true)?.ok_or(Error::Closed)
+    }
+
+    /// The same; nothing when it was told not to go on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn advise_while(&self, go_on: GoOn<'_>) -> Result<Option<Advice>, Error> {
+        let Some(gauges) = self.gauges_while(go_on)? else { return Ok(None) };
+        let report = self.statistics();
         let (done, holds) = (report.total, report.holds);
         let gets = done.hits + done.misses_in_all();
         let curve = self.sample.curve(done.hits + done.puts, gets);
@@ -79,7 +89,8 @@ impl<R: Runtime> Cluster<R> {
             bytes: (holds.bytes_max as f64 * times) as u64,
             hit_rate: 1.0 - 1.0 / (1.0 + odds(said(times)) / off),
         };
-        Ok(Advice { sizes: SIZES.map(size).to_vec(), hit_rate: done.hit_rate(), gets, watched: curve.watched() })
+        let sizes = SIZES.map(size).to_vec();
+        Ok(Some(Advice { sizes, hit_rate: done.hit_rate(), gets, watched: curve.watched() }))
     }
 
     /// Tells the sample of a write that is the newest.

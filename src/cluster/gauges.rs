@@ -7,16 +7,17 @@
 use std::collections::HashMap;
 
 use super::Cluster;
-use super::view::View;
+use super::walk::{GoOn, Whom};
 use crate::clock::{Clock, Dot};
 use crate::entry::PartitionId;
 use crate::error::Error;
+use crate::hash::KeyPrint;
 use crate::message::Known;
-use crate::runtime::{Runtime, workers};
+use crate::node::Node;
+use crate::runtime::Runtime;
 use crate::stats::Gauges;
 use crate::version::{Timestamp, Version};
 use parking_lot::Mutex;
-use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
 /// For those who ask often, the gauges are counted at most so often ..
@@ -46,56 +47,75 @@ impl Counted {
     }
 }
 
-/// What an owner holds of a partition, and its clock.
-struct Owned {
+/// What a node that was asked holds of a partition, and its clock.
+struct Asked {
+    owns: bool,
+    /// It has pulled what it missed.
+    is_synced: bool,
     clock: Clock,
-    held: Vec<(u64, Known, Dot)>,
+    held: Vec<(KeyPrint, Known, Dot)>,
 }
 
 impl<R: Runtime> Cluster<R> {
     /// Copies that are really there, markers that cannot be dropped yet, writes that not every owner has seen. It looks at
-    /// every key of every node, one partition at a time, on all cores: not for the hot path.
+    /// every key of every node, some partitions at a time, on all cores: not for the hot path.
     ///
     /// # Errors
     /// [`Error::Closed`].
     pub fn gauges(&self) -> Result<Gauges, Error> {
+        self.gauges_while(&mut || true)?.ok_or(Error::Closed)
+    }
+
+    /// The gauges; nothing when it was told not to go on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn gauges_while(&self, go_on: GoOn<'_>) -> Result<Option<Gauges>, Error> {
         self.check_open()?;
-        let view = self.view();
         let now_ms = self.runtime.now_ms();
-        let of_partition = |id| self.gauges_of(&view, id, now_ms);
-        let sum = |a: Gauges, b: Gauges| a.and(b);
-        let mut gauges =
-            workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).reduce(Gauges::default, sum));
-        for node in view.live().iter() {
-            // A node that went down this moment counts nothing.
-            let _ =
-                self.runtime.look(view.address(node), &mut |node| gauges.unstable_markers += node.unstable_markers());
-        }
-        Ok(gauges)
+        let mut gauges = Gauges::default();
+        let add = |of_partition: Gauges| gauges = gauges.and(of_partition);
+        let is_over = self.in_steps(go_on, |id| self.gauges_of(id, now_ms), add);
+        self.check_open()?;
+        gauges.unstable_markers = self.under_view(|view| {
+            let mut markers = 0;
+            let mut count = |node: &mut Node| markers += node.unstable_markers();
+            let is_whole = view.live().iter().all(|node| self.runtime.look(view.address(node), &mut count).is_ok());
+            (markers, is_whole)
+        });
+        Ok(is_over.then_some(gauges))
     }
 
     /// The gauges, and how long ago they were counted: at most once a second and at most 5 % of the time, for those who ask
-    /// often. Who asks while another counts has those of before.
+    /// often. Who asks while another counts has those of before, if there are any.
     ///
     /// # Errors
     /// [`Error::Closed`].
     pub fn recent_gauges(&self) -> Result<(Gauges, Duration), Error> {
+        self.recent_gauges_while(&mut || true)?.ok_or(Error::Closed)
+    }
+
+    /// The same; nothing when it was told not to go on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn recent_gauges_while(&self, go_on: GoOn<'_>) -> Result<Option<(Gauges, Duration)>, Error> {
         self.check_open()?;
         let last = || *self.recent.last.lock();
         let (turn, before) = (self.recent.turn.try_lock(), last());
         let _turn = match (turn, before) {
-            (_, Some(counted)) if !counted.is_due() => return Ok((counted.gauges, counted.ended.elapsed())),
-            (None, Some(counted)) => return Ok((counted.gauges, counted.ended.elapsed())),
-            (Some(turn), _) => turn,
-            (None, None) => self.recent.turn.lock(),
+            (_, Some(counted)) if !counted.is_due() => return Ok(Some((counted.gauges, counted.ended.elapsed()))),
+            (None, Some(counted)) => return Ok(Some((counted.gauges, counted.ended.elapsed()))),
+            // Nobody waits for a turn: whoever counts may be told to do something else in between.
+            (turn, _) => turn,
         };
         if let Some(counted) = last().filter(|counted| !counted.is_due()) {
-            return Ok((counted.gauges, counted.ended.elapsed()));
+            return Ok(Some((counted.gauges, counted.ended.elapsed())));
         }
         let began = Instant::now();
-        let gauges = self.gauges()?;
+        let Some(gauges) = self.gauges_while(go_on)? else { return Ok(None) };
         *self.recent.last.lock() = Some(Counted { gauges, ended: Instant::now(), took: began.elapsed() });
-        Ok((gauges, Duration::ZERO))
+        Ok(Some((gauges, Duration::ZERO)))
     }
 
     /// The gauges as they were counted last, how long ago, and whether it is time to count them again.
@@ -104,30 +124,35 @@ impl<R: Runtime> Cluster<R> {
         counted.map(|counted| (counted.gauges, counted.ended.elapsed(), counted.is_due()))
     }
 
-    fn gauges_of(&self, view: &View, id: PartitionId, now_ms: u64) -> Gauges {
-        let mut owners = Vec::new();
-        for &owner in view.owners(id) {
-            // An owner that went down this moment holds nothing.
-            let _ = self.runtime.look(view.address(owner), &mut |node| {
-                if let Some((clock, _)) = node.clock(id) {
-                    let mut owned = Owned { clock: clock.clone(), held: Vec::new() };
-                    node.each(id, |hash, known, dot| owned.held.push((hash.0, known.at(now_ms), dot)));
-                    owners.push(owned);
-                }
-            });
-        }
-        let mut newest: HashMap<u64, (Known, u64)> = HashMap::new();
-        let mut unseen: HashMap<(u64, Version), Timestamp> = HashMap::new();
-        for (hash, known, dot) in owners.iter().flat_map(|owned| &owned.held) {
-            let entry = newest.entry(*hash).or_insert((Known::Nothing, 0));
-            if known.rank() > entry.0.rank() {
-                *entry = (*known, 0);
+    fn gauges_of(&self, id: PartitionId, now_ms: u64) -> Gauges {
+        let asked = self.look_over(id, Whom::AsReadsDo, Vec::new, |asked, node, owns| {
+            if let Some((clock, is_synced)) = node.clock(id) {
+                let mut one = Asked { owns, is_synced, clock: clock.clone(), held: Vec::new() };
+                node.each(id, |key, known, dot| one.held.push((key, known.at(now_ms), dot)));
+                asked.push(one);
             }
-            entry.1 += u64::from(known.is_live() && *known == entry.0);
-            if let Some(version) = known.rank().0
-                && !owners.iter().all(|owned| owned.clock.has(*dot))
-            {
-                unseen.insert((*hash, version), version.timestamp);
+        });
+        let has_authority = asked.iter().any(|one: &Asked| one.is_synced);
+        let mut newest: HashMap<KeyPrint, (Known, u64)> = HashMap::new();
+        let mut unseen: HashMap<(KeyPrint, Version), Timestamp> = HashMap::new();
+        for one in &asked {
+            for &(key, known, dot) in &one.held {
+                if one.is_synced || !has_authority || !known.is_live() {
+                    let entry = newest.entry(key).or_insert((Known::Nothing, 0));
+                    if known.rank() > entry.0.rank() {
+                        *entry = (known, 0);
+                    }
+                }
+                if let Some(version) = known.rank().0
+                    && !asked.iter().filter(|other| other.owns).all(|other| other.clock.has(dot))
+                {
+                    unseen.insert((key, version), version.timestamp);
+                }
+            }
+        }
+        for (key, known, _) in asked.iter().filter(|one| one.owns).flat_map(|one| &one.held) {
+            if let Some((newest, copies)) = newest.get_mut(key) {
+                *copies += u64::from(known.is_live() && known == newest);
             }
         }
         let live = newest.values().filter(|(known, _)| known.is_live());

@@ -15,6 +15,7 @@
 
 pub mod advise;
 mod background;
+pub mod clear;
 mod dictionaries;
 pub mod exchange;
 mod expiry;
@@ -33,6 +34,7 @@ pub mod services;
 pub mod stamps;
 pub mod statistics;
 pub mod view;
+pub mod walk;
 mod writing;
 
 use std::ops::Deref;
@@ -42,21 +44,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rayon::prelude::*;
-use std::collections::HashMap;
 
 use crate::clock::Incarnation;
 use crate::config::Config;
 use crate::counters::{self, Counters};
 use crate::dictionary::{Dictionary, DictionaryId};
-use crate::entry::{Key, NodeId, PartitionId};
+use crate::entry::{Key, NodeId};
 use crate::error::Error;
 use crate::events::Events;
-use crate::hash::KeyHash;
-use crate::message::{Address, Known};
+use crate::message::Address;
 use crate::miss_ratio::Sample;
 use crate::ring::partition_count;
-use crate::runtime::{Runtime, workers};
+use crate::runtime::Runtime;
 use crate::stats::NodeStats;
 use background::{Background, Study};
 use routes::Routes;
@@ -246,52 +245,6 @@ impl<R: Runtime> Cluster<R> {
         view.members().map(status).collect()
     }
 
-    /// Every live key: one that a get would find. A snapshot, partition by partition, in no order.
-    pub fn keys(&self) -> Vec<Vec<u8>> {
-        let view = self.view();
-        let of_partition = |id| self.keys_of(&view, id);
-        workers::divide(|| (0..view.partitions()).into_par_iter().flat_map_iter(of_partition).collect())
-    }
-
-    /// How many live keys there are.
-    pub fn len(&self) -> usize {
-        let view = self.view();
-        let now_ms = self.runtime.now_ms();
-        let of_partition = |id| self.known_of(&view, id, |_| ()).into_values().filter(is_live(now_ms)).count();
-        workers::divide(|| (0..view.partitions()).into_par_iter().map(of_partition).sum())
-    }
-
-    /// True when there is no live key.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn keys_of(&self, view: &View, id: PartitionId) -> impl Iterator<Item = Vec<u8>> + use<R> {
-        let now_ms = self.runtime.now_ms();
-        self.known_of(view, id, <[u8]>::to_vec).into_values().filter(is_live(now_ms)).map(|(_, key)| key)
-    }
-
-    /// What the owners of a partition together know of its keys: the newest of each, by the hash of the key.
-    fn known_of<K>(&self, view: &View, id: PartitionId, keep: impl Fn(&[u8]) -> K) -> HashMap<u64, (Known, K)> {
-        let mut all: HashMap<u64, (Known, K)> = HashMap::new();
-        for &owner in view.owners(id) {
-            // An owner that went down this moment adds nothing.
-            let _ = self.runtime.look(view.address(owner), &mut |node| {
-                node.keys(id, |key, known, _| {
-                    let hash = KeyHash::of(key).0;
-                    match all.get_mut(&hash) {
-                        Some((newest, _)) if newest.rank() < known.rank() => *newest = known,
-                        Some(_) => {}
-                        None => {
-                            all.insert(hash, (known, keep(key)));
-                        }
-                    }
-                });
-            });
-        }
-        all
-    }
-
     fn next_round(&self) -> u64 {
         self.rounds.fetch_add(1, Ordering::Relaxed)
     }
@@ -302,10 +255,6 @@ fn mark_forgotten(runtime: &impl Runtime, node: Address, counters: &Counters) {
         // A node that went down this moment forgets nothing.
         let _ = runtime.look(node, &mut |node| node.mark_forgotten(counters.forgotten()));
     }
-}
-
-fn is_live<K>(now_ms: u64) -> impl Fn(&(Known, K)) -> bool {
-    move |(known, _)| known.at(now_ms).is_live()
 }
 
 /// Waits for a change of the membership to be published: a moment, or with many partitions a millisecond.

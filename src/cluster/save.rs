@@ -1,13 +1,14 @@
 //! ```text
 //!   walk     each node, coldest to hottest        where each slot stands
-//!   survey   each partition, all who hold it      every key, once, with its stand
+//!   survey   each partition, all who hold it      every key, by its hash, with its stand
 //!   sort     the coldest first
 //!   write    some keys at a time, all who hold them: the newest of each, and before them the dictionaries that they
 //!            need  ->  blocks  ->  file
 //!   finish   to the disk, and in the place of the old one
 //! ```
 //! Writes down what the live nodes know: the newest version of each key. Done in steps, so that whoever drives it can stop
-//! in between; all cores work on a step, and a node is held for a look at some keys, never while anything is written.
+//! in between; all cores work on a step, and a node is held for a look at some keys, never while anything is written. Keys of
+//! one hash are one until they are written, and then are told apart by their bytes.
 //!
 //! Promise: what was live when it began, at the newest version, and is neither written nor evicted and does not expire until it
 //! ends, is in the file. What is written meanwhile is there as it was before or after. Nothing else is.
@@ -23,12 +24,13 @@ use rayon::prelude::*;
 use super::Cluster;
 use super::dictionaries::Keeping;
 use super::view::View;
+use super::walk::Whom;
 use crate::dictionary::DictionaryId;
 use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
 use crate::hash::KeyHash;
-use crate::message::{Known, Lent, Share};
-use crate::node::inventory::Walk;
+use crate::message::{Lent, Share};
+use crate::node::inventory::{Stored, Walk};
 use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
 use crate::shown::Shown;
@@ -51,10 +53,8 @@ const STEP_BYTES: usize = 16 * BLOCK_BYTES;
 const SYNC_BYTES: u64 = 16 << 20;
 /// Bytes that a record takes beside its value, about.
 const RECORD_BYTES: usize = 48;
-/// Nodes come and go: so often a partition is surveyed, or a key is looked for, again.
-const RESTARTS_MAX: u32 = 40;
 
-/// A key that will be written. 16 bytes: there may be many.
+/// Keys of one hash that will be written, nearly always one. 16 bytes: there may be many.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     /// How recently it was used.
@@ -251,36 +251,84 @@ impl Row {
     }
 }
 
+/// What was found of the keys of some hashes so far: of each hash one key, and those that share its hash at the end.
+struct Gathered {
+    found: Vec<Found>,
+    /// Keys and records.
+    spool: Vec<u8>,
+}
+
 /// The newest that was found of a key so far.
 #[derive(Default)]
 struct Found {
     rank: (Option<Version>, bool),
-    /// Where its record is in the spool; of a large value, where its key is.
-    spooled: std::ops::Range<usize>,
+    /// Where the key is in the spool, and the record; of a large value there is no record.
+    key: std::ops::Range<usize>,
+    record: std::ops::Range<usize>,
     large: Option<Share>,
+    /// Another key of the same hash.
+    next: Option<usize>,
+}
+
+impl Gathered {
+    fn of(rows: &[Row]) -> Self {
+        let bytes = rows.iter().map(|row| row.bytes()).sum::<usize>().min(BLOCK_BYTES);
+        Self { found: rows.iter().map(|_| Found::default()).collect(), spool: Vec::with_capacity(bytes) }
+    }
+
+    /// Takes what a node knows of a key of the hash with this number, if it is newer than what was found of it.
+    fn take(&mut self, mut at: usize, stored: &Stored<'_>) {
+        let (known, key) = (stored.known(), stored.key());
+        if known.rank().0.is_none() {
+            return;
+        }
+        while self.found[at].rank.0.is_some() && self.spool[self.found[at].key.clone()] != *key {
+            let end = self.found.len();
+            let next = *self.found[at].next.get_or_insert(end);
+            if next == end {
+                self.found.push(Found::default());
+            }
+            at = next;
+        }
+        let (found, spool) = (&mut self.found[at], &mut self.spool);
+        if known.rank() <= found.rank {
+            return;
+        }
+        if found.rank.0.is_none() {
+            found.key = spool.len()..spool.len() + key.len();
+            spool.extend_from_slice(key);
+        }
+        (found.rank, found.large) = (known.rank(), None);
+        let start = spool.len();
+        if let Some(version) = found.rank.0 {
+            match stored.value() {
+                Some(Lent::Share(share)) => found.large = Some(share),
+                Some(Lent::Now(value)) => record::encode(spool, key, version, Some(value)),
+                None if version.kind() == Kind::Remove => record::encode(spool, key, version, None),
+                None => {}
+            }
+        }
+        found.record = start..spool.len();
+    }
+
+    /// The keys in the order of their hashes' numbers.
+    fn iter(&self, rows: usize) -> impl Iterator<Item = &Found> {
+        let chain = |at: usize| std::iter::successors(Some(&self.found[at]), |found| Some(&self.found[found.next?]));
+        (0..rows).flat_map(chain)
+    }
 }
 
 impl<R: Runtime> Cluster<R> {
-    /// Every key of a partition that is live or removed on a node that holds it, once, at its most recent use.
+    /// Every hash of a key of a partition that is live or removed on a node that holds it, once, at its most recent use.
     fn survey(&self, id: PartitionId, walks: &[(NodeId, Walk)]) -> Vec<Row> {
         let fresh = Walk::default();
-        let mut rows = Vec::new();
-        for _ in 0..RESTARTS_MAX {
-            let view = self.view();
-            for node in view.all_holders(id).iter() {
-                let walk = walks.iter().find(|(walked, _)| *walked == node).map_or(&fresh, |(_, walk)| walk);
-                // A node that is down adds nothing.
-                let _ = self.runtime.look(view.address(node), &mut |node| {
-                    node.survey(id, walk, |key| {
-                        let value_bytes = u32::try_from(key.value_bytes).unwrap_or(u32::MAX);
-                        rows.push(Row { stand: key.stand, value_bytes, hash: key.hash });
-                    });
-                });
-            }
-            if self.view().epoch() == view.epoch() {
-                break;
-            }
-        }
+        let mut rows = self.look_over(id, Whom::All, Vec::new, |rows, node, _| {
+            let walked = walks.iter().find(|(walked, _)| *walked == node.address().node);
+            node.survey(id, walked.map_or(&fresh, |(_, walk)| walk), |key| {
+                let value_bytes = u32::try_from(key.value_bytes).unwrap_or(u32::MAX);
+                rows.push(Row { stand: key.stand, value_bytes, hash: key.hash });
+            });
+        });
         rows.sort_unstable_by_key(|row| row.hash);
         rows.dedup_by(|next, kept| {
             let is_same = next.hash == kept.hash;
@@ -293,33 +341,25 @@ impl<R: Runtime> Cluster<R> {
         rows
     }
 
-    /// The newest of each of these keys, in their order, in blocks.
+    /// The newest of each key of these hashes, in their order, in blocks.
     fn gather(&self, rows: &[Row]) -> Vec<Sealed> {
-        let mut found: Vec<Found> = rows.iter().map(|_| Found::default()).collect();
-        let mut spool = Vec::with_capacity(rows.iter().map(|row| row.bytes()).sum::<usize>().min(BLOCK_BYTES));
-        for _ in 0..RESTARTS_MAX {
-            let view = self.view();
-            self.find(&view, rows, &mut found, &mut spool);
-            // What changed hands meanwhile may have been here and there while it was looked for there and here.
-            if self.view().epoch() == view.epoch() {
-                break;
-            }
-        }
+        let mut gathered = Gathered::of(rows);
+        // What changed hands meanwhile may have been here and there while it was looked for there and here.
+        self.under_view(|view| ((), self.find(view, rows, &mut gathered)));
         let (mut blocks, mut builder) = (Vec::new(), Builder::default());
-        for found in &found {
+        for found in gathered.iter(rows.len()) {
             let Some(version) = found.rank.0 else { continue };
             if self.has_ended(version.lifetime) {
                 continue;
             }
-            let bytes = found.spooled.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
+            let record = &gathered.spool[found.record.clone()];
+            let bytes = record.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
             if builder.is_full_for(bytes) {
                 blocks.push(std::mem::take(&mut builder).seal());
             }
             match &found.large {
-                Some(share) => builder.push(&spool[found.spooled.clone()], version, Some(share.value())),
-                None if found.rank.1 || version.kind() == Kind::Remove => {
-                    builder.push_encoded(&spool[found.spooled.clone()], !found.rank.1);
-                }
+                Some(share) => builder.push(&gathered.spool[found.key.clone()], version, Some(share.value())),
+                None if found.rank.1 || version.kind() == Kind::Remove => builder.push_encoded(record, !found.rank.1),
                 // The newest was evicted, and what is older counts no more.
                 None => {}
             }
@@ -330,45 +370,28 @@ impl<R: Runtime> Cluster<R> {
         blocks
     }
 
-    /// Asks every node that holds one of these keys for what it knows, and keeps what is newer than what was found.
-    fn find(&self, view: &View, rows: &[Row], found: &mut [Found], spool: &mut Vec<u8>) {
-        let holders: Vec<NodeSet> =
-            rows.iter().map(|row| view.all_holders(row.hash.partition(view.partitions()))).collect();
-        let mut nodes = NodeSet::new();
-        holders.iter().for_each(|&holders| nodes = nodes.union(holders));
-        for node in nodes.iter() {
+    /// Asks every live node that holds keys of these hashes for what it knows, and keeps what is newer than what was found.
+    /// False when one did not answer, or has given up what it held.
+    fn find(&self, view: &View, rows: &[Row], gathered: &mut Gathered) -> bool {
+        let partition = |row: &Row| row.hash.partition(view.partitions());
+        let holders: Vec<NodeSet> = rows.iter().map(|row| view.all_holders(partition(row))).collect();
+        let mut is_whole = true;
+        for node in view.live().iter() {
             for from in (0..rows.len()).step_by(KEYS_A_LOOK) {
                 let to = rows.len().min(from + KEYS_A_LOOK);
                 let held: Vec<usize> = (from..to).filter(|&at| holders[at].contains(node)).collect();
-                // A node that went down this moment knows nothing.
-                let _ = self.runtime.look(view.address(node), &mut |node| {
+                if held.is_empty() {
+                    continue;
+                }
+                let looked = self.runtime.look(view.address(node), &mut |node| {
                     for &at in &held {
-                        let Some(stored) = node.stored(rows[at].hash) else { continue };
-                        let known = stored.known();
-                        if known.rank() > found[at].rank {
-                            found[at] = take(known, stored.key(), stored.value(), spool);
-                        }
+                        is_whole &= node.clock(partition(&rows[at])).is_some();
+                        node.stored(rows[at].hash).for_each(|stored| gathered.take(at, &stored));
                     }
                 });
+                is_whole &= looked.is_ok();
             }
         }
+        is_whole
     }
-}
-
-/// Copies a record to the spool; of a large value, the key, and a share of the value.
-fn take(known: Known, key: &[u8], value: Option<Lent<'_>>, spool: &mut Vec<u8>) -> Found {
-    let start = spool.len();
-    let mut large = None;
-    if let (Some(version), _) = known.rank() {
-        match value {
-            Some(Lent::Share(share)) => {
-                spool.extend_from_slice(key);
-                large = Some(share);
-            }
-            Some(Lent::Now(value)) => record::encode(spool, key, version, Some(value)),
-            None if version.kind() == Kind::Remove => record::encode(spool, key, version, None),
-            None => {}
-        }
-    }
-    Found { rank: known.rank(), spooled: start..spool.len(), large }
 }

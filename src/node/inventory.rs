@@ -12,7 +12,7 @@ use super::Node;
 use super::slot::{At, State};
 use crate::clock::Dot;
 use crate::entry::{Key, PartitionId};
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, KeyPrint};
 use crate::message::{Known, Lent};
 
 /// Keys that are fetched from memory at a time.
@@ -25,8 +25,8 @@ pub struct Walk {
     places: Vec<u32>,
     /// So many removed keys, and so many entries, were met.
     met: [u32; 2],
-    /// Where to go on: a key, by its hash.
-    next: Option<KeyHash>,
+    /// Where to go on: a key.
+    next: Option<Box<[u8]>>,
     stage: Stage,
 }
 
@@ -113,7 +113,7 @@ pub struct Described {
 const USED_SINCE_MAX: u32 = 4096;
 
 impl Node {
-    /// Every key of a partition with what is known of it, in no order.
+    /// Every key of a partition with what is known of it and under which dot, in no order.
     pub fn keys(&self, partition: PartitionId, mut each: impl FnMut(&[u8], Known, Dot)) {
         let Some(place) = self.place(partition) else { return };
         let partition = &self.held[place].1;
@@ -122,13 +122,9 @@ impl Node {
         }
     }
 
-    /// Every key of a partition, by its hash, with what is known of it and under which dot, in no order.
-    pub fn each(&self, partition: PartitionId, mut each: impl FnMut(KeyHash, Known, Dot)) {
-        let Some(place) = self.place(partition) else { return };
-        let partition = &self.held[place].1;
-        for &at in &partition.table {
-            each(KeyHash::of(self.memory.key(at)), self.known(at), partition.lengthen(self.memory.dot(at)));
-        }
+    /// Every key of a partition, by its print, with what is known of it and under which dot, in no order.
+    pub fn each(&self, partition: PartitionId, mut each: impl FnMut(KeyPrint, Known, Dot)) {
+        self.keys(partition, |key, known, dot| each(KeyPrint::of(key), known, dot));
     }
 
     /// Markers of what a peer may not have seen.
@@ -193,13 +189,13 @@ impl Node {
             let met = &mut walk.met[usize::from(state == State::Live)];
             let mut next = match walk.next.take() {
                 // Where it went on may have been used since, or be gone.
-                Some(hash) => self.find_by_hash(hash).filter(|&at| self.memory.state(at) == state),
+                Some(key) => self.find(Key::stored(&key)).filter(|&at| self.memory.state(at) == state),
                 None => self.memory.oldest(state),
             };
             // What is used while the walk is under way moves ahead of it: it does not follow without end.
             while let Some(at) = next.filter(|_| (*met as usize) < 2 * self.memory.count(state)) {
                 if left == 0 {
-                    walk.next = Some(KeyHash::of(self.memory.key(at)));
+                    walk.next = Some(self.memory.key(at).into());
                     return;
                 }
                 left -= 1;
@@ -238,13 +234,15 @@ impl Node {
         }
     }
 
-    /// What is held, or known, of the key of this hash.
-    pub fn stored(&self, hash: KeyHash) -> Option<Stored<'_>> {
-        self.find_by_hash(hash).map(|at| Stored { node: self, at })
+    /// What is held, or known, of the keys of this hash: of one, or of more that have it in common.
+    pub fn stored(&self, hash: KeyHash) -> impl Iterator<Item = Stored<'_>> {
+        let place = self.place(hash.partition(self.partitions_in_all()));
+        let slots = place.map(|place| self.memory.of_hash(&self.held[place].1.table, hash));
+        slots.into_iter().flatten().map(|at| Stored { node: self, at })
     }
 
-    fn find_by_hash(&self, hash: KeyHash) -> Option<At> {
-        let place = self.place(hash.partition(self.partitions_in_all()))?;
-        self.memory.find_hash(&self.held[place].1.table, hash)
+    fn find(&self, key: Key<'_>) -> Option<At> {
+        let place = self.place(self.partition_of(key))?;
+        self.memory.find(&self.held[place].1.table, key)
     }
 }

@@ -160,18 +160,18 @@ impl Memory {
         self.expiry.first_ended(now_ms)
     }
 
-    /// Finds the key of a hash.
-    pub(super) fn find_hash(&self, table: &Table, hash: KeyHash) -> Option<At> {
-        table.find(spread(hash), |&at| KeyHash::of(self.slot(at).key()) == hash).copied()
-    }
-
     /// Finds the key of a hash that something else is true of, too.
     pub(super) fn find_hash_where(&self, table: &Table, hash: KeyHash, is: impl Fn(&[u8]) -> bool) -> Option<At> {
         let is_it = |&at: &At| KeyHash::of(self.slot(at).key()) == hash && is(self.slot(at).key());
         table.find(spread(hash), is_it).copied()
     }
 
-    /// Finds a key of half a hash. There may be another.
+    /// All slots whose keys have this hash.
+    pub(super) fn of_hash<'m>(&'m self, table: &'m Table, hash: KeyHash) -> impl Iterator<Item = At> + 'm {
+        table.iter_hash(spread(hash)).copied().filter(move |&at| KeyHash::of(self.slot(at).key()) == hash)
+    }
+
+    /// Finds a key of half a hash. There may be another: good enough to count as a use, and for nothing else.
     pub(super) fn find_half(&self, table: &Table, half: u32) -> Option<At> {
         table.find(spread_half(half), |&at| KeyHash::of(self.slot(at).key()).half() == half).copied()
     }

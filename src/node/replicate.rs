@@ -15,9 +15,10 @@ use super::slot::{At, State};
 use super::{NOT_HELD, Node, Room, next_dot};
 use crate::clock::{Clock, Dot, Incarnation, sum_of_fingerprints};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
+use crate::hash::{KeyHash, KeyPrint};
 use crate::message::{Address, Begun, Delta, Known, Loss, Reply, Used};
 use crate::node_set::NodeSet;
-use crate::version::{Timestamp, Version};
+use crate::version::Timestamp;
 
 /// Above so many gaps a dot that is stable is not noted as such: gossip will tell, and close them all. A thread that is
 /// stopped between writing and settling for the 4 ms of a time slice lets others settle a hundred writes of its partition.
@@ -263,16 +264,19 @@ impl Node {
             .table
             .iter()
             .filter(|&&at| !clock.has(partition.lengthen(self.memory.dot(at))))
-            .map(|&at| (crate::hash::KeyHash::of(self.memory.key(at)), at))
+            .map(|&at| (KeyHash::of(self.memory.key(at)), at))
             .filter(|&(hash, _)| after.is_none_or(|after| hash.0 > after))
             .collect();
         missing.sort_unstable();
+        let mut last = None;
         for (hash, at) in missing {
-            if delta.items.message_bytes() > chunk_bytes {
-                delta.next = Some(hash.0 - 1);
+            // A chunk ends between two hashes: the next one begins after a hash, not after a key.
+            if delta.items.message_bytes() > chunk_bytes && last != Some(hash) {
+                delta.next = last.map(|last: KeyHash| last.0);
                 break;
             }
             delta.items.push(self.item_at(place, at));
+            last = Some(hash);
         }
         let partition = &self.held[place].1;
         delta.clock = partition.clock.clone();
@@ -280,7 +284,7 @@ impl Node {
         delta.synced = partition.has_authority;
         if let Some(lost) = partition.lost_beyond(clock).filter(|_| delta.next.is_none()) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
-            let confirm = |&at: &u32| (crate::hash::KeyHash::of(self.memory.key(at)).0, self.memory.version(at));
+            let confirm = |&at: &u32| (KeyPrint::of(self.memory.key(at)), self.memory.version(at));
             delta.lost = Some(Loss { lost, confirmed: live.map(confirm).collect() });
         }
         self.account(place);
@@ -373,20 +377,21 @@ impl Node {
     /// The answerer had to drop markers this node has not seen: drop what it does not vouch for.
     fn drop_unconfirmed(&mut self, place: usize, loss: &Loss) {
         let partition = &self.held[place].1;
+        let hash = |number: usize| loss.confirmed[number].0.0 as u64;
         let confirmed: hashbrown::HashTable<usize> = {
             let mut table = hashbrown::HashTable::with_capacity(loss.confirmed.len());
             for number in 0..loss.confirmed.len() {
-                table.insert_unique(loss.confirmed[number].0, number, |&n| loss.confirmed[n].0);
+                table.insert_unique(hash(number), number, |&number| hash(number));
             }
             table
         };
         let is_confirmed =
-            |hash: u64, version: Version| confirmed.find(hash, |&n| loss.confirmed[n] == (hash, version)).is_some();
+            |key: KeyPrint, version| confirmed.find(key.0 as u64, |&n| loss.confirmed[n] == (key, version)).is_some();
         let doubted = partition.table.iter().filter(|&&at| {
             let version = self.memory.version(at);
             self.memory.state(at) == State::Live
                 && version.timestamp <= loss.lost.floor
-                && !is_confirmed(crate::hash::KeyHash::of(self.memory.key(at)).0, version)
+                && !is_confirmed(KeyPrint::of(self.memory.key(at)), version)
         });
         let doubted: Vec<Vec<u8>> = doubted.map(|&at| self.memory.key(at).to_vec()).collect();
         let mut lost = loss.lost.clone();

@@ -427,24 +427,6 @@ pub(super) fn remove_many(
     }
 }
 
-pub(super) fn clear(
-    py: Python<'_>,
-    cluster: &Cluster<Embedded>,
-    timestamp: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
-    let given = timestamp.map(|timestamp| convert::timestamp(Some(timestamp))).transpose()?;
-    let removed = py.detach(|| {
-        cluster.check_open()?;
-        let keys = cluster.keys();
-        let keys: Vec<_> = keys.iter().filter_map(|key| Key::new(key).ok()).collect();
-        let outcomes = remove_each(cluster, &keys, given, None).into_iter().flatten();
-        outcomes
-            .into_iter()
-            .try_fold(0, |removed, outcome| outcome.map(|one| removed + usize::from(one.newest && one.was_live)))
-    });
-    removed.map_err(raise)
-}
-
 /// Removes each with this timestamp, or what is there now.
 fn remove_each(
     cluster: &Cluster<Embedded>,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::advice::Advice;
@@ -17,6 +17,8 @@ use super::decode::{Taken, Unpacker, hit};
 use super::errors::{forked, raise};
 use super::events::Listeners;
 use super::explanation::Explanation;
+use super::interrupts::interruptible;
+use super::keys::KeyIterator;
 use super::monitor::{self, ServerHandle};
 use super::node::NodeHandle;
 use super::process;
@@ -28,10 +30,12 @@ use super::timestamps;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
 use crate::cluster::stamps::TRIES_MAX;
+use crate::cluster::walk::GoOn;
 use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::counters::Call;
 use crate::entry::{Key, NodeId, Value};
+use crate::error::Error;
 use crate::hybrid_clock;
 use crate::lifetime::{Lifetime, Ttl};
 use crate::message::{Lent, Write};
@@ -116,6 +120,17 @@ impl Cache {
     fn detached<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&Cluster<Embedded>) -> T + Send) -> PyResult<T> {
         let cluster = self.cluster()?;
         Ok(py.detach(|| run(cluster)))
+    }
+
+    /// Runs what takes long with the GIL released, in steps: Ctrl-C is heard in between. It gives nothing when it did not go
+    /// on.
+    fn interruptible<T: Send>(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&Cluster<Embedded>, GoOn<'_>) -> Result<Option<T>, Error> + Send,
+    ) -> PyResult<T> {
+        let cluster = self.cluster()?;
+        interruptible(py, |go_on| run(cluster, go_on))?.map_err(raise)?.ok_or_else(|| raise(Error::Closed))
     }
 
     /// Reads a key, as `get` does.
@@ -360,14 +375,13 @@ impl Cache {
 
     /// How many distinct live keys there are.
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.len()))?.map_err(raise)
+        super::keys::len(py, self.cluster()?)
     }
 
-    /// Iterates over the live keys, as they were when it began, in no order.
-    fn __iter__(&self, py: Python<'_>) -> PyResult<KeyIterator> {
-        let keys = self.detached(py, |cluster| cluster.check_open().map(|()| cluster.keys()))?.map_err(raise)?;
-        let keys = PyList::new(py, keys.iter().filter_map(|key| std::str::from_utf8(key).ok()))?;
-        Ok(KeyIterator { keys: keys.try_iter()?.unbind() })
+    /// Iterates over the live keys, in no order, some partitions at a time. A key that is live from the beginning to the end is
+    /// there once, also while nodes come and go; one that is written, removed, evicted or ends meanwhile may be there or not.
+    fn __iter__(slf: Bound<'_, Self>) -> PyResult<KeyIterator> {
+        KeyIterator::of(slf)
     }
 
     /// Takes a node down: it crashes and its memory is lost or, with lose_memory=False, is cut off and keeps it. The next
@@ -453,7 +467,8 @@ impl Cache {
     /// How well the cache keeps its promises now: copies that are really there, markers that must be kept, writes that not
     /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
-        self.detached(py, Cluster::gauges)?.map(Gauges::from).map_err(raise)
+        let gauges = self.interruptible(py, |cluster, go_on| cluster.gauges_while(go_on))?;
+        Ok(gauges.into())
     }
 
     /// What the cache has done since it was made, and what it holds now: hits, misses by reason, writes, evictions, bytes by
@@ -465,8 +480,8 @@ impl Cache {
     /// >>> cache.stats().misses_by_reason["never_seen"] > 0
     /// True
     fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
-        let report = |cluster: &Cluster<Embedded>| Ok((cluster.gauges()?, cluster.statistics()));
-        let (gauges, statistics) = self.detached(py, report)?.map_err(raise)?;
+        let gauges = self.interruptible(py, |cluster, go_on| cluster.gauges_while(go_on))?;
+        let statistics = self.detached(py, Cluster::statistics)?;
         Stats::new(py, &statistics, &gauges, self.packing.stats())
     }
 
@@ -529,7 +544,7 @@ impl Cache {
     /// >>> [size.times for size in cache.advise().sizes]
     /// [0.25, 0.5, 1.0, 2.0, 4.0]
     fn advise(&self, py: Python<'_>) -> PyResult<Advice> {
-        Advice::new(py, self.detached(py, Cluster::advise)?.map_err(raise)?)
+        Advice::new(py, self.interruptible(py, |cluster, go_on| cluster.advise_while(go_on))?)
     }
 
     /// Has `callback(event)` called when something happens: a node failed, recovered, joined or left, a sync finished, entries
@@ -761,9 +776,12 @@ impl Cache {
 
     /// Removes every key whose timestamp is not newer than this one, and remembers it. None removes what is there: see
     /// `remove`. Returns how many values were removed.
+    ///
+    /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few owners) says how many values were removed.
     #[pyo3(signature = (timestamp=None))]
     fn clear(&self, py: Python<'_>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-        super::bulk::clear(py, self.cluster()?, timestamp)
+        let timestamp = timestamp.map(|timestamp| convert::timestamp(Some(timestamp))).transpose()?;
+        super::keys::clear(py, self.cluster()?, timestamp)
     }
 
     /// The timestamp that a write without one would get now: microseconds since 1970 by a clock that never goes back in this
@@ -791,23 +809,6 @@ impl Drop for Cache {
             // The thread it would wait for stayed in the other process.
             std::mem::forget(cluster);
         }
-    }
-}
-
-/// Keys as they were when the iteration began.
-#[pyclass(frozen, module = "distributed_consistent_cache")]
-pub(super) struct KeyIterator {
-    keys: Py<PyIterator>,
-}
-
-#[pymethods]
-impl KeyIterator {
-    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
-        self.keys.bind(py).clone().next()
     }
 }
 

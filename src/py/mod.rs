@@ -19,7 +19,9 @@ mod errors;
 mod events;
 mod explanation;
 mod given;
+mod interrupts;
 mod key_strings;
+mod keys;
 mod monitor;
 mod node;
 mod plain;
@@ -47,7 +49,9 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::cache::{Cache, KeyIterator};
+    use super::cache::Cache;
+    #[pymodule_export]
+    use super::keys::KeyIterator;
     #[pymodule_export]
     use super::monitor::ServerHandle;
     #[pymodule_export]

@@ -13,6 +13,7 @@ use pyo3::types::PyString;
 
 use super::convert;
 use super::errors::{forked, raise};
+use super::interrupts::interruptible;
 use super::process;
 use crate::cluster::Cluster;
 use crate::cluster::services::Service;
@@ -23,8 +24,8 @@ use crate::values::Packing;
 
 /// OpenMetrics text.
 pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packing) -> PyResult<String> {
-    let said = py.detach(|| Ok(metrics::openmetrics(cluster, Some(cluster.recent_gauges()?), packing.stats())));
-    said.map_err(raise)
+    let gauges = interruptible(py, |go_on| cluster.recent_gauges_while(go_on))?.map_err(raise)?;
+    Ok(py.detach(|| metrics::openmetrics(cluster, gauges, packing.stats())))
 }
 
 /// A server of metrics, reports and the dashboard of one cache, as `Cache.serve` returns it. It goes on when this object is

@@ -23,6 +23,7 @@ pub(super) struct Call {
 
 pub(super) const PUT_MANY: Call = Call { name: "put_many", one: "item", done: "written" };
 pub(super) const GET_MANY: Call = Call { name: "get_many", one: "key", done: "read" };
+pub(super) const CLEAR: Call = Call { name: "clear", one: "value", done: "removed" };
 pub(super) const REMOVE_MANY: Call = Call { name: "remove_many", one: "key", done: "done" };
 
 impl Call {

@@ -1,0 +1,82 @@
+//! ```text
+//!   some partitions at a time  ->  every key that any node has a value of (walk.rs)  ->  a remove of each  ->  some more
+//! ```
+//! Removes everything that is not newer than a moment. Done in steps, so that whoever drives it can stop in between; all cores
+//! work on a step.
+//!
+//! Promise: when it is over no value is left that was there when it began and is not newer, also while nodes come and go; and it
+//! says how many values it removed, also when it ended early.
+
+use rayon::prelude::*;
+
+use super::Cluster;
+use super::walk::{GoOn, Keys};
+use crate::entry::Key;
+use crate::error::Error;
+use crate::hybrid_clock;
+use crate::message::Write;
+use crate::runtime::{Runtime, workers};
+use crate::version::Timestamp;
+
+/// Removes of one step: some milliseconds.
+const REMOVES_A_STEP: usize = 8192;
+/// Removes that one core does before it looks for more.
+const REMOVES_AT_A_TIME: usize = 256;
+
+/// How a clear ended.
+#[derive(Debug)]
+pub struct Cleared {
+    /// So many values were removed.
+    pub removed: usize,
+    /// False when it was told not to go on.
+    pub is_over: bool,
+    /// What ended it early.
+    pub error: Option<Error>,
+}
+
+impl<R: Runtime> Cluster<R> {
+    /// Removes every key whose timestamp is not newer than this one, and remembers it, or what is there now: as a remove of
+    /// each would.
+    pub fn clear(&self, timestamp: Option<Timestamp>, go_on: GoOn<'_>) -> Cleared {
+        let mut cleared = Cleared { removed: 0, is_over: true, error: self.check_open().err() };
+        let mut from = 0;
+        while let Some((keys, next)) = self.some(from, |id| self.kept_keys(id)).filter(|_| cleared.error.is_none()) {
+            let keys: Vec<&[u8]> = keys.iter().flat_map(Keys::iter).collect();
+            // Also a step of nothing is one, after which it may be told to stop.
+            for step in keys.chunks(REMOVES_A_STEP).chain(keys.is_empty().then_some(&[][..])) {
+                if !go_on() {
+                    return Cleared { is_over: false, ..cleared };
+                }
+                match self.remove_all(step, timestamp) {
+                    (removed, error @ Some(_)) => {
+                        return Cleared { removed: cleared.removed + removed, error, ..cleared };
+                    }
+                    (removed, None) => cleared.removed += removed,
+                }
+            }
+            from = next;
+        }
+        cleared
+    }
+
+    /// How many of these keys had a value that was removed, and the first error.
+    fn remove_all(&self, keys: &[&[u8]], timestamp: Option<Timestamp>) -> (usize, Option<Error>) {
+        let stamp = timestamp.unwrap_or_else(hybrid_clock::now);
+        let remove = |key: &&[u8]| {
+            let outcome = Key::new(key).and_then(|key| match timestamp {
+                Some(timestamp) => self.write(Write::remove(key, timestamp), None, None),
+                None => self.remove_by_clock(key, stamp, None, None),
+            });
+            match outcome {
+                Ok(outcome) => (usize::from(outcome.newest && outcome.was_live), None),
+                Err(error) => (0, Some(error)),
+            }
+        };
+        let both = |one: (usize, Option<Error>), other: (usize, Option<Error>)| (one.0 + other.0, one.1.or(other.1));
+        if keys.len() < REMOVES_AT_A_TIME {
+            return keys.iter().map(remove).fold((0, None), both);
+        }
+        let removes = keys.par_iter().with_min_len(REMOVES_AT_A_TIME).map(remove);
+        workers::divide(|| removes.reduce(|| (0, None), both))
+    }
+}
