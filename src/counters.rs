@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::lock::{Mutex, RawLock, raw};
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
 
 use crate::entry::{NODES_MAX, NodeId};
 use crate::hash::KeyHash;
@@ -240,6 +240,12 @@ impl Counters {
             forgotten: Arc::new(Forgotten::new(bytes)),
             past: Mutex::new(vec![NodeStats::default(); usize::from(NODES_MAX)].into()),
         }
+    }
+
+    /// Its locks.
+    pub fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        self.clocked.iter().for_each(|clocked| each(raw(&clocked.times)));
+        each(raw(&self.past));
     }
 
     /// Where nodes mark what they forget.

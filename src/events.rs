@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use crate::fork::OnlyThread;
+use crate::lock::{Condvar, Mutex, RawLock, raw};
 
 use crate::entry::NodeId;
 
@@ -143,6 +144,22 @@ impl Events {
     pub fn close(&self) {
         self.waiting.lock().closed = true;
         self.told.notify_all();
+    }
+
+    /// In a forked child: what waits is heard in the parent.
+    pub fn in_child(&self, alone: &OnlyThread) {
+        self.waiting.lock().events.clear();
+        self.told.renew(alone);
+    }
+
+    /// True when all that was told is heard.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.lock().events.is_empty()
+    }
+
+    /// Its lock.
+    pub fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.waiting));
     }
 
     /// Events that nobody heard in time, in all.

@@ -9,10 +9,12 @@ pub mod dictionary;
 pub mod entry;
 pub mod error;
 pub mod events;
+pub mod fork;
 pub mod gossip;
 pub mod hash;
 pub mod hybrid_clock;
 pub mod lifetime;
+pub mod lock;
 pub mod message;
 pub mod miss_ratio;
 #[cfg(feature = "monitor")]

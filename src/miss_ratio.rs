@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use crate::lock::{Mutex, RawLock, raw};
 
 use crate::counters::ON;
 use crate::hash::KeyHash;
@@ -132,6 +132,11 @@ impl Sample {
         } else {
             word.fetch_and(!mask, Ordering::Relaxed)
         };
+    }
+
+    /// Its lock.
+    pub fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.watch));
     }
 
     /// The curve as it is, for a cache with so many uses (hits and puts) and gets in all.

@@ -1,5 +1,5 @@
-"""What the tests need that is not Python: a browser, and Prometheus. Where it is not installed they are skipped, by a
-reason that begins with `LEFT_OUT`, and the run says so at its end."""
+"""What the tests need beside Python: a browser, Prometheus, and servers that fork. Where it is not installed they are
+skipped, by a reason that begins with `LEFT_OUT`, and the run says so at its end."""
 
 import functools
 import importlib.util
@@ -30,6 +30,9 @@ def _missing() -> dict[str, str]:
         missing["browser"] = "playwright is not installed (pip install playwright)"
     elif not _works(CHROMIUM if Path(CHROMIUM).exists() else None):
         missing["browser"] = "there is no browser at /usr/bin/chromium (apt-get install chromium)"
+    for package in ("gunicorn", "celery"):
+        if importlib.util.find_spec(package) is None:
+            missing[package] = f"{package} is not installed (pip install {package})"
     for program in ("prometheus", "promtool"):
         if not _works(shutil.which(program)):
             missing[program] = f"{program} is not installed (apt-get install prometheus)"
@@ -37,6 +40,6 @@ def _missing() -> dict[str, str]:
 
 
 def needs(what: str) -> pytest.MarkDecorator:
-    """Skip where there is no `browser`, `prometheus` or `promtool`."""
+    """Skip where there is no `browser`, `gunicorn`, `celery`, `prometheus` or `promtool`."""
     why = _missing().get(what)
     return pytest.mark.skipif(why is not None, reason=f"{LEFT_OUT} {why}")

@@ -57,32 +57,174 @@ def check_parent():
 
 
 @forks
-def test_a_forked_child_is_told_that_the_cache_is_not_its_own(run_program: RunProgram) -> None:
+def test_a_forked_child_has_a_copy_of_the_cache_as_it_was(run_program: RunProgram) -> None:
     program = (
         START
         + """
-calls = {
-    "put": lambda: cache.put("key", 1), "get": lambda: cache.get("key 1"), "remove": lambda: cache.remove("key 1"),
-    "put_many": lambda: cache.put_many({"key": 1}), "get_many": lambda: cache.get_many(["key 1"]),
-    "remove_many": lambda: cache.remove_many(["key 1"]), "clear": cache.clear, "in": lambda: "key 1" in cache,
-    "len": lambda: len(cache), "iter": lambda: list(cache), "nodes": cache.nodes, "node": lambda: cache.node(0),
-    "owners": lambda: cache.owners("key"), "sync": cache.sync, "gossip": cache.gossip,
-    "fail_node": lambda: cache.fail_node(0), "add_node": cache.add_node, "enter": cache.__enter__,
-    "node.get": lambda: node.get("key 1"), "node.put": lambda: node.put("key 1", 1),
-}
 node = cache.node(0)
 
 def child():
-    for name, call in calls.items():
-        try:
-            call()
-        except ClosedError as error:
-            assert "fork" in str(error) and "make a new one here" in str(error), error
-        else:
-            raise AssertionError(name)
-    assert "another process" in repr(cache)
+    assert cache.closed and "not used since the fork" in repr(cache)
+    assert cache.get("key 1") == (1, 1)
+    assert not cache.closed and "fork" not in repr(cache)
+    assert node.get("key 1") in ((1, 1), (None, -1))
+    assert node.put("by node", 1) and cache.get("by node")[0] == 1
+    assert len(cache) == len(list(cache)) == 1001
+    assert cache.put("key 1", 2, 2) and cache.remove("key 2", 2)
+    assert cache.put_many((f"more {number}", number) for number in range(500)) == []
+    assert len(cache.get_many(f"more {number}" for number in range(500))) == 500
+    assert cache.remove_many(["key 3"], 2) == 1
+    cache.fail_node(0)
+    assert cache.sync().converged
+    cache.recover_node(0)
+    cache.remove_node(cache.add_node())
+    assert cache.nodes() and cache.owners("key 1") and cache.stats() and cache.metrics() and cache.advise()
+    assert cache.clear(2**62) > 1000
+    assert "not used" not in repr(cache)
+    cache.close()
+    assert cache.closed
+    try:
+        cache.get("key 1")
+    except ClosedError:
+        pass
 
 assert in_child(child) == 0
+assert cache.get("key 1") == (1, 1) and cache.get("key 2") == (2, 1) and not cache.closed
+check_parent()
+"""
+    )
+    assert run_program(program) == ""
+
+
+@forks
+def test_gossip_goes_on_in_a_forked_child_from_its_first_call_on(run_program: RunProgram) -> None:
+    program = (
+        START
+        + """
+def threads():
+    return sorted(open(f"/proc/self/task/{thread}/comm").read().strip() for thread in os.listdir("/proc/self/task"))
+
+def child():
+    assert len(threads()) == 1, threads()
+    cache.cut([0], [1, 2, 3])
+    for number in range(100):
+        cache.put(f"key {number}", "newer", 2)
+    cache.heal()
+    assert "cache-gossip" in threads(), threads()
+    deadline = time.monotonic() + 15
+    while cache.gauges().unseen_writes:
+        assert time.monotonic() < deadline, cache.gauges()
+        time.sleep(0.01)
+
+if os.path.exists("/proc/self/task"):
+    assert in_child(child) == 0
+check_parent()
+"""
+    )
+    assert run_program(program) == ""
+
+
+@forks
+def test_a_cache_is_found_by_what_others_do_around_a_fork(run_program: RunProgram) -> None:
+    program = """
+        import os
+        box = {}
+        def used():
+            assert box["cache"].put("key", os.getpid()) is True
+            assert box["cache"].get("key")[0] == os.getpid()
+        # Before the import, so that none of the package's own can come first.
+        os.register_at_fork(before=used, after_in_parent=used, after_in_child=used)
+        from distributed_consistent_cache import Cache
+        box["cache"] = Cache(gossip_interval=0.01)
+        os.register_at_fork(before=used, after_in_parent=used, after_in_child=used)
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                used()
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        used()
+    """
+    assert run_program(program) == ""
+
+
+@forks
+def test_a_fork_that_python_knows_nothing_of_hangs_nobody(run_program: RunProgram) -> None:
+    program = (
+        START
+        + """
+import ctypes
+fork = ctypes.PyDLL(None).fork
+child = fork()
+if child == 0:
+    signal.alarm(20)
+    assert cache.get("key 1") == (1, 1) and cache.put("key 1", 2, 2)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+check_parent()
+"""
+    )
+    assert run_program(program) == ""
+
+
+@forks
+def test_a_served_cache_is_the_parents_and_a_child_may_serve_its_own(run_program: RunProgram) -> None:
+    program = (
+        START
+        + r"""
+import socket, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+server = cache.serve(port=range(21000, 21100))
+# A client that is connected while the process forks.
+connected = socket.create_connection(("127.0.0.1", server.port))
+connected.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % server.port)
+assert connected.recv(1000).startswith(b"HTTP/1.1 200")
+
+def child():
+    assert server.closed and "another process" in repr(server)
+    try:
+        server.port
+        raise AssertionError
+    except ClosedError as error:
+        assert "parent" in str(error)
+    own = cache.serve(port=range(21000, 21100))
+    assert own.port != port
+    assert opener.open(own.url + "healthz", timeout=10).read() == b"ok\n"
+    own.close()
+    server.close()
+
+port = server.port
+for _ in range(3):
+    assert in_child(child) == 0
+assert opener.open(server.url + "healthz", timeout=10).read() == b"ok\n"
+check_parent()
+"""
+    )
+    assert run_program(program) == ""
+
+
+@forks
+def test_callbacks_are_called_in_a_forked_child_too(run_program: RunProgram) -> None:
+    program = (
+        START
+        + """
+heard = []
+cache.on_event(lambda event: heard.append((event.kind, os.getpid())))
+cache.fail_node(1)
+while not heard:
+    time.sleep(0.001)
+
+def child():
+    heard.clear()
+    cache.fail_node(0)
+    deadline = time.monotonic() + 15
+    while ("node_failed", os.getpid()) not in heard:
+        assert time.monotonic() < deadline, heard
+        time.sleep(0.001)
+    assert len([kind for kind, _ in heard if kind == "node_failed"]) == 1
+
+assert in_child(child) == 0
+cache.recover_node(1)
 check_parent()
 """
     )
@@ -174,21 +316,22 @@ def work(thread):
         if thread == 1:
             Cache(2, gossip_interval=0.001).put("key", 1)
 
-threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
 for thread in threads:
     thread.start()
 
 def child():
-    try:
-        cache.get("key 1")
-    except ClosedError:
-        pass
+    assert cache.get("key 1") == (1, 1)
+    assert cache.put("key 1", "the child's", 2)
+    assert len(cache) >= 1000
+    assert cache.sync().converged
+    cache.close()
     own = Cache(3, gossip_interval=0.005)
     assert own.put_many((f"key {number}", number) for number in range(500)) == []
     assert own.sync().converged
     own.close()
 
-for _ in range(20):
+for _ in range(50):
     assert in_child(child) == 0
 ended = True
 for thread in threads:

@@ -14,37 +14,50 @@ False
 >>> cache.close()
 """
 
-from ._core import (
-    Advice,
-    Cache,
-    CacheError,
-    ClosedError,
-    Event,
-    Explanation,
-    Gauges,
-    KeyTooLargeError,
-    Latency,
-    ManualClock,
-    Node,
-    NodeDownError,
-    NodeStats,
-    NodeStatus,
-    NoLiveNodeError,
-    OwnerView,
-    QuorumError,
-    RestoreReport,
-    SaveReport,
-    SerializationError,
-    Server,
-    SizeAdvice,
-    SnapshotError,
-    Stats,
-    SyncReport,
-    TimestampWarning,
-    ValueStats,
-    ValueTooLargeError,
-    __version__,
-)
+try:
+    from ._core import (
+        Advice,
+        Cache,
+        CacheError,
+        ClosedError,
+        Event,
+        Explanation,
+        Gauges,
+        InternalError,
+        KeyTooLargeError,
+        Latency,
+        ManualClock,
+        Node,
+        NodeDownError,
+        NodeStats,
+        NodeStatus,
+        NoLiveNodeError,
+        OwnerView,
+        QuorumError,
+        RestoreReport,
+        SaveReport,
+        SerializationError,
+        Server,
+        SizeAdvice,
+        SnapshotError,
+        Stats,
+        SyncReport,
+        TimestampWarning,
+        ValueStats,
+        ValueTooLargeError,
+        __version__,
+    )
+except ImportError as _error:
+    # In any interpreter of a process but the main one: what does not use the package may import it.
+    if not getattr(_error, "is_refused", False):
+        raise
+    _why = str(_error)
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("__") and name != "__version__":
+            raise AttributeError(name)
+        raise ImportError(_why)
+
 
 __all__ = [
     "Advice",
@@ -54,6 +67,7 @@ __all__ = [
     "Event",
     "Explanation",
     "Gauges",
+    "InternalError",
     "KeyTooLargeError",
     "Latency",
     "ManualClock",

@@ -81,14 +81,7 @@ impl<R> Cluster<R> {
     /// Ends it: gossip stops, and every later call fails with [`Error::Closed`](crate::error::Error::Closed). Waits for a
     /// round, or other work in the background, that is under way, and for what serves the cache.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.events.close();
-        let background = std::mem::take(&mut *self.background.lock());
-        // All are told before one is waited for.
-        let (ends, threads): (Vec<_>, Vec<_>) =
-            background.into_iter().map(|Background { end, thread }| (end, thread)).unzip();
-        drop(ends);
-        for thread in threads {
+        for thread in self.tell_to_end() {
             // The last owner may be the background thread itself, which must not wait for itself.
             if thread.thread().id() != std::thread::current().id() {
                 // A round that panicked has told so already.
@@ -96,6 +89,22 @@ impl<R> Cluster<R> {
             }
         }
         self.services.end();
+    }
+
+    /// As [`Cluster::close`], but waits for no thread of the background.
+    pub fn close_soon(&self) {
+        drop(self.tell_to_end());
+        self.services.end();
+    }
+
+    /// Tells all threads to end, before one is waited for.
+    fn tell_to_end(&self) -> Vec<JoinHandle<()>> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.events.close();
+        let background = std::mem::take(&mut *self.background.lock());
+        let (ends, threads): (Vec<_>, Vec<_>) = background.into_iter().map(|one| (one.end, one.thread)).unzip();
+        drop(ends);
+        threads
     }
 }
 

@@ -60,7 +60,8 @@ pub(super) struct Keeping<'c> {
 
 impl Drop for Keeping<'_> {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Release);
+        // A forked child began at 0.
+        let _ = self.count.fetch_update(Ordering::Release, Ordering::Relaxed, |keeping| keeping.checked_sub(1));
     }
 }
 

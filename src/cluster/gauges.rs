@@ -11,13 +11,14 @@ use super::walk::{GoOn, Whom};
 use crate::clock::{Clock, Dot};
 use crate::entry::PartitionId;
 use crate::error::Error;
+use crate::fork::OnlyThread;
 use crate::hash::KeyPrint;
+use crate::lock::{Mutex, RawLock, raw, renew_turn};
 use crate::message::Known;
 use crate::node::Node;
 use crate::runtime::Runtime;
 use crate::stats::Gauges;
 use crate::version::{Timestamp, Version};
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// For those who ask often, the gauges are counted at most so often ..
@@ -44,6 +45,18 @@ struct Counted {
 impl Counted {
     fn is_due(&self) -> bool {
         self.ended.elapsed() >= EVERY.max(self.took.saturating_mul(REST))
+    }
+}
+
+impl Recent {
+    /// Its lock, but for whose turn it is: counting takes longer than anybody waits.
+    pub(super) fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.last));
+    }
+
+    /// In a forked child: who counted is not in it.
+    pub(super) fn in_child(&self, alone: &OnlyThread) {
+        renew_turn(&self.turn, alone);
     }
 }
 

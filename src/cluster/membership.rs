@@ -321,7 +321,8 @@ impl<'a> Pulling<'a> {
 
 impl Drop for Pulling<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // A forked child began at 0.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pulling| pulling.checked_sub(1));
     }
 }
 

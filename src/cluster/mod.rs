@@ -20,6 +20,7 @@ mod dictionaries;
 pub mod exchange;
 mod expiry;
 pub mod explain;
+mod forked;
 mod gauges;
 pub mod get;
 mod many;
@@ -42,8 +43,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
 use crate::clock::Incarnation;
 use crate::config::Config;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::lock::{Mutex, RawLock, raw};
 
 use super::Cluster;
 
@@ -23,6 +23,16 @@ pub trait Service: Send + Sync {
 pub(super) struct Services(Mutex<Vec<Arc<dyn Service>>>);
 
 impl Services {
+    /// Its lock.
+    pub(super) fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.0));
+    }
+
+    /// In a forked child: they are the parent's, and so is what they hold.
+    pub(super) fn in_child(&self) {
+        std::mem::forget(std::mem::take(&mut *self.0.lock()));
+    }
+
     /// Ends all, without a lock: each may take a while.
     pub(super) fn end(&self) {
         let services = std::mem::take(&mut *self.0.lock());

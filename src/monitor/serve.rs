@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -27,7 +28,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -112,7 +112,7 @@ pub fn serve<R: Runtime + 'static>(
     any_host: bool,
 ) -> io::Result<Arc<Server>> {
     let listener = TcpListener::bind(addresses)?;
-    let listening = fork::Listening::new(listener);
+    let listening = inherited::Listening::new(listener);
     listening.socket.set_nonblocking(true)?;
     let address = listening.socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
@@ -142,8 +142,8 @@ struct Site<R> {
     listening_at: Option<IpAddr>,
 }
 
-async fn accept<R: Runtime + 'static>(listening: fork::Listening, site: Rc<Site<R>>, ended: watch::Receiver<()>) {
-    let fork::Listening { entry, socket } = listening;
+async fn accept<R: Runtime + 'static>(listening: inherited::Listening, site: Rc<Site<R>>, ended: watch::Receiver<()>) {
+    let inherited::Listening { entry, socket } = listening;
     let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { return };
     let places = Rc::new(Places::new(CONNECTIONS_MAX));
     let mut talks = JoinSet::new();
@@ -151,10 +151,12 @@ async fn accept<R: Runtime + 'static>(listening: fork::Listening, site: Rc<Site<
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let entry = inherited::Entry::new(&stream);
                     let (place, places) = (places.enter(), Rc::clone(&places));
                     let talk = talk(stream, Rc::clone(&site), Rc::clone(&place), ended.clone());
                     talks.spawn_local(async move {
                         talk.await;
+                        drop(entry);
                         places.leave(&place);
                     });
                 }
@@ -374,19 +376,67 @@ fn page() -> Answer {
     page
 }
 
-pub mod fork {
-    //! A forked child inherits the listening sockets of its parent, and not the threads that accept there: while it has
-    //! one, connections to the port would be made and never answered.
+mod inherited {
+    //! A forked child inherits the sockets of its parent, and not the threads that answer there: while it has them, connections
+    //! to the port would be made and never answered, and those that are closed would not end.
 
     use std::net::TcpListener;
+    use std::sync::{Arc, OnceLock, Weak};
 
-    use parking_lot::Mutex;
+    use crate::fork::{Forked, OnlyThread, register};
+    use crate::lock::{Mutex, RawLock, raw};
 
-    /// The listening sockets of this process, by their file descriptors.
-    static LISTENING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+    /// The sockets of this process, by their file descriptors.
+    struct Sockets(Mutex<Vec<i32>>);
+
+    impl Forked for Sockets {
+        fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+            each(raw(&self.0));
+        }
+
+        fn in_child(&self, is_whole: bool, _: &OnlyThread) {
+            if !is_whole {
+                return;
+            }
+            for socket in std::mem::take(&mut *self.0.lock()) {
+                // Safety: it is a socket of the parent's that nobody uses here.
+                #[cfg(unix)]
+                #[expect(unsafe_code, reason = "its owner is a thread that is not in this process")]
+                unsafe {
+                    libc::close(socket);
+                }
+                #[cfg(not(unix))]
+                let _ = socket;
+            }
+        }
+    }
+
+    fn sockets() -> &'static Arc<Sockets> {
+        static SOCKETS: OnceLock<Arc<Sockets>> = OnceLock::new();
+        SOCKETS.get_or_init(|| {
+            let sockets = Arc::new(Sockets(Mutex::new(Vec::new())));
+            let weak: Weak<Sockets> = Arc::downgrade(&sockets);
+            register(weak);
+            sockets
+        })
+    }
 
     /// A place among them.
     pub(super) struct Entry(i32);
+
+    impl Entry {
+        #[cfg(unix)]
+        pub(super) fn new(socket: &impl std::os::fd::AsRawFd) -> Self {
+            let number = socket.as_raw_fd();
+            sockets().0.lock().push(number);
+            Self(number)
+        }
+
+        #[cfg(not(unix))]
+        pub(super) fn new<T>(_socket: &T) -> Self {
+            Self(-1)
+        }
+    }
 
     /// A listening socket, and its place among them, which is given up first.
     pub(super) struct Listening {
@@ -396,23 +446,13 @@ pub mod fork {
 
     impl Listening {
         pub(super) fn new(socket: TcpListener) -> Self {
-            #[cfg(unix)]
-            let number = std::os::fd::AsRawFd::as_raw_fd(&socket);
-            #[cfg(not(unix))]
-            let number = -1;
-            LISTENING.lock().push(number);
-            Self { entry: Entry(number), socket }
+            Self { entry: Entry::new(&socket), socket }
         }
     }
 
     impl Drop for Entry {
         fn drop(&mut self) {
-            LISTENING.lock().retain(|socket| *socket != self.0);
+            sockets().0.lock().retain(|socket| *socket != self.0);
         }
-    }
-
-    /// The sockets that a child has to close, once, after a fork. None, if the parent was changing them just then.
-    pub fn inherited() -> Vec<i32> {
-        LISTENING.try_lock().map(|mut listening| std::mem::take(&mut *listening)).unwrap_or_default()
     }
 }

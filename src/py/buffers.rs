@@ -10,7 +10,7 @@
 //! runs: it may be changed before the value is pickled to its end. What is stored begins with a byte that no pickle begins with exactly when there are buffers beside the pickle.
 //! What comes out has memory of its own, writable if it was; bytes that were not written here are an error.
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
 use pyo3::ffi;

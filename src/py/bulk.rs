@@ -12,13 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use rayon::prelude::*;
 
-use super::convert;
 use super::decode::{Taken, Unpacker, hit};
 use super::encode::{Encoded, Later};
 use super::errors::{is_serialization, raise};
 use super::serializer::Format;
 use super::stopped::{Call, GET_MANY, PUT_MANY, REMOVE_MANY};
-use super::timestamps;
+use super::{codec, convert, timestamps};
 use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -263,7 +262,7 @@ fn collect<'py>(
         if batch.len() % PARALLEL_FROM == PARALLEL_FROM - 1 && turn.elapsed() > TURN {
             break;
         }
-        let row = match rows.next() {
+        let row = match codec::next(&rows) {
             Some(Ok(row)) => row,
             Some(Err(error)) => return (batch, Ending::Source(error)),
             None => return (batch, Ending::Last),

@@ -1,9 +1,8 @@
 //! The class `Cache`: one entry, and the nodes. Bulk calls are in `bulk`, one node's own in `node`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
@@ -15,13 +14,12 @@ use super::codec::LARGE_BYTES;
 use super::convert::{self, Given};
 use super::decode::{Taken, Unpacker, hit};
 use super::errors::{forked, raise};
-use super::events::Listeners;
 use super::explanation::Explanation;
 use super::interrupts::interruptible;
 use super::keys::KeyIterator;
 use super::monitor::{self, ServerHandle};
 use super::node::NodeHandle;
-use super::process;
+use super::process::{self, Living};
 use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
@@ -74,6 +72,8 @@ use crate::version::Timestamp;
 /// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
 /// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
 ///
+/// A forked child has its own copy of what was there, with a background of its own from its first call on.
+///
 /// Raises ValueError or TypeError for a bad argument.
 ///
 /// >>> cache = Cache(nodes=5, replicas=3)
@@ -81,26 +81,44 @@ use crate::version::Timestamp;
 /// True
 /// >>> cache.get("user:1")
 /// ({'name': 'Ada'}, 1)
-#[pyclass(frozen, subclass, module = "distributed_consistent_cache")]
+#[pyclass(frozen, subclass, weakref, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
-    format: Arc<Format>,
-    packing: Arc<Packing>,
+    pub(super) format: Format,
+    pub(super) packing: Arc<Packing>,
     /// The answer to most misses: `(None, -1)`.
     miss: Py<PyTuple>,
-    restored: Mutex<Option<RestoreReport>>,
-    generation: u32,
-    listeners: Arc<Listeners>,
+    /// The process that it was used in last.
+    generation: AtomicU32,
+    living: Option<Arc<Living>>,
 }
 
 impl Cache {
-    /// The cluster, unless a fork lies between it and this process.
+    /// The cluster. The first time after a fork, what goes on in its background begins anew.
     #[inline]
     pub(super) fn cluster(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
         match &self.cluster {
-            Some(cluster) if self.generation == process::generation() => Ok(cluster),
+            Some(cluster) if self.generation.load(Ordering::Relaxed) == process::generation() => Ok(cluster),
+            _ => self.cluster_after_fork(),
+        }
+    }
+
+    #[cold]
+    fn cluster_after_fork(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
+        let begins = |living: &Arc<Living>| Python::attach(|py| living.begin_anew(py));
+        match &self.cluster {
+            Some(cluster) if self.living.as_ref().is_some_and(begins) => {
+                self.generation.store(process::generation(), Ordering::Relaxed);
+                Ok(cluster)
+            }
             _ => Err(forked()),
         }
+    }
+
+    /// What lives on beside this object.
+    fn living(&self) -> PyResult<&Arc<Living>> {
+        self.cluster()?;
+        self.living.as_ref().ok_or_else(forked)
     }
 
     /// What unpacks the values of this cluster.
@@ -199,7 +217,7 @@ impl Cache {
         if let Given(Some(interval)) = gossip_interval {
             config = config.gossip_interval(convert::interval(&interval)?).map_err(raise)?;
         }
-        let format = Arc::new(Format::new(serializer, decode)?);
+        let format = Format::new(serializer, decode)?;
         if let Given(Some(compression)) = compression {
             config = config.compression(convert::compression(&compression)?);
         }
@@ -216,15 +234,9 @@ impl Cache {
         let clock = timestamps::given_clock(clock)?;
         let nodes = clock.as_ref().map_or_else(Embedded::default, Embedded::in_time_of);
         let cluster = Arc::new(Cluster::new(config, nodes));
-        cluster.start_gossip();
-        if packing.studies() {
-            let packing = Arc::clone(&packing);
-            cluster.start_studies(move |cluster| packing.study(cluster, Instant::now()));
-        }
-        process::close_at_exit(&cluster);
-        let (restored, generation) = (Mutex::new(None), process::generation());
-        let listeners = Arc::default();
-        Ok(Self { cluster: Some(cluster), format, packing, miss, restored, generation, listeners })
+        let living = Some(Living::new(Arc::clone(&cluster), Arc::clone(&packing)));
+        let generation = AtomicU32::new(process::generation());
+        Ok(Self { cluster: Some(cluster), format, packing, miss, generation, living })
     }
 
     /// Writes a value under a key, unless something newer is known.
@@ -444,12 +456,11 @@ impl Cache {
     }
 
     /// One node, to talk to as if connected to it. Raises ValueError if there is no such node.
-    fn node(&self, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
-        let cluster = self.cluster()?;
+    fn node(slf: Bound<'_, Self>, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
+        let cluster = slf.get().cluster()?;
         cluster.check_open().map_err(raise)?;
         let id = cluster.view().find(convert::node(cluster, node)?).map_err(raise)?.address.node;
-        let (cluster, format, packing) = (Arc::clone(cluster), Arc::clone(&self.format), Arc::clone(&self.packing));
-        Ok(NodeHandle { cluster, format, packing, id, generation: self.generation })
+        Ok(NodeHandle { cache: slf.unbind(), id })
     }
 
     /// One round of gossip now: every live node compares notes with one other.
@@ -515,7 +526,8 @@ impl Cache {
     /// with `Server.close`, and with the cache, also when the cache is dropped.
     ///
     /// host: a name or an address of this machine; anything but a loopback address is refused without allow_remote. port: 0
-    /// to 65535; 0 takes one that is free, see `Server.port`. allow_remote: other machines may read everything, keys
+    /// to 65535; 0 takes one that is free, see `Server.port`; a range takes its first that is free, so that each of several
+    /// processes has one: `serve(port=range(9100, 9120))`. A forked child may serve its own. allow_remote: other machines may read everything, keys
     /// included, and any Host header is answered to; False answers only to the machine's own names.
     ///
     /// Returns the server. Raises ValueError for a host that other machines can reach, OSError when the port is taken or
@@ -569,22 +581,25 @@ impl Cache {
         }
         let cluster = self.cluster()?;
         cluster.check_open().map_err(raise)?;
-        self.listeners.add(cluster, callback.clone().unbind())?;
+        self.living()?.listeners.add(callback.py(), cluster, callback.clone().unbind())?;
         Ok(callback.unbind())
     }
 
     /// Has a callback of `on_event` not called any more. Returns False if it was none.
     fn off_event(&self, callback: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.cluster()?;
-        self.listeners.remove(callback)
+        self.living()?.listeners.remove(callback)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.listeners.traverse(&visit)
+        self.format.traverse(&visit)?;
+        visit.call(&self.miss)?;
+        self.living.as_ref().map_or(Ok(()), |living| living.listeners.traverse(&visit))
     }
 
     fn __clear__(&self) {
-        self.listeners.clear();
+        if let Some(living) = &self.living {
+            living.listeners.clear();
+        }
     }
 
     /// What became of values on their way to the nodes and back, since the cache was made: how many became smaller, how far it
@@ -631,14 +646,14 @@ impl Cache {
     /// entry is written; what ends it after that (Ctrl-C, close) says in its message or in a note how much was.
     fn restore(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
         let report = super::snapshot::restore(py, self.cluster()?, path)?;
-        *self.restored.lock() = Some(report.clone());
+        *self.living()?.restored.lock() = Some(report.clone());
         Ok(report)
     }
 
     /// What the last restore into this cache did, or None: also that of `Cache.load`.
     #[getter]
     fn restored(&self) -> Option<RestoreReport> {
-        self.restored.lock().clone()
+        self.living().ok().and_then(|living| living.restored.lock().clone())
     }
 
     /// A cache as it was saved: made with the arguments of the saved one, and restored.
@@ -660,16 +675,18 @@ impl Cache {
     /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise
     /// ClosedError. A second time does nothing.
     fn close(&self, py: Python<'_>) {
-        // A forked child has nothing to end: the nodes' thread is in the other process.
-        if let Ok(cluster) = self.cluster() {
+        // In a forked child nothing is begun for it, and where a fork could not bring it there is nothing to end.
+        if let (Some(cluster), false) = (&self.cluster, self.living.as_ref().is_none_or(|living| living.is_lost())) {
             py.detach(|| cluster.close());
         }
     }
 
-    /// True once it is closed.
+    /// True once it is closed. In a forked child also until it is used for the first time: any call opens the child's own copy
+    /// of what was there. It never raises.
     #[getter]
-    fn closed(&self) -> PyResult<bool> {
-        Ok(self.cluster()?.is_closed())
+    fn closed(&self) -> bool {
+        let is_here = self.generation.load(Ordering::Relaxed) == process::generation();
+        self.cluster.as_ref().is_none_or(|cluster| !is_here || cluster.is_closed())
     }
 
     /// Copies of each entry.
@@ -702,11 +719,19 @@ impl Cache {
     }
 
     fn __repr__(&self) -> String {
-        let Ok(cluster) = self.cluster() else { return "<Cache of another process>".to_owned() };
+        let (Some(cluster), Some(living)) = (&self.cluster, &self.living) else { return "<Cache>".to_owned() };
+        if living.is_lost() {
+            return "<Cache of another process>".to_owned();
+        }
         let view = cluster.view();
         let (members, live) = (view.members().count(), view.live().len());
         let down = if live < members { format!(", {} down", members - live) } else { String::new() };
-        let closed = if cluster.is_closed() { ", closed" } else { "" };
+        let is_here = self.generation.load(Ordering::Relaxed) == process::generation();
+        let closed = match (cluster.is_closed(), is_here) {
+            (true, _) => ", closed",
+            (false, true) => "",
+            (false, false) => ", not used since the fork",
+        };
         let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let (nodes, replicas) = (counted(members, "node"), counted(usize::from(view.replicas()), "replica"));
         format!("<Cache: {nodes}, {replicas}{down}{closed}>")
@@ -801,14 +826,24 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        let Some(cluster) = self.cluster.take() else { return };
-        if self.generation == process::generation() {
-            // The background thread is waited for: never with the GIL.
-            Python::attach(|py| py.detach(|| drop(cluster)));
-        } else {
-            // The thread it would wait for stayed in the other process.
-            std::mem::forget(cluster);
+        let (Some(cluster), Some(living)) = (self.cluster.take(), self.living.take()) else { return };
+        if living.is_lost() {
+            // What other threads of another process had in their hands cannot be taken apart here.
+            std::mem::forget((cluster, living));
+            return;
         }
+        // Callbacks are Python objects, to be dropped with the GIL; the threads in the background are waited for without. When
+        // the interpreter ends they are not: another that waits for it for ever may have what they wait for.
+        living.listeners.clear();
+        let end = || {
+            if process::is_ending() {
+                cluster.close_soon()
+            } else {
+                cluster.close()
+            }
+            drop((cluster, living));
+        };
+        Python::attach(|py| py.detach(end));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyIterator, PyString};
 
 /// Values of so many bytes are copied with the GIL released: a copy of 16 KiB takes about as long as letting go of it.
 pub(super) const LARGE_BYTES: usize = 16 * 1024;
@@ -109,7 +109,50 @@ pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut ffi::PyO
     // null with an exception set.
     #[expect(unsafe_code, reason = "the call that pickle's cost is measured with")]
     unsafe {
-        let answer = ffi::PyObject_CallFunctionObjArgs(callable.as_ptr(), first, nothing);
+        let caught = Caught;
+        let answer = unwinding::PyObject_CallFunctionObjArgs(callable.as_ptr(), first, nothing);
+        std::mem::forget(caught);
         Bound::from_owned_ptr_or_err(callable.py(), answer)
+    }
+}
+
+/// The next of an iterator, which may be a generator of the caller's.
+#[inline]
+pub(super) fn next<'py>(iterator: &Bound<'py, PyIterator>) -> Option<PyResult<Bound<'py, PyAny>>> {
+    let py = iterator.py();
+    // Safety: the iterator is alive, and the answer is a new reference, or null, with an exception set unless it is at its end.
+    #[expect(unsafe_code, reason = "a call that may be ended from outside")]
+    let item = unsafe {
+        let caught = Caught;
+        let item = unwinding::PyIter_Next(iterator.as_ptr());
+        std::mem::forget(caught);
+        Bound::from_owned_ptr_or_opt(py, item)
+    };
+    match item {
+        Some(item) => Some(Ok(item)),
+        None => PyErr::take(py).map(Err),
+    }
+}
+
+/// Calls into code of the user's own. Up to 3.13, Python ends a thread that is not the main one by unwinding its stack, when
+/// the process ends and the thread comes to take the GIL.
+mod unwinding {
+    use pyo3::ffi::PyObject;
+
+    #[expect(unsafe_code, reason = "Python's functions, with the word that they may unwind")]
+    unsafe extern "C-unwind" {
+        pub(super) fn PyObject_CallFunctionObjArgs(callable: *mut PyObject, ...) -> *mut PyObject;
+        pub(super) fn PyIter_Next(iterator: *mut PyObject) -> *mut PyObject;
+    }
+}
+
+/// On the stack while such a call runs. Rust must not be unwound so: the thread stops here, as from 3.14 on.
+struct Caught;
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!    +- SerializationError                     raised from the original error
 //!    +- SnapshotError
 //!    +- ClosedError
+//!    +- InternalError                          also RuntimeError: a fault in this package
 //!   UserWarning
 //!    +- TimestampWarning
 //! ```
@@ -14,6 +15,7 @@ use pyo3::exceptions::{
     PyAttributeError, PyBufferError, PyEOFError, PyException, PyImportError, PyLookupError, PyNotImplementedError,
     PyOSError, PyOverflowError, PyRecursionError, PyRuntimeError, PyTypeError, PyUserWarning, PyValueError,
 };
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -68,7 +70,7 @@ static SNAPSHOT: Kind = kind(
     false,
 );
 static CLOSED: Kind =
-    kind("ClosedError", "The cache is closed, or was made in another process. Nothing was done.", false);
+    kind("ClosedError", "The cache is closed, or the server is that of a parent process. Nothing was done.", false);
 
 static TIMESTAMP_WARNING: Kind = kind(
     "TimestampWarning",
@@ -128,7 +130,44 @@ pub(super) fn timestamp_warning(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> 
 
 /// Adds every exception to the module.
 pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    KINDS.iter().try_for_each(|kind| module.add(kind.name, kind.class(module.py())?))
+    KINDS.iter().try_for_each(|kind| module.add(kind.name, kind.class(module.py())?))?;
+    module.add("InternalError", internal_error(module.py())?)
+}
+
+/// What Python raises for a panic, wherever it happened: pyo3 catches every one, and raises an exception of a class of its own
+/// that is no `Exception`. That class, which is this module's alone, becomes a `CacheError`.
+fn internal_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let class = py.get_type::<PanicException>();
+    // Python lets a class have other bases when its instances look the same in memory, which those of the first must.
+    class.setattr("__bases__", (py.get_type::<PyRuntimeError>(), CACHE_ERROR.class(py)?))?;
+    for name in ["__name__", "__qualname__"] {
+        class.setattr(name, "InternalError")?;
+    }
+    class.setattr("__module__", MODULE)?;
+    class.setattr(
+        "__doc__",
+        "A fault in this package. What was called may be half done; the cache goes on, and is best replaced by a new one.",
+    )?;
+    let method = py.import("functools")?.getattr("partialmethod")?.call1((wrap_pyfunction!(describe, py)?,))?;
+    class.setattr("__str__", method)?;
+    Ok(class)
+}
+
+#[pyfunction]
+fn describe(error: &Bound<'_, PyAny>) -> PyResult<String> {
+    let what: String = error.getattr("args")?.get_item(0)?.extract()?;
+    Ok(format!(
+        "a fault in distributed_consistent_cache: {what}; what was called may be half done; the cache goes on, and is best \
+         replaced by a new one"
+    ))
+}
+
+/// Raises what a fault in this package raises. For tests.
+#[pyfunction]
+#[pyo3(name = "_break_down")]
+pub(super) fn break_down(py: Python<'_>, detached: bool) {
+    let fail = || panic!("broken on purpose");
+    if detached { py.detach(fail) } else { fail() }
 }
 
 /// What Python raises for an error of the core.
@@ -254,6 +293,11 @@ const fn is_invisible(letter: char) -> bool {
 /// The error of a cache that a fork brought into another process.
 #[cold]
 pub(super) fn forked() -> PyErr {
-    let message = "this cache was made before a fork, in another process; make a new one here; nothing was done";
+    closed("this was made in another process, and the fork could not bring it here; make a new one; nothing was done")
+}
+
+/// A `ClosedError`.
+#[cold]
+pub(super) fn closed(message: &str) -> PyErr {
     Python::attach(|py| CLOSED.error(py, message.to_owned()))
 }

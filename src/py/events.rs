@@ -1,23 +1,25 @@
 //! ```text
-//!   cluster: something happened -> queue -> [ thread "cache-events" ] -> attach -> each callback, one after the other
+//!   cluster: something happened -> queue -> Feed.next -> a thread of Python's own: each callback, one after the other
 //! ```
 //! Callbacks for what happens to a cache. One thread for each cache that has any; it holds no lock and, while it waits, no
-//! GIL.
+//! GIL. It is Python's own and runs `_threads.listen`, so that no Rust is on its stack while a callback runs: Python may end
+//! such a thread anywhere when the process ends.
 //!
 //! Promise: a callback may do anything that any thread may, the cache's own calls included. What it raises is logged.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
 
-use super::process;
 use crate::cluster::Cluster;
 use crate::entry::NodeId;
-use crate::events::{self, What};
+use crate::events::{self, Events, What};
+use crate::lock::{Mutex, RawLock, raw};
 use crate::runtime::embedded::Embedded;
 
 /// Evictions are told of so often, at most.
@@ -44,6 +46,11 @@ impl Event {
         let node = self.node.map_or_else(|| "None".to_owned(), |node| node.to_string());
         let details = self.details.bind(py).repr()?;
         Ok(format!("Event(kind='{}', node={node}, details={details}, dropped={})", self.kind, self.dropped))
+    }
+
+    // The dict is what can be cleared.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.details)
     }
 }
 
@@ -90,22 +97,81 @@ impl Event {
 #[derive(Default)]
 pub(super) struct Listeners {
     callbacks: Mutex<Vec<Py<PyAny>>>,
-    is_running: Mutex<bool>,
+    is_running: AtomicBool,
+    /// Callbacks are being called.
+    is_calling: AtomicBool,
 }
 
 impl Listeners {
     /// Calls this from now on, too.
-    pub(super) fn add(self: &Arc<Self>, cluster: &Arc<Cluster<Embedded>>, callback: Py<PyAny>) -> std::io::Result<()> {
-        let mut is_running = self.is_running.lock();
-        if !*is_running {
-            cluster.events().begin_to_listen();
-            let (cluster, listeners) = (Arc::downgrade(cluster), Arc::clone(self));
-            process::join_at_exit(spawn(cluster, listeners)?);
-            *is_running = true;
-        }
-        drop(is_running);
+    ///
+    /// # Errors
+    /// `OSError` when there can be no more threads; then it is not called.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        cluster: &Arc<Cluster<Embedded>>,
+        callback: Py<PyAny>,
+    ) -> PyResult<()> {
+        self.run(py, cluster).map_err(|error| {
+            let message = format!("no thread can be had to call back from: {}; nothing was done", error.value(py));
+            let raised = PyOSError::new_err(message);
+            raised.set_cause(py, Some(error));
+            raised
+        })?;
         self.callbacks.lock().push(callback);
         Ok(())
+    }
+
+    /// Starts the thread, unless it runs. No lock is held: Python waits until the thread has begun.
+    fn run(self: &Arc<Self>, py: Python<'_>, cluster: &Arc<Cluster<Embedded>>) -> PyResult<()> {
+        if self.is_running.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        cluster.events().begin_to_listen();
+        let feed = Feed {
+            cluster: Arc::downgrade(cluster),
+            events: Arc::clone(cluster.events()),
+            listeners: Arc::clone(self),
+            evicted: Mutex::default(),
+        };
+        let start = || {
+            let arguments = PyDict::new(py);
+            arguments.set_item("target", py.import("distributed_consistent_cache._threads")?.getattr("listen")?)?;
+            arguments.set_item("args", (Py::new(py, feed)?,))?;
+            arguments.set_item("name", "cache-events")?;
+            arguments.set_item("daemon", true)?;
+            py.import("threading")?.getattr("Thread")?.call((), Some(&arguments))?.call_method0("start")?;
+            Ok(())
+        };
+        start().inspect_err(|_| self.is_running.store(false, Ordering::Release))
+    }
+
+    /// In a forked child, at the first call: callbacks are called here, too.
+    pub(super) fn begin_anew(self: &Arc<Self>, py: Python<'_>, cluster: &Arc<Cluster<Embedded>>) {
+        if self.callbacks.lock().is_empty() {
+            return;
+        }
+        if let Err(error) = self.run(py, cluster) {
+            log::warn!("no callbacks of Cache.on_event: {}", error.value(py));
+        }
+    }
+
+    /// In a forked child: the thread stayed in the parent.
+    pub(super) fn in_child(&self) {
+        self.is_running.store(false, Ordering::Relaxed);
+        self.is_calling.store(false, Ordering::Relaxed);
+    }
+
+    /// Its lock.
+    pub(super) fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.callbacks));
+    }
+
+    /// True while something was told that is not heard yet.
+    pub(super) fn is_behind(&self, cluster: &Cluster<Embedded>) -> bool {
+        let is_running = self.is_running.load(Ordering::Acquire);
+        is_running && (!cluster.events().is_empty() || self.is_calling.load(Ordering::Acquire))
     }
 
     /// Calls this no more; false if it was not called.
@@ -129,7 +195,7 @@ impl Listeners {
     }
 
     /// For Python's garbage collector: a callback may keep the cache.
-    pub(super) fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         callbacks.iter().try_for_each(|callback| visit.call(callback))
     }
@@ -141,21 +207,38 @@ impl Listeners {
     }
 }
 
-fn spawn(cluster: Weak<Cluster<Embedded>>, listeners: Arc<Listeners>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("cache-events".to_owned()).spawn(move || listen(&cluster, &listeners))
+/// What the thread asks for what happened.
+#[pyclass(frozen, name = "_Feed", module = "distributed_consistent_cache._core")]
+pub(super) struct Feed {
+    cluster: Weak<Cluster<Embedded>>,
+    events: Arc<Events>,
+    listeners: Arc<Listeners>,
+    evicted: Mutex<Vec<(NodeId, u64, u64)>>,
 }
 
-/// Calls back what is told, until the cache is closed or gone.
-fn listen(cluster: &Weak<Cluster<Embedded>>, listeners: &Listeners) {
-    let Some(events) = cluster.upgrade().map(|cluster| Arc::clone(cluster.events())) else { return };
-    let mut evicted: Vec<(NodeId, u64, u64)> = Vec::new();
-    while let Some(heard) = events.next(EVICTIONS_EVERY) {
-        if let Some(cluster) = cluster.upgrade() {
-            tell_evictions(&cluster, &mut evicted);
-        }
-        if !heard.is_empty() {
-            Python::attach(|py| heard.iter().for_each(|event| call_all(py, listeners, event)));
-        }
+#[pymethods]
+impl Feed {
+    /// Waits for what happens; None when the cache is closed or gone, and all was heard.
+    fn next(&self, py: Python<'_>) -> PyResult<Option<Vec<Event>>> {
+        self.listeners.is_calling.store(false, Ordering::Release);
+        let heard = py.detach(|| {
+            loop {
+                let heard = self.events.next(EVICTIONS_EVERY)?;
+                if let Some(cluster) = self.cluster.upgrade() {
+                    tell_evictions(&cluster, &mut self.evicted.lock());
+                }
+                if !heard.is_empty() {
+                    self.listeners.is_calling.store(true, Ordering::Release);
+                    return Some(heard);
+                }
+            }
+        });
+        heard.map(|heard| heard.iter().map(|event| Event::new(py, event)).collect()).transpose()
+    }
+
+    /// Who is called, now.
+    fn callbacks(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.listeners.all(py)
     }
 }
 
@@ -171,30 +254,4 @@ fn tell_evictions(cluster: &Cluster<Embedded>, before: &mut Vec<(NodeId, u64, u6
         }
     }
     *before = now;
-}
-
-fn call_all(py: Python<'_>, listeners: &Listeners, event: &events::Event) {
-    let event = match Event::new(py, event).and_then(|event| Py::new(py, event)) {
-        Ok(event) => event,
-        Err(error) => return log_error(py, &error),
-    };
-    for callback in listeners.all(py) {
-        if let Err(error) = callback.call1(py, (&event,)) {
-            log_error(py, &error);
-        }
-    }
-}
-
-/// Logs what a callback raised, with its traceback. What logging itself raises has nowhere else to go.
-fn log_error(py: Python<'_>, error: &PyErr) {
-    let log = || -> PyResult<()> {
-        let logger = py.import("logging")?.call_method1("getLogger", ("distributed_consistent_cache",))?;
-        let arguments = PyDict::new(py);
-        arguments.set_item("exc_info", error.value(py))?;
-        logger.call_method("error", ("a callback of Cache.on_event raised",), Some(&arguments))?;
-        Ok(())
-    };
-    if let Err(error) = log() {
-        error.write_unraisable(py, None);
-    }
 }

@@ -6,7 +6,7 @@
 //!
 //! Promise: at most 1,024 strings of at most 31 bytes are kept. Nobody waits: who finds the table in use goes without.
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::lock::{Mutex, MutexGuard};
 use pyo3::prelude::*;
 
 use super::codec::text_object;

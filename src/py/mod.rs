@@ -22,6 +22,7 @@ mod given;
 mod interrupts;
 mod key_strings;
 mod keys;
+mod logging;
 mod monitor;
 mod node;
 mod plain;
@@ -39,98 +40,57 @@ mod stopped;
 mod table;
 mod timestamps;
 
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 /// The native module. Everything public is re-exported by `distributed_consistent_cache`.
-#[pymodule(gil_used = false)]
-mod _core {
-    use super::PyResult;
-    use pyo3::prelude::*;
-
-    #[pymodule_export]
-    use super::cache::Cache;
-    #[pymodule_export]
-    use super::keys::KeyIterator;
-    #[pymodule_export]
-    use super::monitor::ServerHandle;
-    #[pymodule_export]
-    use super::node::NodeHandle;
-    #[pymodule_export]
-    use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
-    #[pymodule_export]
-    use super::scenario::{ScenarioReport, run_scenario};
-    #[pymodule_export]
-    use super::simulate::{SimulationReport, Violation, shrink, simulate};
-    #[pymodule_export]
-    use super::snapshot::{RestoreReport, SaveReport, SnapshotInfo, snapshot_info, verify_snapshot};
-
-    #[pymodule_export]
-    use super::advice::{Advice, SizeAdvice};
-    #[pymodule_export]
-    use super::events::Event;
-    #[pymodule_export]
-    use super::explanation::{Explanation, OwnerView};
-    #[pymodule_export]
-    use super::statistics::{Latency, NodeStats, Stats};
-    #[pymodule_export]
-    use super::timestamps::ManualClock;
-
-    /// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
-    #[pyfunction]
-    fn key_hash(key: &Bound<'_, PyAny>) -> PyResult<u64> {
-        Ok(super::convert::key(key)?.hash().0)
-    }
-
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        super::errors::add_to(module)?;
-        super::process::watch(module.py())?;
-        super::start_logging(module.py());
-        Ok(())
-    }
+///
+/// It says that it needs the GIL: a build of Python without one switches it on. Several proofs rest on it: of two threads, one
+/// at a time runs Python's own C code on a value (`encode.rs`, `buffers.rs`, `decode.rs`), and a fork finds no thread
+/// inside `key_strings.rs`.
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything that is kept is made.
+    process::claim(module.py())?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    errors::add_to(module)?;
+    module.add_class::<cache::Cache>()?;
+    module.add_class::<keys::KeyIterator>()?;
+    module.add_class::<monitor::ServerHandle>()?;
+    module.add_class::<node::NodeHandle>()?;
+    module.add_class::<report::Gauges>()?;
+    module.add_class::<report::NodeStatus>()?;
+    module.add_class::<report::SyncReport>()?;
+    module.add_class::<report::ValueStats>()?;
+    module.add_class::<scenario::ScenarioReport>()?;
+    module.add_class::<simulate::SimulationReport>()?;
+    module.add_class::<simulate::Violation>()?;
+    module.add_class::<snapshot::RestoreReport>()?;
+    module.add_class::<snapshot::SaveReport>()?;
+    module.add_class::<snapshot::SnapshotInfo>()?;
+    module.add_class::<advice::Advice>()?;
+    module.add_class::<advice::SizeAdvice>()?;
+    module.add_class::<events::Event>()?;
+    module.add_class::<events::Feed>()?;
+    module.add_class::<explanation::Explanation>()?;
+    module.add_class::<explanation::OwnerView>()?;
+    module.add_class::<statistics::Latency>()?;
+    module.add_class::<statistics::NodeStats>()?;
+    module.add_class::<statistics::Stats>()?;
+    module.add_class::<timestamps::ManualClock>()?;
+    module.add_function(wrap_pyfunction!(scenario::run_scenario, module)?)?;
+    module.add_function(wrap_pyfunction!(simulate::shrink, module)?)?;
+    module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot::snapshot_info, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot::verify_snapshot, module)?)?;
+    module.add_function(wrap_pyfunction!(key_hash, module)?)?;
+    module.add_function(wrap_pyfunction!(errors::break_down, module)?)?;
+    process::watch(module.py())?;
+    logging::start(module.py());
+    Ok(())
 }
 
-/// What the core logs goes to Python's logging, from Info on, under `distributed_consistent_cache`. It is so seldom that
-/// nothing is cached: a level or a handler may be changed at any time.
-fn start_logging(py: Python<'_>) {
-    let Ok(logger) = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing) else { return };
-    let logger = Logging(logger.filter(log::LevelFilter::Info));
-    // Another logger that is there already stays: it is the embedding program's.
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
-        log::set_max_level(log::LevelFilter::Info);
-    }
-}
-
-/// What was raised while something was logged is nobody's who called: a handler of Ctrl-C may have run there. Ctrl-C is
-/// pressed once more, for Python to hear when the call is over; anything else is told as what cannot be raised.
-fn pass_on(py: Python<'_>) {
-    let Some(raised) = PyErr::take(py) else { return };
-    if raised.is_instance_of::<PyKeyboardInterrupt>(py)
-        && py.import("_thread").and_then(|thread| thread.call_method0("interrupt_main")).is_ok()
-    {
-        return;
-    }
-    raised.write_unraisable(py, None);
-}
-
-/// Python's logging, for all but simulated clusters: what happens to their nodes is nobody's news, and there is much.
-struct Logging(pyo3_log::Logger);
-
-impl log::Log for Logging {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        !simulate::is_simulating() && self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if !simulate::is_simulating() {
-            self.0.log(record);
-            Python::attach(pass_on);
-        }
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
+/// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
+#[pyfunction]
+fn key_hash(key: &Bound<'_, PyAny>) -> PyResult<u64> {
+    Ok(convert::key(key)?.hash().0)
 }

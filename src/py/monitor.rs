@@ -5,14 +5,15 @@
 //! The cache for those who look at it from outside.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyRange, PyRangeMethods, PyString};
 
 use super::convert;
-use super::errors::{forked, raise};
+use super::errors::{closed, raise};
 use super::interrupts::interruptible;
 use super::process;
 use crate::cluster::Cluster;
@@ -30,9 +31,9 @@ pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packin
 
 /// A server of metrics, reports and the dashboard of one cache, as `Cache.serve` returns it. It goes on when this object is
 /// dropped, until it is closed, or the cache is closed or dropped. Usable in a `with` block, at whose end it is closed.
-#[pyclass(frozen, name = "Server", module = "distributed_consistent_cache")]
+#[pyclass(frozen, weakref, name = "Server", module = "distributed_consistent_cache")]
 pub(super) struct ServerHandle {
-    server: Arc<serve::Server>,
+    server: Option<Arc<serve::Server>>,
     host: String,
     generation: u32,
 }
@@ -50,10 +51,10 @@ impl ServerHandle {
             Some((_, Ok(host))) => host.to_string_lossy().into_owned(),
             Some((host, Err(_))) => return Err(convert::wrong_type("host", "str", host)),
         };
-        let port = port.map_or(Ok(0), port_of)?;
+        let ports = port.map_or(Ok(0..=0), ports_of)?;
         cluster.check_open().map_err(raise)?;
         // A name may have to be asked for on the network.
-        let addresses = py.detach(|| addresses(&host, port)).map_err(|error| os_error(&error, &host, port))?;
+        let addresses = py.detach(|| addresses(&host)).map_err(|error| os_error(&error, &host, &ports))?;
         if let Some(remote) = addresses.iter().find(|address| !address.ip().is_loopback())
             && !allow_remote
         {
@@ -66,13 +67,26 @@ impl ServerHandle {
         }
         let packing = Arc::clone(packing);
         let values: Values = Arc::new(move || packing.stats());
-        let server = py.detach(|| serve::serve(cluster, values, &addresses, allow_remote));
-        let server = server.map_err(|error| os_error(&error, &host, port))?;
-        Ok(Self { server, host, generation: process::generation() })
+        let server = py.detach(|| {
+            let mut taken = None;
+            for port in ports.clone() {
+                let at: Vec<_> = addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+                match serve::serve(cluster, Arc::clone(&values), &at, allow_remote) {
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => taken = Some(error),
+                    served => return served,
+                }
+            }
+            Err(taken.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
+        });
+        let server = server.map_err(|error| os_error(&error, &host, &ports))?;
+        Ok(Self { server: Some(server), host, generation: process::generation() })
     }
 
     fn server(&self) -> PyResult<&Arc<serve::Server>> {
-        if self.generation == process::generation() { Ok(&self.server) } else { Err(forked()) }
+        match &self.server {
+            Some(server) if self.generation == process::generation() => Ok(server),
+            _ => Err(parents()),
+        }
     }
 
     fn url_of(&self, server: &serve::Server) -> String {
@@ -88,26 +102,56 @@ impl ServerHandle {
     }
 }
 
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's, and another thread may have had it in its hands.
+        if self.generation != process::generation() {
+            std::mem::forget(self.server.take());
+        }
+    }
+}
+
+/// One port, or several of which the first that is free is taken.
+fn ports_of(port: &Bound<'_, PyAny>) -> PyResult<RangeInclusive<u16>> {
+    let Ok(range) = port.cast::<PyRange>() else { return port_of(port).map(|port| port..=port) };
+    if range.step()? != 1 || range.stop()? <= range.start()? {
+        return Err(convert::out_of_range(
+            "port",
+            port,
+            "a range of ports that goes up by 1, such as range(9100, 9110)",
+        ));
+    }
+    let (first, last) = (range.start()?.into_pyobject(port.py())?, (range.stop()? - 1).into_pyobject(port.py())?);
+    Ok(port_of(first.as_any())?..=port_of(last.as_any())?)
+}
+
 fn port_of(port: &Bound<'_, PyAny>) -> PyResult<u16> {
     // Within the range of a `u16`.
     convert::whole("port", port, 0..=u64::from(u16::MAX), "from 0 to 65535").map(|port| port as u16)
 }
 
-fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+#[cold]
+fn parents() -> PyErr {
+    closed("this server was started before a fork, and is the parent's; call Cache.serve here; nothing was done")
+}
+
+fn addresses(host: &str) -> std::io::Result<Vec<SocketAddr>> {
     let unknown = |why: &str| std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, why.to_owned());
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     // A resolver may take no name for every address of this machine, and does not expect null characters.
     if bare.is_empty() || bare.contains('\0') {
         return Err(unknown("no host is named so"));
     }
-    let mut addresses: Vec<SocketAddr> = (bare, port).to_socket_addrs()?.collect();
+    let mut addresses: Vec<SocketAddr> = (bare, 0).to_socket_addrs()?.collect();
     // The older kind first, as most programs try it first.
     addresses.sort_by_key(SocketAddr::is_ipv6);
     if addresses.is_empty() { Err(unknown("the host has no address")) } else { Ok(addresses) }
 }
 
-fn os_error(error: &std::io::Error, host: &str, port: u16) -> PyErr {
-    let message = format!("cannot serve at {}, port {port}: {error}; nothing was started", Quoted(host));
+fn os_error(error: &std::io::Error, host: &str, ports: &RangeInclusive<u16>) -> PyErr {
+    let (first, last) = (ports.start(), ports.end());
+    let ports = if first == last { format!("port {first}") } else { format!("ports {first} to {last}") };
+    let message = format!("cannot serve at {}, {ports}: {error}; nothing was started", Quoted(host));
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, message)),
         None => PyOSError::new_err(message),

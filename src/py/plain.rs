@@ -10,7 +10,7 @@
 //! classes in `plain_types`, gives back none of them, does not recurse, and allocates nothing for a length or an index that
 //! the bytes do not have. It takes time in proportion to them (`plain_work` counts what a key may cost).
 
-use parking_lot::MutexGuard;
+use crate::lock::MutexGuard;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;

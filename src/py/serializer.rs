@@ -10,9 +10,10 @@
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::buffers;
-use super::codec::{TAG_MAX, bytes_object};
+use super::codec::{TAG_MAX, bytes_object, call};
 use super::convert;
 use super::decode::{Taken, Unpacker};
 use super::encode::{Encoded, encode};
@@ -82,6 +83,14 @@ impl Format {
             return Err(PyValueError::new_err(message));
         }
         Ok(Self::Own(Own { dumps: dumps.unbind(), loads: loads.unbind() }))
+    }
+
+    /// For Python's garbage collector: a serializer may keep the cache that it serves. It is not cleared here: in such a
+    /// cycle there is what keeps the cache, which came later and can let go of it.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Self::Own(own) = self else { return Ok(()) };
+        visit.call(&own.dumps)?;
+        visit.call(&own.loads)
     }
 
     /// True when a serializer of the user's own does it.
@@ -161,7 +170,7 @@ impl Own {
             let what = format!("a value of type {} cannot be written by the serializer", type_name(value));
             serialization(value.py(), &what, error)
         };
-        let dumped = self.dumps.bind(value.py()).call1((value,)).map_err(failed)?;
+        let dumped = call(self.dumps.bind(value.py()), &[value.as_ptr()]).map_err(failed)?;
         if let Ok(bytes) = dumped.cast::<PyBytes>() {
             return Ok(Encoded::tagged(BYTES, bytes.as_bytes()));
         }
@@ -185,7 +194,7 @@ impl Own {
             // What is broken was told before.
             Taken::Nothing | Taken::Broken(_) => written(py, &[])?,
         };
-        self.loads.bind(py).call1((written,))
+        call(self.loads.bind(py), &[written.as_ptr()])
     }
 }
 

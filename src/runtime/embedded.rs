@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::lock::{Mutex, MutexGuard, RawLock, raw};
 
 use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
@@ -170,6 +170,10 @@ impl Runtime for Embedded {
             return old.map(|old| old.stats());
         }
         None
+    }
+
+    fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        self.places.iter().filter_map(OnceLock::get).for_each(|place| each(raw(&place.node)));
     }
 
     fn waits(&self, node: NodeId) -> u64 {

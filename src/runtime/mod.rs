@@ -11,6 +11,7 @@ pub mod workers;
 use crate::clock::Incarnation;
 use crate::entry::{Key, NodeId};
 use crate::error::Error;
+use crate::lock::RawLock;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
 use crate::stats::NodeStats;
@@ -92,6 +93,9 @@ pub trait Runtime: Send + Sync {
 
     /// Ends a node's life; its memory is gone. What it had counted, if that is known.
     fn stop(&self, node: NodeId) -> Option<NodeStats>;
+
+    /// Shows each lock of its nodes.
+    fn locks(&self, _each: &mut dyn FnMut(&RawLock)) {}
 
     /// How often a message waited for a node that was in use. Looks do not count.
     fn waits(&self, _node: NodeId) -> u64 {

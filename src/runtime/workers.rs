@@ -4,12 +4,14 @@
 //! The threads that bulk work is divided among: bulk calls, sync, looking over all keys. Never a single get or put.
 //!
 //! One pool for the process, made at its first use. A forked child makes its own: threads do not survive a fork, and work
-//! given to the parent's would never be done.
+//! given to the parent's would never be done. When no thread can be had, the calling thread does it all.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::fork;
 
 /// The pool, and the process it was made in.
 struct Workers {
@@ -19,17 +21,28 @@ struct Workers {
 
 static WORKERS: ArcSwapOption<Workers> = ArcSwapOption::const_empty();
 
-/// Runs something in which rayon's parallel iterators are divided among the workers. When no thread can be had, rayon's
-/// own pool does it.
+/// Runs something in which rayon's parallel iterators are divided among the workers. When no thread can be had, the calling
+/// thread does it.
 pub fn divide<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     match workers() {
         Some(workers) => workers.pool.install(run),
-        None => run(),
+        None => alone(run),
     }
 }
 
+/// Runs something in which rayon's parallel iterators are worked off by this thread: one that belongs to no pool would ask
+/// for rayon's own, which panics when no thread can be had.
+#[cold]
+fn alone<T>(run: impl FnOnce() -> T) -> T {
+    // A pool of this thread alone, for as long as the thread lives. An error says that it is in one already.
+    if let Ok(pool) = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
+        std::mem::forget(pool);
+    }
+    run()
+}
+
 fn workers() -> Option<Arc<Workers>> {
-    let process = std::process::id();
+    let process = fork::generation();
     let present = WORKERS.load_full();
     if let Some(workers) = present.as_ref().filter(|workers| workers.process == process) {
         return Some(Arc::clone(workers));
@@ -57,5 +70,24 @@ mod tests {
             (0..100).into_par_iter().map(|_| std::thread::current().name().map(str::to_owned)).collect::<Vec<_>>()
         });
         assert!(names.iter().flatten().all(|name| name.starts_with("cache-worker-")));
+    }
+
+    #[test]
+    fn without_workers_the_calling_thread_does_it_again_and_again() {
+        let here = std::thread::current().id();
+        for _ in 0..3 {
+            let sum = alone(|| {
+                (0..1000_u64)
+                    .into_par_iter()
+                    .map(|number| {
+                        assert_eq!(std::thread::current().id(), here);
+                        number
+                    })
+                    .sum::<u64>()
+            });
+            assert_eq!(sum, 499_500);
+        }
+        // And with workers, from a thread that once had none.
+        assert_eq!(divide(|| (0..1000_u64).into_par_iter().sum::<u64>()), 499_500);
     }
 }

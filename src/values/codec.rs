@@ -6,7 +6,7 @@
 //!
 //! Promise: a decoder writes no more bytes than it is given room for, and room is taken only for what can come out.
 
-use parking_lot::Mutex;
+use crate::lock::{Mutex, RawLock, raw};
 use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict, SafeResult};
 
 use crate::packed::{BROKEN, Codec};
@@ -149,6 +149,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Its lock.
+    pub(super) fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.idle));
+    }
+
     /// Runs something in a context of its own.
     pub(super) fn with<T>(&self, run: impl FnOnce(&mut Contexts) -> T) -> T {
         let mut contexts = self.idle.lock().pop().unwrap_or_default();

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::fork::OnlyThread;
+use crate::lock::{Mutex, RawLock, raw, renew_turn};
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use zstd::zstd_safe::{CDict, DDict};
 
 use super::codec::{Contexts, LEVEL};
@@ -115,7 +116,9 @@ pub(super) struct Learned {
 pub(super) struct Dictionaries {
     bytes_max: usize,
     shelf: ArcSwap<Shelf>,
-    /// One change of the shelf at a time, and what is remembered between two.
+    /// One change of the shelf at a time.
+    turn: Mutex<()>,
+    /// What is remembered between two.
     studies: Mutex<Studies>,
     collecting: AtomicBool,
     training: AtomicBool,
@@ -175,6 +178,7 @@ impl Dictionaries {
         Self {
             bytes_max: if trains { share.min(BYTES_MAX) as usize } else { 0 },
             shelf: ArcSwap::default(),
+            turn: Mutex::default(),
             studies: Mutex::default(),
             collecting: AtomicBool::new(trains),
             training: AtomicBool::new(false),
@@ -186,6 +190,18 @@ impl Dictionaries {
             trainings: AtomicU64::new(0),
             window: Default::default(),
         }
+    }
+
+    /// Its locks, but for whose turn it is to study: a training takes longer than anybody waits.
+    pub(super) fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        each(raw(&self.studies));
+        each(raw(&self.samples));
+    }
+
+    /// In a forked child: a training that was under way is not.
+    pub(super) fn in_child(&self, alone: &OnlyThread) {
+        renew_turn(&self.turn, alone);
+        self.training.store(false, Ordering::Relaxed);
     }
 
     /// The bytes of a dictionary, 0 when none is trained.
@@ -256,10 +272,16 @@ impl Dictionaries {
 
     /// One step: see [`Packing::study`](super::Packing::study).
     pub(super) fn study(&self, library: &dyn Library, now: Instant) {
-        let mut studies = self.studies.lock();
+        let _turn = self.turn.lock();
+        let mut studies = std::mem::take(&mut *self.studies.lock());
+        self.study_with(&mut studies, library, now);
+        *self.studies.lock() = studies;
+    }
+
+    fn study_with(&self, studies: &mut Studies, library: &dyn Library, now: Instant) {
         self.adopt(library);
-        self.judge(&mut studies);
-        self.give_up(&mut studies, library, now);
+        self.judge(studies);
+        self.give_up(studies, library, now);
         if self.sample_bytes.load(Ordering::Relaxed) < self.samples_wanted() as u64 {
             return;
         }
@@ -269,7 +291,7 @@ impl Dictionaries {
         let samples = std::mem::take(&mut *self.samples.lock());
         self.sample_bytes.store(0, Ordering::Relaxed);
         self.training.store(true, Ordering::Relaxed);
-        let is_better = self.train(&mut studies, &samples, library);
+        let is_better = self.train(studies, &samples, library);
         self.training.store(false, Ordering::Relaxed);
         self.trainings.fetch_add(1, Ordering::Relaxed);
         if is_better {

@@ -25,6 +25,8 @@ use crate::config::{Compression, Config};
 use crate::dictionary::{DictionaryId, Library};
 use crate::entry::{Form, Key, Value};
 use crate::error::Error;
+use crate::fork::OnlyThread;
+use crate::lock::RawLock;
 use crate::message::Write;
 use crate::packed::{BROKEN, Codec, LENGTH_BYTES_MAX, Parts, SIGNATURE_BYTES, SIGNED, UNFRAMED, write_length};
 use crate::shown::Quoted;
@@ -128,6 +130,17 @@ impl<'a> Opened<'a> {
 }
 
 impl Packing {
+    /// Its locks.
+    pub fn locks(&self, each: &mut dyn FnMut(&RawLock)) {
+        self.contexts.locks(each);
+        self.dictionaries.locks(each);
+    }
+
+    /// In a forked child: what other threads were doing is not done.
+    pub fn in_child(&self, alone: &OnlyThread) {
+        self.dictionaries.in_child(alone);
+    }
+
     /// As the configuration says.
     pub fn new(config: &Config) -> Self {
         let (dictionaries, signer) = (Dictionaries::new(config), Signer::new(config.keys()));
