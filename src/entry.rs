@@ -10,9 +10,10 @@
 use std::borrow::Cow;
 
 use crate::clock::Dot;
-use crate::error::Error;
+use crate::error::{Error, Need};
 use crate::hash::{self, KeyHash};
 use crate::lifetime::LIFETIME_BYTES;
+use crate::shortage;
 use crate::version::{Version, digest_of};
 
 /// The most nodes a cache has. They are numbered from 0, so their numbers are below it.
@@ -143,7 +144,11 @@ impl<'a> Value<'a> {
     #[inline]
     fn checked(bytes: &'a [u8], form: Form, packed_digest: u64) -> Result<Self, Error> {
         if bytes.len() > VALUE_BYTES_MAX {
-            return Err(Error::ValueTooLarge { bytes: bytes.len() as u64, bytes_max: VALUE_BYTES_MAX as u64 });
+            return Err(Error::ValueTooLarge {
+                key: None,
+                bytes: bytes.len() as u64,
+                bytes_max: VALUE_BYTES_MAX as u64,
+            });
         }
         Ok(Self { bytes, form, packed_digest })
     }
@@ -256,6 +261,29 @@ enum What {
 }
 
 impl Items {
+    /// Copies an item to the end, if there is memory for it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], and these items are as they were.
+    pub fn try_push(&mut self, item: Item<'_>) -> Result<(), Error> {
+        let bytes = item.key.bytes.len() + if let Held::Live(value) = item.held { value.bytes.len() } else { 0 };
+        shortage::reserve(Need::Value, &mut self.bytes, bytes)?;
+        shortage::reserve(Need::Keys, &mut self.rows, 1)?;
+        self.push(item);
+        Ok(())
+    }
+
+    /// A copy, if there is memory for it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let bytes = shortage::joined(Need::Value, &[&self.bytes])?;
+        let mut rows = shortage::vector(Need::Keys, self.rows.len())?;
+        rows.extend_from_slice(&self.rows);
+        Ok(Self { bytes, rows, living: self.living })
+    }
+
     /// Copies an item to the end.
     pub fn push(&mut self, item: Item<'_>) {
         self.bytes.extend_from_slice(item.key.bytes);

@@ -4,7 +4,37 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::entry::NodeId;
-use crate::shown::Shown;
+use crate::shown::{Quoted, Shown};
+
+/// A key as a message shows it.
+pub fn short(key: &[u8]) -> String {
+    Quoted(&String::from_utf8_lossy(key)).to_string()
+}
+
+/// What memory is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// An entry in a node.
+    Entry,
+    /// The bytes of a value, on their way in or out.
+    Value,
+    /// A list of keys, or of what is known of them.
+    Keys,
+    /// What is read from a file, or is to be written to it.
+    File,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry => "an entry",
+            Self::Value => "the bytes of a value",
+            Self::Keys => "a list of keys",
+            Self::File => "what a file holds",
+        })
+    }
+}
 
 /// Why a call failed. Each variant says what happened to the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +56,21 @@ pub enum Error {
         /// The most a key may have.
         bytes_max: usize,
     },
-    /// The entry can never fit in a node. Nothing was written and nothing was evicted.
+    /// The entry can never fit on the nodes it belongs to. Nothing was written and nothing was evicted.
     ValueTooLarge {
+        /// Its key, as a message shows it; nothing for a value that is too long for any node.
+        key: Option<String>,
         /// What the entry would take in a node.
         bytes: u64,
-        /// The most an entry may take in the smallest node.
+        /// The most an entry may take in the smallest of its owners.
         bytes_max: u64,
+    },
+    /// There is no memory for what was asked. Nothing was changed.
+    OutOfMemory {
+        /// What the memory was for.
+        what: Need,
+        /// So many bytes were asked for.
+        bytes: u64,
     },
     /// Every node that could hold the key is down. Nothing was written.
     NoLiveNode,
@@ -113,11 +152,20 @@ impl fmt::Display for Error {
             Self::KeyTooLarge { bytes, bytes_max } => {
                 write!(f, "the key has {bytes} bytes in UTF-8, the most is {bytes_max}; nothing was written")
             }
-            Self::ValueTooLarge { bytes, bytes_max } => write!(
-                f,
-                "the entry takes {bytes} bytes with its key and overhead, the smallest node has room for {bytes_max}; \
-                 nothing was written and nothing was evicted"
-            ),
+            Self::ValueTooLarge { key, bytes, bytes_max } => {
+                match key {
+                    Some(key) => write!(
+                        f,
+                        "the entry of {key} takes {bytes} bytes with its key and overhead, and the smallest of its owners has \
+                         room for {bytes_max}: raise node_capacity, or the capacity of added nodes"
+                    )?,
+                    None => write!(f, "the value takes {bytes} bytes, the most is {bytes_max}")?,
+                }
+                f.write_str("; nothing was written and nothing was evicted")
+            }
+            Self::OutOfMemory { what, bytes } => {
+                write!(f, "there is no memory for {what} ({bytes} bytes); nothing was changed")
+            }
             Self::UnpacksTooLarge { bytes, bytes_max } => write!(
                 f,
                 "the value takes {bytes} bytes before it is packed, the most is {bytes_max}, 64 times the largest node; \

@@ -12,6 +12,7 @@ pub mod events;
 pub mod fork;
 pub mod gossip;
 pub mod hash;
+pub mod heap;
 pub mod hybrid_clock;
 pub mod lifetime;
 pub mod lock;
@@ -26,6 +27,8 @@ pub mod packed;
 mod py;
 pub mod ring;
 pub mod runtime;
+pub mod shared;
+pub mod shortage;
 pub mod shown;
 pub mod simulation;
 pub mod snapshot;
@@ -37,3 +40,8 @@ pub use api::Cache;
 pub use config::{Compression, Config, Quorum, SigningKey};
 pub use entry::NodeId;
 pub use error::Error;
+
+/// The extension module's allocator.
+#[cfg(feature = "python")]
+#[global_allocator]
+static ALLOCATOR: shortage::WithReserve = shortage::WithReserve;

@@ -28,7 +28,6 @@
 //! it comes from, so that nothing said to or by an earlier life is taken for the present one's.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::dictionary::{Dictionary, DictionaryId};
@@ -36,6 +35,7 @@ use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
 use crate::hash::{KeyHash, KeyPrint};
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::node_set::NodeSet;
+use crate::shared::SharedBytes;
 use crate::version::{Timestamp, Version};
 
 /// One life of one node.
@@ -638,20 +638,26 @@ impl Kept {
 }
 
 /// A share of a large value's memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Share {
-    bytes: Arc<[u8]>,
+    bytes: SharedBytes,
     start: usize,
     form: Form,
 }
 
 impl Share {
-    pub(crate) fn new(bytes: Arc<[u8]>, start: usize, form: Form) -> Self {
+    pub(crate) fn new(bytes: SharedBytes, start: usize, form: Form) -> Self {
         Self { bytes, start, form }
     }
 
     /// The value.
     pub fn value(&self) -> Value<'_> {
-        Value::stored(&self.bytes[self.start..], self.form)
+        Value::stored(&self.bytes.bytes()[self.start..], self.form)
+    }
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Share").field(&self.value()).finish()
     }
 }

@@ -150,7 +150,7 @@ def test_the_smallest_node_sets_how_large_a_value_may_be() -> None:
     value = bytes(100_000)
     assert cache.put("key", value) is True
     small = cache.add_node("64KiB")
-    with pytest.raises(ValueTooLargeError, match="smallest node"):
+    with pytest.raises(ValueTooLargeError, match="smallest of its owners"):
         cache.put("key", value)
     assert cache.get("key")[0] == value
     cache.remove_node(small)

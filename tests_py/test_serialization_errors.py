@@ -127,6 +127,18 @@ def test_a_value_that_cannot_be_unpickled_stays_in_the_cache(kind: type[Exceptio
     assert cache.get("key") == ("newer", 10)
 
 
+def test_memory_that_is_not_there_is_not_the_fault_of_a_value(cache: Cache) -> None:
+    with pytest.raises(MemoryError, match="not today"):
+        cache.put("key", FailsToPickle(MemoryError("not today")), 9)
+    assert cache.get("key") == ("old", 5)
+    cache.put("key", FailsToUnpickle(MemoryError), 9)
+    with pytest.raises(MemoryError, match="not today"):
+        cache.get("key")
+    with pytest.raises(MemoryError, match="not today"):
+        cache.get_many(["other", "key"])
+    assert "key" in cache
+
+
 def test_a_value_whose_class_is_gone_cannot_be_read(cache: Cache) -> None:
     class Temporary:
         pass

@@ -42,6 +42,7 @@ BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
 NODE: Final = "src/node/mod.rs"
 ROOM: Final = "src/node/room.rs"
 SLOT: Final = "src/node/slot.rs"
+STORE: Final = "src/node/store.rs"
 MESSAGE: Final = "src/message.rs"
 REPLICATE: Final = "src/node/replicate.rs"
 PARTITION: Final = "src/node/partition.rs"
@@ -175,9 +176,9 @@ MUTANTS: Final = (
         "Rule 17: a marker does not know how long its value was to live.",
         (
             Edit(
-                SLOT,
-                "let (partition, has_lifetime) = (self.partition(), self.has_lifetime());",
-                "let (partition, has_lifetime) = (self.partition(), false);",
+                STORE,
+                "let has_lifetime = slot.has_lifetime();",
+                "let has_lifetime = false;",
             ),
         ),
     ),
@@ -188,10 +189,10 @@ MUTANTS: Final = (
         (
             Edit(
                 NODE,
-                "        self.account(place);\n        if let Some(at) = at {\n            let old_bytes",
+                "        self.account(place);\n        let has_memory =",
                 "        self.account(place);\n        if matches!(held, Held::Removed) {\n"
-                "            at.into_iter().for_each(|at| self.take(at));\n            return true;\n        }\n"
-                "        if let Some(at) = at {\n            let old_bytes",
+                "            at.into_iter().for_each(|at| self.take(at));\n            self.memory.unreserve();\n"
+                "            return true;\n        }\n        let has_memory =",
             ),
         ),
     ),

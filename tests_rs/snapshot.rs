@@ -125,7 +125,7 @@ fn written(contents: &Contents, each: usize) -> Vec<u8> {
             let value = value.as_deref().map(|value| Value::new(value).expect("short"));
             builder.push(key, *version, value);
         }
-        writer.write(&builder.seal()).expect("memory");
+        writer.write(&builder.seal().expect("memory")).expect("memory");
     }
     writer.finish().expect("memory").0
 }

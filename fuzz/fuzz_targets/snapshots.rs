@@ -78,7 +78,7 @@ fuzz_target!(|input: &[u8]| {
         builder.push(key, *version, value.as_deref().map(|value| Value::new(value).expect("it was one")));
     }
     let mut writer = Writer::new(Vec::new(), &header).expect("memory");
-    writer.write(&builder.seal()).expect("memory");
+    writer.write(&builder.seal().expect("memory")).expect("memory");
     let again = writer.finish().expect("memory").0;
     assert_eq!(read(&again).expect("it was just written"), (header, records));
 });

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Cluster;
+use crate::entry::NodeId;
 use crate::runtime::Runtime;
+use crate::shortage;
 
 /// The pause between two steps of what [`Cluster::start_studies`] was given.
 const STUDY_INTERVAL: Duration = Duration::from_millis(100);
@@ -70,7 +72,7 @@ impl<R: Runtime + 'static> Cluster<R> {
     }
 }
 
-impl<R> Cluster<R> {
+impl<R: Runtime> Cluster<R> {
     /// A step of what is not done in the background.
     pub(super) fn study(&self) {
         if let Some(study) = self.study.get() {
@@ -89,6 +91,10 @@ impl<R> Cluster<R> {
             }
         }
         self.services.end();
+        // The memory goes now, whoever still names the cache.
+        let lives: Vec<NodeId> = self.view().members().map(|member| member.address.node).collect();
+        lives.into_iter().for_each(|node| self.stop(node));
+        shortage::give_back();
     }
 
     /// As [`Cluster::close`], but waits for no thread of the background.
@@ -116,7 +122,7 @@ fn beat<R: Runtime>(cluster: &Weak<Cluster<R>>, work: &impl Fn(&Cluster<R>)) -> 
     !cluster.is_closed()
 }
 
-impl<R> Drop for Cluster<R> {
+impl<R: Runtime> Drop for Cluster<R> {
     fn drop(&mut self) {
         self.close();
     }

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::hybrid_clock;
 use crate::message::Write;
 use crate::runtime::{Runtime, workers};
+use crate::shortage;
 use crate::version::Timestamp;
 
 /// Removes of one step: some milliseconds.
@@ -56,6 +57,7 @@ impl<R: Runtime> Cluster<R> {
             }
             from = next;
         }
+        shortage::give_back();
         cleared
     }
 

@@ -84,7 +84,7 @@ impl Deref for Now {
 }
 
 /// Many nodes as one cache.
-pub struct Cluster<R> {
+pub struct Cluster<R: Runtime> {
     runtime: R,
     config: Config,
     view: ArcSwap<View>,

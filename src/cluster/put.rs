@@ -377,9 +377,11 @@ impl<'a> Put<'a> {
                     }
                 }
                 Stage::Fix => match (self.next_to_fix(routes), &self.newer) {
-                    (Some(owner), Some(items)) => {
-                        return Step::Send(owner, Request::Fix { items: Cow::Owned(Items::clone(items)) });
-                    }
+                    (Some(owner), Some(items)) => match items.try_clone() {
+                        Ok(items) => return Step::Send(owner, Request::Fix { items: Cow::Owned(items) }),
+                        // Gossip will tell.
+                        Err(_) => self.stage = Stage::Done,
+                    },
                     _ => self.stage = Stage::Done,
                 },
                 Stage::Done | Stage::Stranded => return Step::Done,

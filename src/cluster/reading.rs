@@ -206,6 +206,9 @@ impl<R: Runtime> Cluster<R> {
                 quiet = Some(self.changes.lock());
             }
             restarts += 1;
+            if self.is_closed() {
+                return Answer::Closed;
+            }
             if let Some(answer) = self.ask_owners(get, key, touch, Wait::ForTurn, take) {
                 return answer;
             }

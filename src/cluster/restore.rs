@@ -119,7 +119,7 @@ fn read_some(reader: &mut Reader<BufReader<File>>) -> Result<(Vec<Packed>, Optio
 }
 
 /// A restore that is under way. Dropping it leaves in the cache what was written so far.
-pub struct Restoring<'c, R> {
+pub struct Restoring<'c, R: Runtime> {
     cluster: &'c Cluster<R>,
     started: Instant,
     verifying: Verifying,

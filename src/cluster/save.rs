@@ -27,12 +27,13 @@ use super::view::View;
 use super::walk::Whom;
 use crate::dictionary::DictionaryId;
 use crate::entry::{NodeId, PartitionId};
-use crate::error::Error;
+use crate::error::{Error, Need};
 use crate::hash::KeyHash;
 use crate::message::{Lent, Share};
 use crate::node::inventory::{Stored, Walk};
 use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
+use crate::shortage;
 use crate::shown::Shown;
 use crate::snapshot::block::{BLOCK_BYTES, Builder, Sealed, seal_dictionary};
 use crate::snapshot::file::NewFile;
@@ -70,7 +71,7 @@ enum Stage {
 }
 
 /// A save that is under way. Dropping it leaves no file, and the old one as it was.
-pub struct Saving<'c, R> {
+pub struct Saving<'c, R: Runtime> {
     cluster: &'c Cluster<R>,
     path: PathBuf,
     started: Instant,
@@ -138,7 +139,7 @@ impl<R: Runtime> Saving<'_, R> {
         self.cluster.check_open()?;
         match self.stage {
             Stage::Walk => self.walk(),
-            Stage::Survey(from) => self.survey(from),
+            Stage::Survey(from) => self.survey(from)?,
             Stage::Write(from) if from < self.rows.len() => self.write(from)?,
             Stage::Write(_) => return self.finish().map(Some),
         }
@@ -164,12 +165,14 @@ impl<R: Runtime> Saving<'_, R> {
         }
     }
 
-    fn survey(&mut self, from: PartitionId) {
+    fn survey(&mut self, from: PartitionId) -> Result<(), Error> {
         let partitions = self.cluster.view().partitions();
         // As many at a time as there are cores to look at them, and a few.
         let to = from.saturating_add(8).min(partitions);
         let of_partition = |id| self.cluster.survey(id, &self.walks);
         let found: Vec<Row> = workers::divide(|| (from..to).into_par_iter().flat_map_iter(of_partition).collect());
+        shortage::check(Need::Keys)?;
+        shortage::reserve(Need::Keys, &mut self.rows, found.len())?;
         self.rows.extend(found);
         self.stage = Stage::Survey(to);
         if to == partitions {
@@ -177,6 +180,7 @@ impl<R: Runtime> Saving<'_, R> {
             workers::divide(|| self.rows.par_sort_unstable());
             self.stage = Stage::Write(0);
         }
+        Ok(())
     }
 
     fn write(&mut self, from: usize) -> Result<(), Error> {
@@ -192,14 +196,17 @@ impl<R: Runtime> Saving<'_, R> {
             start = at;
         }
         let seal = |part: &std::ops::Range<usize>| self.cluster.gather(&self.rows[part.clone()]);
-        let blocks: Vec<Vec<Sealed>> = workers::divide(|| parts.par_iter().with_max_len(1).map(seal).collect());
+        let sealed: Result<Vec<Vec<Sealed>>, Fault> =
+            workers::divide(|| parts.par_iter().with_max_len(1).map(seal).collect());
+        let blocks = sealed.map_err(|fault| fault.of(&self.path))?;
         if let Some(writer) = &mut self.writer {
             // A dictionary is taught before a value needs it: those that these blocks need are known by now.
             for dictionary in self.cluster.dictionaries().iter() {
                 if self.dictionaries.contains(&dictionary.id()) {
                     continue;
                 }
-                writer.write(&seal_dictionary(dictionary)).map_err(|fault| fault.of(&self.path))?;
+                let sealed = seal_dictionary(dictionary).map_err(|fault| fault.of(&self.path))?;
+                writer.write(&sealed).map_err(|fault| fault.of(&self.path))?;
                 self.dictionaries.push(dictionary.id());
             }
             for block in blocks.iter().flatten() {
@@ -229,7 +236,7 @@ impl<R: Runtime> Saving<'_, R> {
     }
 }
 
-impl<R> Saving<'_, R> {
+impl<R: Runtime> Saving<'_, R> {
     /// The file is in its place, and its folder cannot be synced. Where that is not possible at all it is no error.
     fn say_not_synced(&self, error: &io::Error) -> Result<(), Error> {
         let why = error.to_string();
@@ -342,7 +349,7 @@ impl<R: Runtime> Cluster<R> {
     }
 
     /// The newest of each key of these hashes, in their order, in blocks.
-    fn gather(&self, rows: &[Row]) -> Vec<Sealed> {
+    fn gather(&self, rows: &[Row]) -> Result<Vec<Sealed>, Fault> {
         let mut gathered = Gathered::of(rows);
         // What changed hands meanwhile may have been here and there while it was looked for there and here.
         self.under_view(|view| ((), self.find(view, rows, &mut gathered)));
@@ -355,8 +362,9 @@ impl<R: Runtime> Cluster<R> {
             let record = &gathered.spool[found.record.clone()];
             let bytes = record.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
             if builder.is_full_for(bytes) {
-                blocks.push(std::mem::take(&mut builder).seal());
+                blocks.push(std::mem::take(&mut builder).seal()?);
             }
+            builder.reserve(bytes)?;
             match &found.large {
                 Some(share) => builder.push(&gathered.spool[found.key.clone()], version, Some(share.value())),
                 None if found.rank.1 || version.kind() == Kind::Remove => builder.push_encoded(record, !found.rank.1),
@@ -365,9 +373,9 @@ impl<R: Runtime> Cluster<R> {
             }
         }
         if !builder.is_empty() {
-            blocks.push(builder.seal());
+            blocks.push(builder.seal()?);
         }
-        blocks
+        Ok(blocks)
     }
 
     /// Asks every live node that holds keys of these hashes for what it knows, and keeps what is newer than what was found.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::lock::{Mutex, RawLock, raw};
 
 use super::Cluster;
+use crate::runtime::Runtime;
 
 /// Something that ends with the cache. It must not keep the cluster alive.
 pub trait Service: Send + Sync {
@@ -40,7 +41,7 @@ impl Services {
     }
 }
 
-impl<R> Cluster<R> {
+impl<R: Runtime> Cluster<R> {
     /// Has a service end when the cache is closed or nobody uses it any more: at once, if it is closed.
     pub fn attach(&self, service: Arc<dyn Service>) {
         {

@@ -12,12 +12,13 @@ use super::{Cluster, PATIENCE, pause};
 use crate::config::{NODE_BYTES_MIN, Quorum};
 use crate::dictionary::Library;
 use crate::entry::{Form, Key, NodeId, Value};
-use crate::error::Error;
+use crate::error::{self, Error, Need};
 use crate::events::What;
 use crate::message::{Address, Reply, Request, Write};
-use crate::node::entry_bytes;
+use crate::node::{entry_bytes, entry_bytes_max};
 use crate::packed;
 use crate::runtime::{Runtime, Unreached, Wait};
+use crate::shortage;
 use crate::version::{Kind, Version};
 
 /// A call that cannot have changes wait, because it must not wait itself, begins again this often before it makes do with
@@ -68,7 +69,8 @@ impl<R: Runtime> Cluster<R> {
     /// Begins a put or a remove; nothing is sent yet. `via` is the node the caller talks to, if it talks to one.
     ///
     /// # Errors
-    /// [`Error::ValueTooLarge`] when it can never fit, [`Error::Closed`], and [`Error::NodeDown`] for `via`.
+    /// [`Error::ValueTooLarge`] when it can never fit, [`Error::OutOfMemory`], [`Error::Closed`], and [`Error::NodeDown`] for
+    /// `via`.
     #[inline(always)]
     pub fn begin<'a>(
         &self,
@@ -77,6 +79,10 @@ impl<R: Runtime> Cluster<R> {
         via: Option<NodeId>,
     ) -> Result<Writing<'a>, Error> {
         self.check_open()?;
+        // A remove gives memory back.
+        if write.value.is_some() {
+            shortage::check(Need::Entry)?;
+        }
         if let Err(error) = self.check_fits(&write).and_then(|_| self.check_unpacked(&write)) {
             self.tell_refused(write.key, &error);
             return Err(error);
@@ -90,24 +96,37 @@ impl<R: Runtime> Cluster<R> {
         Ok(Writing { put, pending: None, restarts: 0 })
     }
 
-    /// What an entry takes, if it can ever fit in every node.
+    /// What an entry takes, if it can ever fit on its owners.
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`].
     #[inline]
     pub fn check_fits(&self, write: &Write<'_>) -> Result<u64, Error> {
-        self.check_sizes(write.key.bytes().len(), write.value_bytes())
+        self.check_sizes(write.key, write.value_bytes())
     }
 
-    /// What an entry with a key and a value of so many bytes takes, if it can ever fit in every node.
+    /// What an entry with a value of so many bytes takes, if it can ever fit on its owners.
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`].
     #[inline]
-    pub fn check_sizes(&self, key_bytes: usize, value_bytes: usize) -> Result<u64, Error> {
-        let bytes = entry_bytes(key_bytes, value_bytes);
-        let bytes_max = self.routes.entry_bytes_max();
-        if bytes <= bytes_max { Ok(bytes) } else { Err(Error::ValueTooLarge { bytes, bytes_max }) }
+    pub fn check_sizes(&self, key: Key<'_>, value_bytes: usize) -> Result<u64, Error> {
+        let bytes = entry_bytes(key.bytes().len(), value_bytes);
+        // What fits in the smallest node fits everywhere.
+        if bytes <= self.routes.entry_bytes_max() { Ok(bytes) } else { self.check_owners(key, bytes) }
+    }
+
+    #[cold]
+    fn check_owners(&self, key: Key<'_>, bytes: u64) -> Result<u64, Error> {
+        let view = self.view();
+        let owners = view.owners(key.hash().partition(view.partitions())).iter();
+        let bytes_max = owners.filter_map(|&owner| view.member(owner)).map(|member| entry_bytes_max(member.bytes_max));
+        // With no owner that is there, any node might be one.
+        let bytes_max = bytes_max.min().unwrap_or(self.routes.entry_bytes_max());
+        if bytes <= bytes_max {
+            return Ok(bytes);
+        }
+        Err(Error::ValueTooLarge { key: Some(error::short(key.bytes())), bytes, bytes_max })
     }
 
     /// Whether a packed value unpacks to no more than whoever gets it can be asked to have memory for.
@@ -133,7 +152,7 @@ impl<R: Runtime> Cluster<R> {
     /// Tells whoever listens that a write was refused, if it is too large.
     #[cold]
     pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
-        if let &(Error::ValueTooLarge { bytes, bytes_max } | Error::UnpacksTooLarge { bytes, bytes_max }) = error {
+        if let &(Error::ValueTooLarge { bytes, bytes_max, .. } | Error::UnpacksTooLarge { bytes, bytes_max }) = error {
             let key = || String::from_utf8_lossy(key.bytes()).into_owned();
             self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
         }
@@ -187,6 +206,7 @@ impl<R: Runtime> Cluster<R> {
             self.count_write(&writing.put, &ended);
             return ended.map(Turn::Done);
         }
+        self.check_open()?;
         // What was acknowledged must be on the owners there are now. The nodes may know of a change before it is
         // published: that takes a moment.
         writing.put.restart(&self.routes);

@@ -135,7 +135,7 @@ pub fn serve<R: Runtime + 'static>(
 }
 
 /// What is served.
-struct Site<R> {
+struct Site<R: Runtime> {
     cluster: Weak<Cluster<R>>,
     values: Values,
     /// It answers to the names of its own machine only, and to this address; without, to any.

@@ -177,7 +177,13 @@ impl Node {
     pub fn walk_by_use(&self, walk: &mut Walk, steps: usize) {
         if walk.places.is_empty() {
             let states = [State::Live, State::Removed, State::Evicted];
-            walk.places = vec![0; states.map(|state| self.memory.count(state)).iter().sum()];
+            let slots = states.map(|state| self.memory.count(state)).iter().sum();
+            if walk.places.try_reserve_exact(slots).is_err() {
+                // Without memory for it, the order is not known.
+                walk.stage = Stage::Over;
+                return;
+            }
+            walk.places.resize(slots, 0);
         }
         let mut left = steps;
         while left > 0 {

@@ -20,21 +20,23 @@ use hashbrown::HashTable;
 
 use super::expiry::Expiry;
 use super::last_use::Uses;
-use super::slot::{At, Entry, NONE, SLOT_BYTES, ShortDot, Slot, State};
+use super::payload::Payload;
+use super::slot::{self, At, Entry, NONE, SLOT_BYTES, ShortDot, Slot, State};
+use super::store::{Slots, Store};
 use crate::entry::{Held, Key, PartitionId};
 use crate::hash::KeyHash;
 use crate::version::Version;
 
 /// Slots in a page: the slots that are free take at most 1.5 KiB, and a page's allocation costs a byte a slot.
-const PAGE: usize = 32;
+pub(super) const PAGE: usize = 32;
 /// The list of pages grows by one part in so many.
 const PAGES_GROWTH: usize = 8;
 /// A page's slots, their allocation, and its place in the list of pages.
 pub(super) const PAGE_BYTES: usize = PAGE * SLOT_BYTES + 16 + size_of::<Page>() + size_of::<Page>() / PAGES_GROWTH;
 
 /// Slots, and when each was last used.
-struct Page {
-    slots: Box<[Slot; PAGE]>,
+pub(super) struct Page {
+    pub(super) slots: Slots,
     uses: Uses,
 }
 const _: () = assert!(size_of::<Page>() == 16);
@@ -63,6 +65,7 @@ pub(super) type Table = HashTable<u32>;
 /// Slots, lists and the count of bytes.
 pub(super) struct Memory {
     pages: Vec<Page>,
+    pub(super) store: Store,
     len: u32,
     lists: [List; 3],
     expiry: Expiry,
@@ -77,9 +80,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) const fn new(bytes_fixed: usize) -> Self {
+    pub(super) fn new(bytes_fixed: usize, bytes_max: usize) -> Self {
         Self {
             pages: Vec::new(),
+            store: Store::new(bytes_max),
             len: 0,
             lists: [List::EMPTY; 3],
             expiry: Expiry::new(),
@@ -182,35 +186,70 @@ impl Memory {
         table.find(spread(key.hash()), |&at| self.slot(at).key() == key.bytes()).copied()
     }
 
-    /// Puts an entry that is not there into a new slot, at the front of its list or, `cold`, at its end.
-    pub(super) fn insert(&mut self, table: &mut Table, partition: PartitionId, entry: Entry<'_>, cold: bool) -> At {
+    /// Puts an entry that is not there into a new slot, at the front of its list or, `cold`, at its end. It was reserved.
+    pub(super) fn insert(&mut self, table: &mut Table, partition: PartitionId, entry: Entry<'_>, cold: bool) -> bool {
         let at = self.len;
-        if at as usize == self.pages.len() * PAGE {
-            if self.pages.len() == self.pages.capacity() {
-                self.pages.reserve_exact(1 + self.pages.len() / PAGES_GROWTH);
-            }
-            let slots = Box::new([const { Slot::VACANT }; PAGE]);
-            self.pages.push(Page { slots, uses: Uses::since(self.now_ms) });
-            self.bytes_used += PAGE_BYTES;
+        if (at as usize == self.pages.len() * PAGE && !self.add_page()) || !self.make_room_in(table) {
+            return false;
         }
+        let (parts, label) = slot::parts(partition, &entry);
+        let Some(bytes) = self.take_reserved() else { return false };
         self.len += 1;
-        let slot = Slot::new(partition, &entry);
+        // Safety: it was reserved for this entry.
+        #[expect(unsafe_code, reason = "memory that is filled once")]
+        let payload = unsafe { Payload::fill(bytes, &parts, label) };
+        if !payload.is_large() {
+            self.set_owner(bytes, at);
+        }
+        let slot = Slot::new(&entry, payload);
         let state = slot.state();
         self.account_payload(0, slot.payload_bytes());
         *self.slot_mut(at) = slot;
         self.note_use(at, self.now_ms);
         self.link(at, state, cold);
-        self.make_room_in(table);
         table.insert_unique(spread(entry.key.hash()), at, |&at| spread(KeyHash::of(self.slot(at).key())));
-        at
+        true
     }
 
-    /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit.
+    #[cold]
+    fn add_page(&mut self) -> bool {
+        if !self.reserve_in_pages() {
+            return false;
+        }
+        let Some(slots) = self.store.take_page() else { return false };
+        self.pages.push(Page { slots, uses: Uses::since(self.now_ms) });
+        self.bytes_used += PAGE_BYTES;
+        true
+    }
+
+    /// Room for one more in the list of pages.
+    pub(super) fn reserve_in_pages(&mut self) -> bool {
+        let more = 1 + self.pages.len() / PAGES_GROWTH;
+        self.pages.len() < self.pages.capacity() || self.pages.try_reserve_exact(more).is_ok()
+    }
+
+    #[inline]
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline]
+    pub(super) const fn pages_len(&self) -> usize {
+        self.pages.len()
+    }
+
+    pub(super) fn store_and_pages(&mut self) -> (&mut Store, &mut [Page]) {
+        (&mut self.store, &mut self.pages)
+    }
+
+    /// Writes a newer version into the slot of its key; the caller has seen that its bytes fit. What it needs was reserved.
     pub(super) fn replace(&mut self, at: At, partition: PartitionId, entry: Entry<'_>) {
         self.unlink(at);
+        let before = self.slot(at).payload_bytes();
+        let (parts, label) = slot::parts(partition, &entry);
+        self.refill(at, &parts, label);
         let slot = self.slot_mut(at);
-        let before = slot.payload_bytes();
-        slot.rewrite(partition, &entry);
+        slot.rewrite(&entry);
         let (after, state) = (slot.payload_bytes(), slot.state());
         self.account_payload(before, after);
         self.note_use(at, self.now_ms);
@@ -226,8 +265,12 @@ impl Memory {
             found.remove();
         }
         self.account_payload(self.slot(at).payload_bytes(), 0);
+        self.release(at);
         if table.len() * TABLE_SPARSE < table.capacity() && table.capacity() > TABLE_LEAST {
-            self.rebuild(table, table.len() * 2);
+            // One that cannot be rebuilt stays as it is.
+            if let Some(smaller) = Self::table_for((table.len() * 2).max(TABLE_LEAST)) {
+                self.rebuild(table, smaller);
+            }
         }
     }
 
@@ -240,6 +283,9 @@ impl Memory {
             let hash = spread(KeyHash::of(moved.key()));
             let (partition, state, ends_ms) = (moved.partition(), moved.state(), moved.ends_ms());
             let (newer, older) = (moved.newer, moved.older);
+            if let Some((bytes, false)) = moved.payload().memory() {
+                self.set_owner(bytes, at);
+            }
             *self.slot_mut(at) = moved;
             self.note_use(at, last_use_ms);
             if let Some(ends_ms) = ends_ms {
@@ -262,7 +308,9 @@ impl Memory {
         }
         self.len = last;
         if self.len as usize + PAGE <= self.pages.len() * PAGE {
-            self.pages.pop();
+            if let Some(page) = self.pages.pop() {
+                self.store.keep_page(page.slots);
+            }
             self.bytes_used -= PAGE_BYTES;
         }
     }
@@ -322,15 +370,17 @@ impl Memory {
         self.pages[at as usize / PAGE].uses.time_ms(self.slot(at).last_use())
     }
 
-    /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back.
-    pub(super) fn forget_value(&mut self, at: At) {
+    /// Turns a live entry into an evicted marker, the newest of them, and gives its value's memory back. False when there is
+    /// no memory for the marker, and then nothing changed.
+    pub(super) fn forget_value(&mut self, at: At) -> bool {
+        let state = self.state(at);
         self.unlink(at);
-        let slot = self.slot_mut(at);
-        let before = slot.payload_bytes();
-        slot.forget_value();
-        let after = slot.payload_bytes();
+        let before = self.slot(at).payload_bytes();
+        let is_marker = self.shrink_to_marker(at);
+        let after = self.slot(at).payload_bytes();
         self.account_payload(before, after);
-        self.link(at, State::Evicted, false);
+        self.link(at, if is_marker { State::Evicted } else { state }, false);
+        is_marker
     }
 
     pub(super) fn set_dot(&mut self, at: At, dot: ShortDot) {
@@ -390,19 +440,39 @@ impl Memory {
         SLOT_BYTES + self.slot(at).payload_bytes()
     }
 
-    /// Before its table grows: a table that is full of tombstones is rebuilt at its size, not doubled.
-    fn make_room_in(&mut self, table: &mut Table) {
-        if table.len() < table.capacity() {
-            return;
-        }
-        let full = table.num_buckets() * 7 / 8;
-        let wanted = if table.len() < full - full / 16 { full } else { table.len() + 1 };
-        self.rebuild(table, wanted);
+    /// Before its table grows. False when there is no memory for a longer one.
+    #[inline]
+    fn make_room_in(&mut self, table: &mut Table) -> bool {
+        table.len() < table.capacity() || self.lengthen(table)
     }
 
-    fn rebuild(&mut self, table: &mut Table, capacity: usize) {
+    #[cold]
+    fn lengthen(&mut self, table: &mut Table) -> bool {
+        let longer = self.store.take_table().filter(|reserved| reserved.capacity() > table.len());
+        match longer.or_else(|| Self::table_for(Self::capacity_after(table))) {
+            Some(longer) => {
+                self.rebuild(table, longer);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How long a full table is to become: one that is full of tombstones is rebuilt at its size, not doubled.
+    pub(super) fn capacity_after(table: &Table) -> usize {
+        let full = table.num_buckets() * 7 / 8;
+        if table.len() < full - full / 16 { full } else { table.len() + 1 }
+    }
+
+    /// An empty table of this capacity, if there is memory.
+    pub(super) fn table_for(capacity: usize) -> Option<Table> {
+        let mut table = Table::new();
+        table.try_reserve(capacity, |_| 0).ok()?;
+        Some(table)
+    }
+
+    fn rebuild(&mut self, table: &mut Table, mut rebuilt: Table) {
         let before = table.allocation_size();
-        let mut rebuilt = Table::with_capacity(capacity);
         for at in table.drain() {
             let hash = |&at: &u32| spread(KeyHash::of(self.slot(at).key()));
             rebuilt.insert_unique(hash(&at), at, hash);
@@ -491,7 +561,7 @@ impl Memory {
     }
 
     #[inline]
-    fn slot_mut(&mut self, at: At) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, at: At) -> &mut Slot {
         &mut self.pages[at as usize / PAGE].slots[at as usize % PAGE]
     }
 
@@ -522,6 +592,7 @@ impl Memory {
             linked += len;
         }
         assert_eq!(linked, self.len, "a slot is in no list");
+        self.check_store();
         assert_eq!(ending, self.expiry.len(), "something ends that is not there");
         let mut indexed = 0;
         for (partition, table) in tables {

@@ -21,21 +21,22 @@ mod payload;
 mod replicate;
 mod room;
 mod slot;
+mod store;
 
 use std::sync::Arc;
 
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::counters::Forgotten;
 use crate::dictionary::Dictionary;
-use crate::entry::{Held, Key, PartitionId};
-use crate::error::Error;
+use crate::entry::{Held, Item, Key, PartitionId};
+use crate::error::{Error, Need};
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;
 use crate::version::Version;
 use memory::Memory;
 use partition::Partition;
-use payload::Payload;
+use payload::{Parts, Payload};
 use room::Room;
 use slot::{At, Entry, State};
 
@@ -79,7 +80,7 @@ impl Node {
         let fixed = size_of::<Self>() + places.capacity() * size_of::<u16>();
         // A node of more bytes than the address space has is bounded by the address space.
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let memory = Memory::new(fixed);
+        let memory = Memory::new(fixed, bytes_max);
         let mut node = Self {
             address,
             bytes_max,
@@ -131,7 +132,7 @@ impl Node {
     /// Does what is asked and answers. Reads have a verb of their own, [`Node::get`].
     ///
     /// # Errors
-    /// [`Error::ValueTooLarge`] for a write that can never fit.
+    /// [`Error::ValueTooLarge`] for a write that can never fit; [`Error::OutOfMemory`], and nothing changed.
     pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         Ok(match request {
             Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
@@ -172,7 +173,7 @@ impl Node {
                 Reply::Done
             }
             Request::Pull { from, partition, ticket, clock, epoch, after, chunk_bytes } => {
-                let mut delta = self.delta((*from, *epoch), *partition, clock, *after, *chunk_bytes);
+                let mut delta = self.delta((*from, *epoch), *partition, clock, *after, *chunk_bytes)?;
                 delta.ticket = *ticket;
                 Reply::Delta(delta)
             }
@@ -260,18 +261,22 @@ impl Node {
             }
         }
         self.check_fits(write)?;
+        let item = write.item(Dot { incarnation: self.address.incarnation, counter: 0 });
+        // Nobody needs the value of what has ended, and nothing is evicted for it; but nothing older is to stay in its place.
+        let held = if item.version.lifetime.has_ended(self.now_ms()) { Held::Evicted } else { item.held };
+        // All memory is had before anything is changed.
+        if !self.reserve(place, at, item.key, item.version, held) {
+            let bytes = entry_bytes(item.key.bytes().len(), write.value_bytes());
+            return Err(Error::OutOfMemory { what: Need::Entry, bytes });
+        }
         let incarnation = self.address.incarnation;
         let partition = &mut self.held[place].1;
         let dot = next_dot(incarnation, &partition.clock, &self.retired, partition_id);
         partition.clock.see(dot);
         let stable_upto = partition.stable_upto(incarnation);
         let used = std::mem::replace(&mut partition.used, Used::NONE);
-        let item = write.item(dot);
-        if item.version.lifetime.has_ended(self.now_ms()) {
-            // Nobody needs the value any more, and nothing is evicted for it; but nothing older is to stay in its place.
-            self.install(place, at, item.key, item.version, dot, Held::Evicted, Room::ByEvicting);
-        } else if !self.install(place, at, item.key, item.version, dot, item.held, Room::ByEvicting) {
-            self.mark(place, item, Room::ByEvicting);
+        if !self.install(place, at, item.key, item.version, dot, held, Room::ByEvicting) {
+            self.mark(place, Item { dot, ..item }, Room::ByEvicting);
         }
         self.stats.writes += 1;
         self.keep_bound();
@@ -299,15 +304,20 @@ impl Node {
         let ends = version.lifetime.ends() && matches!(held, Held::Live(_));
         let entry = Entry { key, version, dot, held };
         self.account(place);
+        let has_memory = self.memory.has_reserved() || self.reserve(place, at, key, version, held);
         if let Some(at) = at {
-            let old_bytes = self.memory.slot(at).payload_bytes();
-            let growth = self.memory.expiry_growth_bytes(ends);
-            if self.memory.bytes_used() + bytes + growth <= self.bytes_soft() + old_bytes {
+            if has_memory && self.fits_at(at, bytes, ends) {
                 self.memory.replace(at, partition_id, entry);
+                self.memory.unreserve();
                 self.trim_markers();
                 return true;
             }
+            // What is here is older: it goes in any case.
             self.take(at);
+        }
+        // What was to be written over another is to be inserted, now that it is gone.
+        if !self.memory.has_reserved() && !self.reserve(place, None, key, version, held) {
+            return false;
         }
         let fits = match room {
             Room::ByEvicting => self.make_room(place, bytes, ends),
@@ -324,12 +334,31 @@ impl Node {
                 }
             },
         };
-        if fits {
-            self.memory.insert(&mut self.held[place].1.table, partition_id, entry, room == Room::Free);
+        let is_in = fits && self.memory.insert(&mut self.held[place].1.table, partition_id, entry, room == Room::Free);
+        self.memory.unreserve();
+        if is_in {
             debug_assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
             self.trim_markers();
         }
-        fits
+        is_in
+    }
+
+    /// Whether so many bytes fit in place of what is in a slot.
+    #[inline]
+    fn fits_at(&self, at: At, bytes: usize, ends: bool) -> bool {
+        let old_bytes = self.memory.slot(at).payload_bytes();
+        self.memory.bytes_used() + bytes + self.memory.expiry_growth_bytes(ends) <= self.bytes_soft() + old_bytes
+    }
+
+    /// Reserves the memory that an entry or marker needs. False when there is none, and then nothing changed.
+    #[inline]
+    fn reserve(&mut self, place: usize, at: Option<At>, key: Key<'_>, version: Version, held: Held<'_>) -> bool {
+        let lifetime = if version.lifetime.is_none() { None } else { Some(version.lifetime.to_bytes()) };
+        let value = if let Held::Live(value) = held { value.bytes() } else { &[] };
+        let parts = Parts { key: key.bytes(), lifetime, value };
+        let ends = version.lifetime.ends() && matches!(held, Held::Live(_));
+        let at = at.filter(|&at| self.fits_at(at, Payload::bytes_for(parts.len()), ends));
+        self.memory.reserve(&self.held[place].1.table, at, &parts)
     }
 
     /// What a slot says of its key.
@@ -374,6 +403,11 @@ impl Node {
             Some(&place) if place != NOT_HELD => Some(usize::from(place)),
             _ => None,
         }
+    }
+
+    /// What it takes from the operating system for slots, keys and values.
+    pub fn bytes_held(&self) -> usize {
+        self.memory.bytes_held()
     }
 
     /// What this node counts.

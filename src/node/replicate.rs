@@ -15,6 +15,7 @@ use super::slot::{At, State};
 use super::{NOT_HELD, Node, Room, next_dot};
 use crate::clock::{Clock, Dot, Incarnation, sum_of_fingerprints};
 use crate::entry::{Held, Item, Items, Key, PartitionId};
+use crate::error::Error;
 use crate::hash::{KeyHash, KeyPrint};
 use crate::message::{Address, Begun, Delta, Known, Loss, Reply, Used};
 use crate::node_set::NodeSet;
@@ -243,7 +244,7 @@ impl Node {
         clock: &Clock,
         after: Option<u64>,
         chunk_bytes: usize,
-    ) -> Box<Delta> {
+    ) -> Result<Box<Delta>, Error> {
         let mut delta = Delta {
             to,
             from: self.address,
@@ -256,7 +257,7 @@ impl Node {
             epoch: self.epoch,
             lost: None,
         };
-        let Some(place) = self.place(id) else { return Box::new(delta) };
+        let Some(place) = self.place(id) else { return Ok(Box::new(delta)) };
         self.hear(place, (to, epoch), clock);
         self.note_held(id);
         let partition = &self.held[place].1;
@@ -275,7 +276,8 @@ impl Node {
                 delta.next = last.map(|last: KeyHash| last.0);
                 break;
             }
-            delta.items.push(self.item_at(place, at));
+            // An answer that was not told whole is none: it is asked for again in the next round.
+            delta.items.try_push(self.item_at(place, at))?;
             last = Some(hash);
         }
         let partition = &self.held[place].1;
@@ -290,7 +292,7 @@ impl Node {
         self.account(place);
         self.forget_stable(usize::MAX);
         self.keep_bound();
-        Box::new(delta)
+        Ok(Box::new(delta))
     }
 
     /// Begins a pull of a partition: its ticket, and what was seen so far. `None` when it is not held.
@@ -617,7 +619,11 @@ impl Node {
     fn known_items(&self, key: Key<'_>) -> Option<Box<Items>> {
         let item = self.known_item(key)?;
         let mut items = Items::default();
-        items.push(item);
+        if items.try_push(item).is_err() {
+            // Without memory for the value: that it is newer is what has to be said.
+            let held = if item.held == Held::Removed { Held::Removed } else { Held::Evicted };
+            items.push(Item { held, ..item });
+        }
         Some(Box::new(items))
     }
 

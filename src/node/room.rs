@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::slot::{At, SLOT_BYTES, State};
 use super::{Node, expiry};
 use crate::counters::Gone;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::hash::KeyHash;
 use crate::message::Write;
 
@@ -71,7 +71,8 @@ impl Node {
         let longer = (clocks / 2).min(self.bytes_max / 16);
         let left = self.bytes_soft().saturating_sub(clocks + longer + tables + PAGE_BYTES) as u64;
         if bytes > bytes_max.min(left) {
-            return Err(Error::ValueTooLarge { bytes, bytes_max: bytes_max.min(left) });
+            let key = Some(error::short(write.key.bytes()));
+            return Err(Error::ValueTooLarge { key, bytes, bytes_max: bytes_max.min(left) });
         }
         Ok(())
     }
@@ -130,9 +131,10 @@ impl Node {
         let partition = self.partition_at(at);
         if partition.is_stable(partition.lengthen(self.memory.dot(at))) {
             self.forget(at);
-        } else {
-            self.memory.forget_value(at);
+        } else if self.memory.forget_value(at) {
             self.trim_markers();
+        } else {
+            self.lose(at);
         }
     }
 
@@ -150,6 +152,12 @@ impl Node {
         }
         let oldest = self.memory.oldest(State::Evicted).or_else(|| self.memory.oldest(State::Removed));
         let Some(at) = oldest else { return false };
+        self.lose(at);
+        true
+    }
+
+    /// Gives up an entry or marker that not every owner has seen, and remembers that knowledge was lost.
+    fn lose(&mut self, at: At) {
         let (short, timestamp) = (self.memory.dot(at), self.memory.version(at).timestamp);
         let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
         let partition = &mut self.held[place].1;
@@ -158,7 +166,6 @@ impl Node {
         self.account(place);
         self.mark_gone(at);
         self.take(at);
-        true
     }
 
     pub(super) fn oldest_stable(&self, state: State) -> Option<At> {

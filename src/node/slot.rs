@@ -7,7 +7,7 @@
 //!
 //! Promise: what was written is read back, and a slot is never longer than 48 bytes, or fewer entries fit.
 
-use super::payload::Payload;
+use super::payload::{Parts, Payload};
 use crate::entry::{Form, Held, Key, PartitionId, Value};
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::Share;
@@ -66,33 +66,39 @@ impl Slot {
     pub(super) const VACANT: Self =
         Self { timestamp: 0, digest_and_use: 0, dot: ShortDot(0), payload: Payload::EMPTY, newer: NONE, older: NONE };
 
-    /// An entry or marker that is in no list yet.
+    /// An entry or marker that is in no list yet, with this payload.
     #[inline]
-    pub(super) fn new(partition: PartitionId, entry: &Entry<'_>) -> Self {
+    pub(super) const fn new(entry: &Entry<'_>, payload: Payload) -> Self {
         Self {
             timestamp: entry.version.timestamp.get(),
             digest_and_use: entry.version.digest << USE_BITS,
             dot: entry.dot,
-            payload: payload(partition, entry),
+            payload,
             newer: NONE,
             older: NONE,
         }
     }
 
-    /// Another version in place of this one. The old value goes before the new one comes: they may be large.
+    /// Another version in place of this one; its payload was written already.
     #[inline]
-    pub(super) fn rewrite(&mut self, partition: PartitionId, entry: &Entry<'_>) {
-        self.payload = Payload::EMPTY;
-        self.payload = payload(partition, entry);
+    pub(super) const fn rewrite(&mut self, entry: &Entry<'_>) {
         (self.timestamp, self.dot) = (entry.version.timestamp.get(), entry.dot);
         self.digest_and_use = entry.version.digest << USE_BITS;
     }
 
-    /// Turns a live entry into an evicted marker.
-    pub(super) fn forget_value(&mut self) {
-        let (partition, has_lifetime) = (self.partition(), self.has_lifetime());
-        self.payload.forget_value(has_lifetime);
-        self.payload.set_label(label(partition, State::Evicted, None, has_lifetime));
+    /// Says that it is a marker now.
+    pub(super) fn label_marker(&mut self, partition: PartitionId, state: State, has_lifetime: bool) {
+        self.payload.set_label(label(partition, state, None, has_lifetime));
+    }
+
+    #[inline]
+    pub(super) const fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    #[inline]
+    pub(super) const fn payload_mut(&mut self) -> &mut Payload {
+        &mut self.payload
     }
 
     #[inline]
@@ -251,8 +257,9 @@ fn label(partition: PartitionId, state: State, value: Option<Value<'_>>, has_lif
     partition | kind << PARTITION_BITS | form << FORM_SHIFT
 }
 
+/// What the payload of an entry is made of, and its label.
 #[inline]
-fn payload(partition: PartitionId, entry: &Entry<'_>) -> Payload {
+pub(super) fn parts<'a>(partition: PartitionId, entry: &Entry<'a>) -> (Parts<'a>, u16) {
     let (state, value) = match entry.held {
         Held::Live(value) => (State::Live, Some(value)),
         Held::Removed => (State::Removed, None),
@@ -261,11 +268,8 @@ fn payload(partition: PartitionId, entry: &Entry<'_>) -> Payload {
     let lifetime = entry.version.lifetime;
     let label = label(partition, state, value, !lifetime.is_none());
     let (key, value) = (entry.key.bytes(), value.map_or(&[][..], Value::bytes));
-    if lifetime.is_none() {
-        Payload::new(key, value, label)
-    } else {
-        Payload::living(key, &lifetime.to_bytes(), value, label)
-    }
+    let lifetime = if lifetime.is_none() { None } else { Some(lifetime.to_bytes()) };
+    (Parts { key, lifetime, value }, label)
 }
 
 #[inline]

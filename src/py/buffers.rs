@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 
-use super::codec::{LARGE_BYTES, bytes_object, call};
+use super::codec::{Copying, LARGE_BYTES, bytes_object, bytes_of, call};
 use super::plain;
 
 /// The first byte of a pickle with buffers beside it: no pickle begins with it.
@@ -430,5 +430,5 @@ pub(super) fn loads<'py>(
     let loads = LOADS.get_or_try_init(py, || py.import("pickle")?.getattr("loads").map(Bound::unbind))?.bind(py);
     let options = PyDict::new(py);
     options.set_item("buffers", buffers)?;
-    loads.call((PyBytes::new(py, pickle),), Some(&options))
+    loads.call((bytes_of(py, &[pickle], Copying::Detached)?,), Some(&options))
 }

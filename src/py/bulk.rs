@@ -180,12 +180,11 @@ fn check_all<'a, 'py: 'a>(
 
 /// Whether a put fits, if need be packed; bytes that it takes.
 fn check_fits(py: Python<'_>, (cluster, packing): (&Cluster<Embedded>, &Packing), put: &Put<'_>) -> Result<u64, Error> {
-    let key_bytes = put.key.bytes().len();
-    cluster.check_sizes(key_bytes, put.value_bytes()).or_else(|_| {
+    cluster.check_sizes(put.key, put.value_bytes()).or_else(|_| {
         let fits = py.detach(|| {
             let mut buffer = Vec::new();
             let packed = packing.pack(Write::put(put.key, put.timestamp, put.value(&mut buffer)?))?;
-            cluster.check_sizes(key_bytes, packed.write().value_bytes())
+            cluster.check_sizes(put.key, packed.write().value_bytes())
         });
         fits.inspect_err(|error| cluster.tell_refused(put.key, error))
     })

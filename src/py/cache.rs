@@ -251,7 +251,7 @@ impl Cache {
     /// expired refuses none; between two that end together the same one wins everywhere. The very same value put again has
     /// its new ttl, or none.
     ///
-    /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, ValueError, TypeError or
+    /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, MemoryError, ValueError, TypeError or
     /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.
     ///
     /// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
@@ -672,8 +672,7 @@ impl Cache {
         super::snapshot::load(class, path, overrides)
     }
 
-    /// Ends it: gossip stops, the memory is given back when nobody uses the cache any more, and later calls raise
-    /// ClosedError. A second time does nothing.
+    /// Ends it: gossip stops, the memory of the nodes is given back, and later calls raise ClosedError. A second time does nothing.
     fn close(&self, py: Python<'_>) {
         // In a forked child nothing is begun for it, and where a fork could not bring it there is nothing to end.
         if let (Some(cluster), false) = (&self.cluster, self.living.as_ref().is_none_or(|living| living.is_lost())) {

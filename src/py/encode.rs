@@ -15,11 +15,12 @@ use super::buffers::{self, Pickled};
 use super::codec::{
     BINBYTES, BINUNICODE, BYTEARRAY8, LARGE_BYTES, LONG1, MEMOIZE, PROTO_5, SHORT_BINBYTES, SHORT_BINUNICODE, STOP,
 };
-use super::errors::serialization;
+use super::errors::{raise, serialization};
 use super::given::type_name;
 use super::small;
 use crate::entry::Value;
-use crate::error::Error;
+use crate::error::{Error, Need};
+use crate::shortage;
 
 /// From this length on pickle writes a string outside of its frames.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -41,15 +42,18 @@ pub(super) enum Encoded<'py> {
 
 impl Encoded<'_> {
     /// What a serializer wrote.
-    pub(super) fn tagged(tag: u8, written: &[u8]) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(super) fn tagged(tag: u8, written: &[u8]) -> Result<Self, Error> {
         let len = 1 + written.len();
         if len > SHORT_BYTES {
-            return Self::Long { bytes: [&[tag], written].concat(), framed: false };
+            return shortage::joined(Need::Value, &[&[tag], written]).map(|bytes| Self::Long { bytes, framed: false });
         }
         let mut bytes = [0; SHORT_BYTES];
         bytes[0] = tag;
         bytes[1..len].copy_from_slice(written);
-        Self::Short { bytes, len: len as u8, framed: false }
+        Ok(Self::Short { bytes, len: len as u8, framed: false })
     }
 
     /// The value as nodes take it.
@@ -82,14 +86,16 @@ impl Encoded<'_> {
 #[inline(always)]
 pub(super) fn encode<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     if let Ok(bytes) = value.cast_exact::<PyBytes>() {
-        return Ok(encode_text(value.py(), bytes.as_bytes(), SHORT_BINBYTES, BINBYTES)
-            .unwrap_or_else(|| Encoded::Pickle(bytes.clone())));
+        return match encode_text(value.py(), bytes.as_bytes(), SHORT_BINBYTES, BINBYTES) {
+            Some(encoded) => encoded.map_err(raise),
+            None => Ok(Encoded::Pickle(bytes.clone())),
+        };
     }
     if let Ok(text) = value.cast_exact::<PyString>() {
         if let Some(encoded) =
             text.to_str().ok().and_then(|text| encode_text(value.py(), text.as_bytes(), SHORT_BINUNICODE, BINUNICODE))
         {
-            return Ok(encoded);
+            return encoded.map_err(raise);
         }
         return pickle(value);
     }
@@ -131,23 +137,21 @@ fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> PyResult<Encoded<'
 
 /// `str` and `bytes`. `None` above 4 GiB.
 #[inline]
-fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option<Encoded<'py>> {
+fn encode_text<'py>(py: Python<'py>, text: &[u8], short: u8, long: u8) -> Option<Result<Encoded<'py>, Error>> {
     if text.len() + 4 <= SHORT_BYTES {
         let mut bytes = [0; SHORT_BYTES];
         bytes[..2].copy_from_slice(&[short, text.len() as u8]);
         bytes[2..2 + text.len()].copy_from_slice(text);
         bytes[2 + text.len()..4 + text.len()].copy_from_slice(&[MEMOIZE, STOP]);
-        return Some(Encoded::Short { bytes, len: text.len() as u8 + 4, framed: true });
+        return Some(Ok(Encoded::Short { bytes, len: text.len() as u8 + 4, framed: true }));
     }
     let head = text_head(text.len(), short, long)?;
     let head = &head.0[..head.1];
     if text.len() >= LARGE_BYTES {
         // The caller keeps the object alive, and neither kind ever changes.
-        let (bytes, framed) = py.detach(|| long_text(head, text));
-        return Some(Encoded::Long { bytes, framed });
+        return Some(py.detach(|| long_text(head, text)).map(|(bytes, framed)| Encoded::Long { bytes, framed }));
     }
-    let (bytes, framed) = long_text(head, text);
-    Some(Encoded::Long { bytes, framed })
+    Some(long_text(head, text).map(|(bytes, framed)| Encoded::Long { bytes, framed }))
 }
 
 /// What comes before a `str` or `bytes` of so many bytes. `None` above 4 GiB.
@@ -190,6 +194,7 @@ impl<'a> Later<'a> {
     pub(super) fn value<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Value<'b>, Error> {
         let framed = self.text.len() < FRAME_BYTES_MAX;
         buffer.clear();
+        shortage::reserve(Need::Value, buffer, self.len())?;
         buffer.extend_from_slice(if framed { &[][..] } else { &PROTO_5 });
         buffer.extend_from_slice(&self.head.0[..self.head.1]);
         buffer.extend_from_slice(self.text);
@@ -204,10 +209,10 @@ impl<'a> Later<'a> {
 }
 
 /// The bytes of a long string, and whether they are a frame's body.
-fn long_text(head: &[u8], text: &[u8]) -> (Vec<u8>, bool) {
+fn long_text(head: &[u8], text: &[u8]) -> Result<(Vec<u8>, bool), Error> {
     let framed = text.len() < FRAME_BYTES_MAX;
     let proto = if framed { &[][..] } else { &PROTO_5 };
-    ([proto, head, text, &[MEMOIZE, STOP]].concat(), framed)
+    Ok((shortage::joined(Need::Value, &[proto, head, text, &[MEMOIZE, STOP]])?, framed))
 }
 
 /// `None`, `bool`, `int` of 64 bits and `float`: the bytes, their number, and whether pickle frames them.

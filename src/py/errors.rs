@@ -9,11 +9,14 @@
 //!   UserWarning
 //!    +- TimestampWarning
 //! ```
+//! A `MemoryError` is Python's own: there was no memory, and nothing was changed.
+//!
 //! The one table from what can go wrong to what Python raises.
 
 use pyo3::exceptions::{
-    PyAttributeError, PyBufferError, PyEOFError, PyException, PyImportError, PyLookupError, PyNotImplementedError,
-    PyOSError, PyOverflowError, PyRecursionError, PyRuntimeError, PyTypeError, PyUserWarning, PyValueError,
+    PyAttributeError, PyBufferError, PyEOFError, PyException, PyImportError, PyLookupError, PyMemoryError,
+    PyNotImplementedError, PyOSError, PyOverflowError, PyRecursionError, PyRuntimeError, PyTypeError, PyUserWarning,
+    PyValueError,
 };
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
@@ -44,8 +47,11 @@ const fn kind(name: &'static str, doc: &'static str, also_value_error: bool) -> 
 
 static CACHE_ERROR: Kind =
     kind("CacheError", "The root of every error of a cache. Its message says what became of the cache.", false);
-static VALUE_TOO_LARGE: Kind =
-    kind("ValueTooLargeError", "The entry can never fit in a node. Nothing was written and nothing was evicted.", true);
+static VALUE_TOO_LARGE: Kind = kind(
+    "ValueTooLargeError",
+    "The entry can never fit on its owners. Nothing was written and nothing was evicted.",
+    true,
+);
 static KEY_TOO_LARGE: Kind =
     kind("KeyTooLargeError", "The key has more than 64 KiB in UTF-8. Nothing was written.", true);
 static NO_LIVE_NODE: Kind = kind("NoLiveNodeError", "Every node is down. Nothing was written.", false);
@@ -183,6 +189,7 @@ pub(super) fn raise(error: Error) -> PyErr {
             return os_error_of(path, *os_error, why, &error);
         }
         Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
+        Error::OutOfMemory { .. } => return PyMemoryError::new_err(message),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
         Error::ValueTooLarge { .. } | Error::UnpacksTooLarge { .. } => &VALUE_TOO_LARGE,
         Error::NoLiveNode => &NO_LIVE_NODE,

@@ -51,6 +51,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Before anything that is kept is made.
     process::claim(module.py())?;
+    crate::shortage::prepare();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::add_to(module)?;
     module.add_class::<cache::Cache>()?;

@@ -17,7 +17,7 @@ use super::codec::{TAG_MAX, bytes_object, call};
 use super::convert;
 use super::decode::{Taken, Unpacker};
 use super::encode::{Encoded, encode};
-use super::errors::serialization;
+use super::errors::{raise, serialization};
 use super::given::type_name;
 use crate::entry::{Form, Key};
 use crate::message::{Lent, Read};
@@ -172,15 +172,15 @@ impl Own {
         };
         let dumped = call(self.dumps.bind(value.py()), &[value.as_ptr()]).map_err(failed)?;
         if let Ok(bytes) = dumped.cast::<PyBytes>() {
-            return Ok(Encoded::tagged(BYTES, bytes.as_bytes()));
+            return Encoded::tagged(BYTES, bytes.as_bytes()).map_err(raise);
         }
         if let Ok(text) = dumped.cast::<PyString>() {
-            return Ok(Encoded::tagged(TEXT, text.to_str().map_err(failed)?.as_bytes()));
+            return Encoded::tagged(TEXT, text.to_str().map_err(failed)?.as_bytes()).map_err(raise);
         }
         if dumped.is_instance_of::<PyByteArray>() {
             let mut bytes = Vec::new();
             buffers::append(&mut bytes, &dumped).map_err(failed)?;
-            return Ok(Encoded::tagged(BYTE_ARRAY, &bytes));
+            return Encoded::tagged(BYTE_ARRAY, &bytes).map_err(raise);
         }
         let message = format!("dumps must return bytes, bytearray or str, not {}", type_name(&dumped));
         Err(failed(PyTypeError::new_err(message)))

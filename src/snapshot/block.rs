@@ -72,8 +72,19 @@ impl Builder {
         self.body.is_empty()
     }
 
+    /// Room for a record with so many bytes of key and value.
+    ///
+    /// # Errors
+    /// [`Fault::NoMemory`].
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.body.try_reserve(record::HEAD_BYTES_MAX + bytes).map_err(|_| Fault::NoMemory(bytes as u64))
+    }
+
     /// The block, ready to be written.
-    pub fn seal(&self) -> Sealed {
+    ///
+    /// # Errors
+    /// [`Fault::NoMemory`].
+    pub fn seal(&self) -> Result<Sealed, Fault> {
         let totals = Totals {
             blocks: 1,
             entries: self.entries.into(),
@@ -85,7 +96,10 @@ impl Builder {
 }
 
 /// A block with a dictionary, ready to be written.
-pub fn seal_dictionary(dictionary: &Dictionary) -> Sealed {
+///
+/// # Errors
+/// [`Fault::NoMemory`].
+pub fn seal_dictionary(dictionary: &Dictionary) -> Result<Sealed, Fault> {
     Sealed::new(DICTIONARY, dictionary.bytes(), 0, Totals { blocks: 1, ..Totals::default() })
 }
 
@@ -98,12 +112,13 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    pub(super) fn new(kind: u8, body: &[u8], records: u32, totals: Totals) -> Self {
+    pub(super) fn new(kind: u8, body: &[u8], records: u32, totals: Totals) -> Result<Self, Fault> {
         let mut bytes = vec![0; HEAD_BYTES];
         let mut compression = LZ4;
         if kind == FOOTER || !compress(body, &mut bytes) {
             compression = PLAIN;
             bytes.truncate(HEAD_BYTES);
+            bytes.try_reserve_exact(body.len()).map_err(|_| Fault::NoMemory(body.len() as u64))?;
             bytes.extend_from_slice(body);
         }
         (bytes[0], bytes[1]) = (kind, compression);
@@ -114,7 +129,7 @@ impl Sealed {
         }
         let checksum = checksum(&bytes[..16], &bytes[HEAD_BYTES..]);
         bytes[16..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        Self { bytes, checksum, totals }
+        Ok(Self { bytes, checksum, totals })
     }
 }
 
@@ -124,7 +139,11 @@ fn compress(body: &[u8], to: &mut Vec<u8>) -> bool {
         return false;
     }
     let start = to.len();
-    to.resize(start + lz4_flex::block::get_maximum_output_size(body.len()), 0);
+    let most = lz4_flex::block::get_maximum_output_size(body.len());
+    if to.try_reserve(most).is_err() {
+        return false;
+    }
+    to.resize(start + most, 0);
     match lz4_flex::block::compress_into(body, &mut to[start..]) {
         Ok(length) if length <= body.len() - body.len() / 8 => {
             to.truncate(start + length);
@@ -235,10 +254,16 @@ impl Packed {
             return Err(Fault::format(at, "the checksum of a block is wrong"));
         }
         let body = match head.bytes[1] {
-            LZ4 => lz4_flex::block::decompress(&stored, head.unpacked_bytes() as usize)
-                .ok()
-                .filter(|body| body.len() as u64 == head.unpacked_bytes())
-                .ok_or_else(|| Fault::format(at, "a block cannot be decompressed"))?,
+            LZ4 => {
+                let len = head.unpacked_bytes() as usize;
+                let mut body = Vec::new();
+                body.try_reserve_exact(len).map_err(|_| Fault::NoMemory(len as u64))?;
+                body.resize(len, 0);
+                match lz4_flex::block::decompress_into(&stored, &mut body) {
+                    Ok(written) if written == len => body,
+                    _ => return Err(Fault::format(at, "a block cannot be decompressed")),
+                }
+            }
             _ => stored,
         };
         Ok(Block { at, kind: head.kind(), body, records: head.records() })

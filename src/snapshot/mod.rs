@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Compression, Config, Quorum};
-use crate::error::Error;
+use crate::error::{Error, Need};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How a snapshot begins. No text begins so, and a transfer that changes line ends or cuts the eighth bit damages it.
@@ -54,6 +54,8 @@ pub enum Fault {
     },
     /// The file cannot be read or written.
     File(io::Error),
+    /// There is no memory for so many bytes of it.
+    NoMemory(u64),
 }
 
 impl Fault {
@@ -64,6 +66,7 @@ impl Fault {
     /// What a caller is told about the file at this path.
     pub fn of(self, path: &Path) -> Error {
         match self {
+            Self::NoMemory(bytes) => Error::OutOfMemory { what: Need::File, bytes },
             Self::Format { at, why } => Error::Snapshot { path: path.to_owned(), at, why },
             Self::File(error) => {
                 Error::File { path: path.to_owned(), os_error: error.raw_os_error(), why: error.to_string() }

@@ -53,7 +53,10 @@ impl<R: Read> Reader<R> {
         if head.stored_bytes() > self.length - self.at {
             return Err(Fault::format(self.length, ENDS_HERE));
         }
-        let mut stored = vec![0; head.stored_bytes() as usize];
+        let len = head.stored_bytes() as usize;
+        let mut stored = Vec::new();
+        stored.try_reserve_exact(len).map_err(|_| Fault::NoMemory(len as u64))?;
+        stored.resize(len, 0);
         self.take(&mut stored)?;
         let packed = Packed { at, head, stored };
         if head.kind() == FOOTER {

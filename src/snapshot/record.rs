@@ -23,6 +23,9 @@ const PACKED: u8 = 4;
 /// Added to the tag of a value that has a lifetime.
 const LIVING: u8 = 8;
 
+/// A record takes so many bytes at most beside its key and its value.
+pub(super) const HEAD_BYTES_MAX: usize = 41;
+
 /// Appends a write.
 #[inline]
 pub fn encode(to: &mut Vec<u8>, key: &[u8], version: Version, value: Option<Value<'_>>) {
@@ -36,7 +39,7 @@ pub fn encode(to: &mut Vec<u8>, key: &[u8], version: Version, value: Option<Valu
     };
     let living = if version.lifetime.is_none() { 0 } else { LIVING };
     let bytes = value.map_or(&[][..], Value::bytes);
-    to.reserve(33 + key.len() + bytes.len());
+    to.reserve(HEAD_BYTES_MAX + key.len() + bytes.len());
     to.push(tag | living);
     push_length(to, key.len());
     push_length(to, bytes.len());

@@ -61,7 +61,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`Fault::File`].
     pub fn finish(mut self) -> Result<(W, Totals, u64), Fault> {
-        let footer = Sealed::new(FOOTER, &footer_body(self.totals, self.chain.digest()), 0, Totals::default());
+        let footer = Sealed::new(FOOTER, &footer_body(self.totals, self.chain.digest()), 0, Totals::default())?;
         self.to.write_all(&footer.bytes)?;
         self.to.flush()?;
         Ok((self.to, self.totals, self.bytes + footer.bytes.len() as u64))

@@ -57,6 +57,8 @@ impl Contexts {
     pub(super) fn lz4(&mut self, bytes: &[u8], room: usize) -> Option<&[u8]> {
         let most = lz4_flex::block::get_maximum_output_size(bytes.len());
         if self.scratch.len() < most {
+            // Without memory for it nothing is gained.
+            self.scratch.try_reserve(most - self.scratch.len()).ok()?;
             self.scratch.resize(most, 0);
         }
         let len = lz4_flex::block::compress_into(bytes, &mut self.scratch).ok()?;
@@ -69,7 +71,7 @@ impl Contexts {
             none => none.insert(CCtx::try_create()?),
         };
         self.scratch.clear();
-        self.scratch.reserve(room + MAGIC.len());
+        self.scratch.try_reserve(room + MAGIC.len()).ok()?;
         // What does not fit in the room is an error, and no gain.
         match dictionary {
             Some(dictionary) => encoder.compress_using_cdict(&mut self.scratch, bytes, dictionary).ok()?,
@@ -113,6 +115,7 @@ impl Contexts {
             none => none.insert(DCtx::try_create().ok_or(NO_MEMORY)?),
         };
         self.scratch.clear();
+        self.scratch.try_reserve(MAGIC.len() + packed.len()).map_err(|_| NO_MEMORY)?;
         self.scratch.extend_from_slice(&MAGIC);
         self.scratch.extend_from_slice(packed);
         Ok(match dictionary {

@@ -24,11 +24,12 @@ use std::time::Instant;
 use crate::config::{Compression, Config};
 use crate::dictionary::{DictionaryId, Library};
 use crate::entry::{Form, Key, Value};
-use crate::error::Error;
+use crate::error::{Error, Need};
 use crate::fork::OnlyThread;
 use crate::lock::RawLock;
 use crate::message::Write;
 use crate::packed::{BROKEN, Codec, LENGTH_BYTES_MAX, Parts, SIGNATURE_BYTES, SIGNED, UNFRAMED, write_length};
+use crate::shortage;
 use crate::shown::Quoted;
 use crate::stats::{DictionaryState, ValueStats};
 use crate::version::Version;
@@ -219,7 +220,7 @@ impl Packing {
     /// Packs the value of a write for the nodes. One that is not made smaller by an eighth and is not signed stays as it is.
     ///
     /// # Errors
-    /// [`Error::ValueTooLarge`] for a value that is too long once it is signed.
+    /// [`Error::ValueTooLarge`] for a value that is too long once it is signed, [`Error::OutOfMemory`].
     pub fn pack<'a>(&self, write: Write<'a>) -> Result<Packed<'a>, Error> {
         let as_it_is = Packed { as_given: write, packed: None, _dictionary: None };
         let Some(value) = write.value.filter(|&value| !self.leaves_value(value)) else { return Ok(as_it_is) };
@@ -244,7 +245,7 @@ impl Packing {
             let room = (bytes.len() - bytes.len() / GAIN_PART).saturating_sub(head_len - (body_start - 1));
             compressed = self.contexts.with(|contexts| {
                 let packed = contexts.compress(codec, dictionary.as_deref(), bytes, room)?;
-                Some([&head[..head_len], packed].concat())
+                shortage::joined(Need::Value, &[&head[..head_len], packed]).ok()
             });
             let bytes_out = compressed.as_ref().map_or(bytes.len(), Vec::len);
             self.count(bytes.len(), bytes_out, compressed.is_some());
@@ -257,7 +258,7 @@ impl Packing {
                 flag |= codec as u8;
                 (packed, dictionary)
             }
-            None if self.signs() => ([&head[..body_start], bytes].concat(), None),
+            None if self.signs() => (shortage::joined(Need::Value, &[&head[..body_start], bytes])?, None),
             None => return Ok(as_it_is),
         };
         packed[0] = flag;
@@ -372,7 +373,8 @@ impl Packing {
             return Ok((Cow::Borrowed(plain.bytes()), plain.form()));
         }
         let mut unpacked = Vec::new();
-        unpacked.try_reserve_exact(opened.bytes).map_err(|_| self.failed(key, codec::NO_MEMORY))?;
+        let bytes = opened.bytes as u64;
+        unpacked.try_reserve_exact(opened.bytes).map_err(|_| Error::OutOfMemory { what: Need::Value, bytes })?;
         unpacked.resize(opened.bytes, 0);
         self.unpack_into(&opened, &mut unpacked)?;
         Ok((Cow::Owned(unpacked), opened.form))
