@@ -20,6 +20,9 @@ VALUES: list[Any] = [None, 0, "a", b"a", (1, "a"), {"x": [1.5]}, "long" * 5000]
 
 Step: TypeAlias = tuple[Any, ...]
 
+# Timestamps of all units meet here on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::distributed_consistent_cache.TimestampWarning")
+
 # A version as the rule orders them: timestamp, put before remove, rank of the value among values of one time.
 Version: TypeAlias = tuple[int, bool, int]
 

@@ -1,5 +1,5 @@
-"""Timestamps of the cache's clock and of the user's own: what is refused for a reason that is hard to see is told, a remove
-without a timestamp shuts out no later version, and what was computed from old data loses to who wrote or removed meanwhile."""
+"""Timestamps of the cache's clock and of the user's own: what is refused for a reason that is hard to see is told, a
+remove without a timestamp shuts out no later version, and what was computed from old data loses to newer writes."""
 
 import multiprocessing
 import tempfile
@@ -25,7 +25,13 @@ def cache() -> Cache:
 
 @pytest.mark.parametrize("later", [6, 5_000, SECONDS, SECONDS * 1000, SECONDS * 10**9])
 def test_a_remove_without_a_timestamp_shuts_out_no_later_version(cache: Cache, later: int) -> None:
-    for number, remove in enumerate((cache.remove, lambda key: cache.remove_many([key]), lambda _: cache.clear())):
+    removes: list[Callable[[str], object]] = [
+        cache.remove,
+        cache.node(0).remove,
+        lambda key: cache.remove_many([key]),
+        lambda _: cache.clear(),
+    ]
+    for number, remove in enumerate(removes):
         key = f"row {number}"
         assert cache.put(key, "before", timestamp=later - 1)
         assert remove(key)
@@ -35,31 +41,35 @@ def test_a_remove_without_a_timestamp_shuts_out_no_later_version(cache: Cache, l
         assert cache.get(key) == ("the next", later)
 
 
-def test_a_late_fill_loses_to_who_wrote_or_removed_while_it_was_computed(cache: Cache) -> None:
-    for key in ("was there", "never there"):
-        for meanwhile in ("remove", "put"):
-            computing, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("was_there", [True, False])
+@pytest.mark.parametrize("meanwhile", ["remove", "put"])
+def test_a_late_fill_loses_to_who_wrote_or_removed_while_it_was_computed(
+    cache: Cache, meanwhile: str, was_there: bool
+) -> None:
+    computing, go_on = threading.Event(), threading.Event()
+    accepted = []
 
-            def fill() -> None:
-                as_of = cache.now()
-                value = "computed from the old row"
-                computing.set()
-                go_on.wait(60)
-                assert cache.put(key, value, as_of) is False
+    def fill() -> None:
+        as_of = cache.now()
+        value = "computed from the old row"
+        computing.set()
+        assert go_on.wait(60)
+        accepted.append(cache.put("row", value, as_of))
 
-            if key == "was there":
-                cache.put(key, "old")
-                cache.remove(key)
-            thread = threading.Thread(target=fill)
-            thread.start()
-            assert computing.wait(60)
-            if meanwhile == "remove":
-                cache.remove(key)
-            else:
-                cache.put(key, "the new row")
-            go_on.set()
-            thread.join()
-            assert cache.get(key)[0] == (None if meanwhile == "remove" else "the new row")
+    if was_there:
+        cache.put("row", "old")
+        cache.remove("row")
+    thread = threading.Thread(target=fill)
+    thread.start()
+    assert computing.wait(60)
+    if meanwhile == "remove":
+        assert cache.remove("row") is False, "nothing is there, and that is remembered"
+    else:
+        cache.put("row", "the new row")
+    go_on.set()
+    thread.join()
+    assert accepted == [False]
+    assert cache.get("row")[0] == (None if meanwhile == "remove" else "the new row")
 
 
 def test_timestamps_of_two_units_are_told_once(cache: Cache) -> None:
@@ -73,15 +83,10 @@ def test_timestamps_of_two_units_are_told_once(cache: Cache) -> None:
     cache.put("in nanoseconds", "old", timestamp=SECONDS * 10**9)
     with pytest.warns(TimestampWarning, match="another unit"):
         assert cache.put_many({"in nanoseconds": "new"}) == ["in nanoseconds"]
-    cache.remove("never there")
+    other = Cache(gossip_interval=None)
+    other.remove("never there")
     with pytest.warns(TimestampWarning, match="the remove before it"):
-        assert Cache.put(_removed(), "key", "v6", timestamp=6) is False
-
-
-def _removed() -> Cache:
-    cache = Cache(gossip_interval=None)
-    cache.remove("key")
-    return cache
+        assert other.put("never there", "v6", timestamp=6) is False
 
 
 def test_puts_of_one_unit_are_refused_without_a_word(cache: Cache) -> None:
@@ -114,11 +119,13 @@ def load_what_is_ahead() -> None:
         saved.save(path)
     with pytest.warns(TimestampWarning, match=r'"key \d\\n" was written 48\.0 hours from now'):
         loaded = Cache.load(path)
-    assert loaded.put("key 0\n", "new") and loaded.get("key 0\n")[0] == "new"
+    assert loaded.put("key 0\n", "new")
+    assert loaded.get("key 0\n")[0] == "new"
     assert loaded.remove("key 1\n")
     assert loaded.put_many({"key 2\n": "new"}) == []
     assert loaded.now() > ahead + 5
-    assert loaded.clear() == 4 and len(loaded) == 0
+    assert loaded.clear() == 4
+    assert len(loaded) == 0
 
 
 def test_a_write_by_the_clock_is_newer_than_an_entry_from_the_future() -> None:
@@ -128,7 +135,12 @@ def test_a_write_by_the_clock_is_newer_than_an_entry_from_the_future() -> None:
 def write_over_what_is_ahead() -> None:
     cache = Cache(gossip_interval=None)
     ahead = cache.now() + 2000 * DAYS
-    for number, write in enumerate((cache.put, lambda key, value: cache.put_many({key: value}) == [])):
+    writes: list[Callable[[str, str], bool]] = [
+        cache.put,
+        cache.node(0).put,
+        lambda key, value: cache.put_many({key: value}) == [],
+    ]
+    for number, write in enumerate(writes):
         ahead += DAYS
         cache.put(f"key {number}", "from the future", timestamp=ahead)
         with warnings.catch_warnings():
@@ -142,7 +154,8 @@ def test_a_manual_clock_has_values_end_without_waiting() -> None:
     with Cache(clock=clock, gossip_interval=None) as cache:
         cache.put("key", "value", ttl=60)
         clock.advance(59.5)
-        assert cache.get("key")[0] == "value" and cache.ttl("key") == pytest.approx(0.5, abs=0.01)
+        assert cache.get("key")[0] == "value"
+        assert cache.ttl("key") == pytest.approx(0.5, abs=0.01)
         clock.advance(timedelta(seconds=1))
         assert cache.get("key") == (None, -1)
         for wrong in (-1, "1", float("nan")):

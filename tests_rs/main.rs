@@ -1,6 +1,7 @@
 //! Tests of the crate from outside, one file per promise.
 
 mod allocator;
+mod clocks;
 mod convergence;
 mod dictionaries;
 mod expiry;
