@@ -11,8 +11,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::view::{Member, State, View};
+use super::walk::{GoOn, STEP};
 use super::{Cluster, Now};
 use crate::config::check_node_bytes;
 use crate::entry::{NODES_MAX, NodeId, PartitionId};
@@ -64,10 +66,19 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::NoSuchNode`] and [`Error::Closed`]; nothing was done.
     pub fn recover_node(&self, node: usize) -> Result<SyncReport, Error> {
+        self.recover_node_while(node, &mut || true)
+    }
+
+    /// The same, as long as it is to go on. When it ended early, the node is back, and the next rounds of gossip have it pull
+    /// the rest.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::recover_node`].
+    pub fn recover_node_while(&self, node: usize, go_on: GoOn<'_>) -> Result<SyncReport, Error> {
         let _pulling = Pulling::begin(&self.pulling);
         let mut moved = SyncReport::default();
         if self.readmit_node(node)? {
-            moved = self.pull_missing();
+            moved = self.pull_missing(&mut paced(go_on));
             log::info!("node {node} recovered and pulled {} items", moved.items);
             self.events().tell(|| What::NodeRecovered { node: node as NodeId, items: moved.items });
         }
@@ -99,9 +110,18 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::Invalid`] when there are 100 nodes or the capacity is out of range, and [`Error::Closed`]; nothing was done.
     pub fn add_node(&self, bytes_max: Option<u64>) -> Result<NodeId, Error> {
+        self.add_node_while(bytes_max, &mut || true)
+    }
+
+    /// The same, as long as it is to go on. When it ended early, the node is there, and the next rounds of gossip have it pull
+    /// the rest.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::add_node`].
+    pub fn add_node_while(&self, bytes_max: Option<u64>, go_on: GoOn<'_>) -> Result<NodeId, Error> {
         let _pulling = Pulling::begin(&self.pulling);
         let id = self.admit_node(bytes_max)?;
-        let moved = self.pull_missing();
+        let moved = self.pull_missing(&mut paced(go_on));
         log::info!("node {id} joined and pulled {} items", moved.items);
         self.events().tell(|| What::NodeJoined { node: id, items: moved.items });
         Ok(id)
@@ -136,15 +156,28 @@ impl<R: Runtime> Cluster<R> {
     /// # Errors
     /// [`Error::NoSuchNode`], [`Error::Closed`], and [`Error::Invalid`] for the last node; nothing was done.
     pub fn remove_node(&self, node: usize) -> Result<(), Error> {
+        self.remove_node_while(node, &mut || true).map(drop)
+    }
+
+    /// The same, as long as it is to go on. False when it ended early: the node is still there and hands over what it has, but
+    /// owns nothing any more; removing it once more goes on.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::remove_node`].
+    pub fn remove_node_while(&self, node: usize, go_on: GoOn<'_>) -> Result<bool, Error> {
         let _pulling = Pulling::begin(&self.pulling);
         self.retire_node(node)?;
+        let mut go_on = paced(go_on);
         for _ in 0..HANDOVER_ROUNDS_MAX {
-            self.pull_missing();
+            self.pull_missing(&mut go_on);
             if self.has_handed_over(node) {
                 break;
             }
+            if !go_on() {
+                return Ok(false);
+            }
         }
-        self.dismiss_node(node)
+        self.dismiss_node(node).map(|()| true)
     }
 
     /// The first step of [`Cluster::remove_node`]: the node owns nothing any more, and hands over what it has.
@@ -281,16 +314,16 @@ impl<R: Runtime> Cluster<R> {
 
     /// Every node that owns what it has not pulled yet, or shares it with a node that leaves, compares notes with all. A
     /// change of one node can give partitions to others, too.
-    fn pull_missing(&self) -> SyncReport {
+    fn pull_missing(&self, go_on: GoOn<'_>) -> SyncReport {
         let view = self.view();
         let mut moved = SyncReport::default();
         let missing = |view: &View| view.live().iter().filter(|&node| self.has_missing(view, node)).collect::<Vec<_>>();
         // Writes that overtake a pull make it begin again.
         for _ in 0..PULLS_MAX {
             for node in missing(&view) {
-                moved.add(&self.pull_all(&view, node, false));
+                moved.add(&self.pull_all(&view, node, false, go_on));
             }
-            if !view.live().iter().any(|node| self.is_unsynced(&view, node)) {
+            if !go_on() || !view.live().iter().any(|node| self.is_unsynced(&view, node)) {
                 break;
             }
         }
@@ -311,6 +344,18 @@ impl<R: Runtime> Cluster<R> {
         // A node that went down this moment misses nothing.
         let _ = self.runtime.look(view.address(node), &mut |node| is_unsynced = node.unsynced().next().is_some());
         is_unsynced
+    }
+}
+
+/// Asks now and then only: whoever is asked may need the GIL to answer.
+fn paced<'a>(go_on: GoOn<'a>) -> impl FnMut() -> bool + Send + 'a {
+    let (mut asked, mut goes_on) = (Instant::now(), true);
+    move || {
+        if goes_on && asked.elapsed() >= STEP {
+            goes_on = go_on();
+            asked = Instant::now();
+        }
+        goes_on
     }
 }
 

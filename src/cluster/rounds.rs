@@ -7,6 +7,7 @@
 //! the end of a hand-over.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -14,6 +15,7 @@ use rayon::prelude::*;
 use super::Cluster;
 use super::exchange::Exchange;
 use super::view::View;
+use super::walk::GoOn;
 use crate::entry::{NodeId, PartitionId};
 use crate::events::What;
 use crate::gossip::{self, Need};
@@ -47,7 +49,7 @@ impl<R: Runtime> Cluster<R> {
         for node in view.live().iter() {
             self.reclaim(view.address(node));
             for (partner, shared) in self.partners_of(&view, node, round) {
-                report.add(&self.exchange(&view, node, partner, shared, true));
+                report.add(&self.exchange(&view, node, partner, shared, true, &mut || true));
             }
         }
         self.release_handed_over();
@@ -91,13 +93,23 @@ impl<R: Runtime> Cluster<R> {
 
     /// Rounds of gossip, each node with all its partners, until all live owners have seen the same.
     pub fn sync(&self) -> SyncReport {
+        self.sync_while(&mut || true)
+    }
+
+    /// The same, as long as it is to go on. When it ended early, what was pulled until then is there, and the next round goes
+    /// on from there.
+    pub fn sync_while(&self, go_on: GoOn<'_>) -> SyncReport {
         self.study();
         let started = Instant::now();
         let (mut report, mut quiet) = (SyncReport::default(), 0);
         loop {
-            let moved = self.sync_round();
+            let moved = self.sync_round(go_on);
             report.rounds += 1;
             report.add(&moved);
+            if !go_on() {
+                report.seconds = started.elapsed().as_secs_f64();
+                return report;
+            }
             report.converged = self.is_converged();
             quiet = if moved.items == 0 { quiet + 1 } else { 0 };
             if report.converged || quiet == QUIET_ROUNDS || report.rounds == ROUNDS_MAX {
@@ -116,32 +128,45 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    fn sync_round(&self) -> SyncReport {
+    fn sync_round(&self, go_on: GoOn<'_>) -> SyncReport {
         let view = self.view();
         let live: Vec<NodeId> = view.live().iter().collect();
-        let of_node = |&node: &NodeId| self.pull_all(&view, node, true);
         let sum = |mut sum: SyncReport, one: SyncReport| {
             sum.add(&one);
             sum
         };
-        let mut moved = workers::divide(|| live.par_iter().map(of_node).reduce(SyncReport::default, sum));
+        let mut moved = workers::divide_while(go_on, |is_over| {
+            let of_node = |&node: &NodeId| self.pull_all(&view, node, true, &mut || !is_over.load(Ordering::Relaxed));
+            live.par_iter().map(of_node).reduce(SyncReport::default, sum)
+        });
         self.release_handed_over();
         self.counters().gossiped(1, 0, 0);
         moved.rounds = 1;
         moved
     }
 
-    /// A node compares notes with everyone it shares a partition with.
-    pub(super) fn pull_all(&self, view: &View, node: NodeId, audits: bool) -> SyncReport {
+    /// A node compares notes with everyone it shares a partition with, as long as it is to go on.
+    pub(super) fn pull_all(&self, view: &View, node: NodeId, audits: bool, go_on: GoOn<'_>) -> SyncReport {
         let mut moved = SyncReport::default();
         for (partner, shared) in view.partners(node) {
-            moved.add(&self.exchange(view, node, *partner, shared, audits));
+            if !go_on() {
+                break;
+            }
+            moved.add(&self.exchange(view, node, *partner, shared, audits, go_on));
         }
         moved
     }
 
     /// A node compares notes with one partner.
-    fn exchange(&self, view: &View, node: NodeId, partner: NodeId, shared: &[PartitionId], audits: bool) -> SyncReport {
+    fn exchange(
+        &self,
+        view: &View,
+        node: NodeId,
+        partner: NodeId,
+        shared: &[PartitionId],
+        audits: bool,
+        go_on: GoOn<'_>,
+    ) -> SyncReport {
         if view.is_cut(node, partner) {
             return SyncReport::default();
         }
@@ -152,6 +177,10 @@ impl<R: Runtime> Cluster<R> {
         while let Some((to, request)) = exchange.next() {
             let reply = self.ask(to, &request);
             exchange.reply(reply);
+            // As when what follows is lost: what came is there, and is not pulled again.
+            if !go_on() {
+                break;
+            }
         }
         let moved = exchange.moved();
         self.counters().gossiped(0, moved.items, moved.bytes);

@@ -26,7 +26,7 @@ use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
 
 /// What takes long is done in steps of about so long: Ctrl-C is heard in between.
-const STEP: Duration = Duration::from_millis(10);
+pub(super) const STEP: Duration = Duration::from_millis(10);
 
 /// A step is divided among the cores if it takes longer than waking them.
 const DIVIDED_FROM: Duration = Duration::from_millis(1);

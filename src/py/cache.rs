@@ -13,9 +13,9 @@ use super::bulk::OnError;
 use super::codec::LARGE_BYTES;
 use super::convert::{self, Given};
 use super::decode::{Taken, Unpacker, hit};
-use super::errors::{forked, raise};
+use super::errors::{forked, noted, raise};
 use super::explanation::Explanation;
-use super::interrupts::interruptible;
+use super::interrupts::{heard, interruptible};
 use super::keys::KeyIterator;
 use super::monitor::{self, ServerHandle};
 use super::node::NodeHandle;
@@ -409,23 +409,40 @@ impl Cache {
     /// Brings a node back. When it returns, the node has pulled what it missed from every node it can reach. Raises
     /// ValueError if there is no such node.
     fn recover_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
-        let node = convert::node(self.cluster()?, node)?;
-        self.detached(py, |cluster| cluster.recover_node(node).map(drop))?.map_err(raise)
+        let cluster = self.cluster()?;
+        let node = convert::node(cluster, node)?;
+        let (done, raised) = heard(py, |go_on| cluster.recover_node_while(node, go_on));
+        done.map_err(raise)?;
+        let note = || format!("node {node} is back, and pulls the rest with the next rounds of gossip");
+        raised.map_or(Ok(()), |raised| Err(noted(py, raised, note())))
     }
 
     /// Adds a node and returns its number, the lowest that is free. capacity: its bytes, as node_capacity; None for the
-    /// cache's own. When it returns, the node has pulled its share. Raises ValueError above 100 nodes.
+    /// cache's own. When it returns, the node has pulled its share. Raises ValueError above 100 nodes. Ctrl-C ends the wait:
+    /// the node is there, and gossip has it pull the rest; a note says so.
     #[pyo3(signature = (capacity=None))]
     fn add_node(&self, py: Python<'_>, capacity: Option<&Bound<'_, PyAny>>) -> PyResult<NodeId> {
         let capacity = capacity.map(|capacity| convert::size("capacity", capacity)).transpose()?;
-        self.detached(py, |cluster| cluster.add_node(capacity))?.map_err(raise)
+        let cluster = self.cluster()?;
+        let (done, raised) = heard(py, |go_on| cluster.add_node_while(capacity, go_on));
+        let node = done.map_err(raise)?;
+        let note = || format!("node {node} was added, and pulls the rest with the next rounds of gossip");
+        raised.map_or(Ok(node), |raised| Err(noted(py, raised, note())))
     }
 
     /// Takes a node out for good. A live one hands over first what the others lack. Raises ValueError if there is no such
     /// node or it is the last.
     fn remove_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
-        let node = convert::node(self.cluster()?, node)?;
-        self.detached(py, |cluster| cluster.remove_node(node))?.map_err(raise)
+        let cluster = self.cluster()?;
+        let node = convert::node(cluster, node)?;
+        let (done, raised) = heard(py, |go_on| cluster.remove_node_while(node, go_on));
+        let note = match done.map_err(raise)? {
+            true => format!("node {node} was removed"),
+            false => {
+                format!("node {node} owns nothing any more and still has to hand over; remove_node({node}) goes on")
+            }
+        };
+        raised.map_or(Ok(()), |raised| Err(noted(py, raised, note)))
     }
 
     /// Cuts the nodes of one side from those of the other, as a broken network would; callers reach both. Raises
@@ -470,9 +487,14 @@ impl Cache {
             .map_err(raise)
     }
 
-    /// Rounds of gossip until all live owners have seen the same. Returns what it took.
+    /// Rounds of gossip until all live owners have seen the same. Returns what it took. Ctrl-C ends it between two messages;
+    /// what was pulled until then stays.
     fn sync(&self, py: Python<'_>) -> PyResult<SyncReport> {
-        self.detached(py, |cluster| cluster.check_open().map(|()| cluster.sync()))?.map(SyncReport::from).map_err(raise)
+        let synced = self.interruptible(py, |cluster, go_on| {
+            cluster.check_open()?;
+            Ok(Some(cluster.sync_while(go_on)))
+        })?;
+        Ok(synced.into())
     }
 
     /// How well the cache keeps its promises now: copies that are really there, markers that must be kept, writes that not

@@ -226,10 +226,14 @@ fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> 
             }
             None => PyOSError::new_err(error.to_string()),
         };
-        // Without its note the error is still the error.
-        let _ = raised.value(py).call_method1("add_note", (note,));
-        raised
+        noted(py, raised, note)
     })
+}
+
+/// An error with a note: what else became of the cache. Without its note the error is still the error.
+pub(super) fn noted(py: Python<'_>, error: PyErr, note: impl AsRef<str>) -> PyErr {
+    let _ = error.value(py).call_method1("add_note", (note.as_ref(),));
+    error
 }
 
 /// A `SerializationError` raised from an error that says something about the value. Any other error goes through as it is.

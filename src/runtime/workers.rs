@@ -7,11 +7,17 @@
 //! given to the parent's would never be done. When no thread can be had, the calling thread does it all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::fork;
+
+/// So often whoever waits for the workers is asked whether to go on.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The pool, and the process it was made in.
 struct Workers {
@@ -27,6 +33,31 @@ pub fn divide<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     match workers() {
         Some(workers) => workers.pool.install(run),
         None => alone(run),
+    }
+}
+
+/// The same for what takes long: the calling thread waits, and is asked now and then whether to go on. Once it says no,
+/// `run` is told so by what it was given, and is to end soon.
+pub fn divide_while<T: Send>(go_on: &mut (dyn FnMut() -> bool + Send), run: impl FnOnce(&AtomicBool) -> T + Send) -> T {
+    let is_over = AtomicBool::new(false);
+    let Some(workers) = workers() else { return alone(|| run(&is_over)) };
+    let done = workers.pool.in_place_scope(|scope| {
+        let (tell, told) = channel();
+        let is_over = &is_over;
+        scope.spawn(move |_| drop(tell.send(run(is_over))));
+        loop {
+            match told.recv_timeout(ASK_INTERVAL) {
+                Ok(done) => return Some(done),
+                Err(RecvTimeoutError::Timeout) if go_on() => {}
+                Err(RecvTimeoutError::Timeout) => is_over.store(true, Ordering::Relaxed),
+                // It panicked, and the scope goes on with that.
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    });
+    match done {
+        Some(done) => done,
+        None => unreachable!("a scope that goes on with a panic does not return"),
     }
 }
 
@@ -70,6 +101,25 @@ mod tests {
             (0..100).into_par_iter().map(|_| std::thread::current().name().map(str::to_owned)).collect::<Vec<_>>()
         });
         assert!(names.iter().flatten().all(|name| name.starts_with("cache-worker-")));
+    }
+
+    #[test]
+    fn who_waits_for_the_workers_is_asked_whether_to_go_on() {
+        let mut asked = 0;
+        let mut go_on = || {
+            asked += 1;
+            asked < 3
+        };
+        let steps = divide_while(&mut go_on, |is_over| {
+            let mut steps = 0_u64;
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+                steps += 1;
+            }
+            steps
+        });
+        assert!(asked >= 3 && steps > 0);
+        assert_eq!(divide_while(&mut || false, |_| (0..1000_u64).into_par_iter().sum::<u64>()), 499_500);
     }
 
     #[test]
