@@ -1,4 +1,4 @@
-"""An error that only met a value while it was pickled comes through as it is: a time limit, Ctrl-C, memory that ran out.
+"""An error that only met a value while it was pickled comes through as it is: a time limit, Ctrl-C, no memory.
 
 What says something about the value is a SerializationError: see test_serialization_errors.
 """
@@ -160,7 +160,7 @@ def test_what_another_thread_raises_in_this_one_comes_through() -> None:
     def work() -> None:
         try:
             cache.put("key", Begins())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - its kind is looked at below
             raised.append(type(error).__name__)
 
     thread = threading.Thread(target=work)

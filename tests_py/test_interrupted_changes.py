@@ -1,4 +1,4 @@
-"""Ctrl-C while nodes compare notes, come back, join or leave: it is heard soon, and a note says what became of the nodes."""
+"""Ctrl-C while nodes compare notes, come back, join or leave: it is heard soon, and a note says what became of them."""
 
 import pytest
 

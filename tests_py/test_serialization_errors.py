@@ -101,9 +101,11 @@ def test_a_value_that_cannot_be_pickled_leaves_the_cache_as_it_was(name: str, ca
 
 @pytest.mark.parametrize(
     "kind",
-    [BrokenError, TypeError, RecursionError, EOFError, AttributeError, KeyError, ImportError, OverflowError, BufferError]
-    + [NotImplementedError, UnicodeError, pickle.PicklingError, pickle.UnpicklingError],
-)
+    [
+        BrokenError, TypeError, RecursionError, EOFError, AttributeError, KeyError, ImportError, OverflowError,
+        BufferError, NotImplementedError, UnicodeError, pickle.PicklingError, pickle.UnpicklingError,
+    ],
+)  # fmt: skip
 def test_a_value_that_cannot_be_unpickled_stays_in_the_cache(kind: type[Exception], cache: Cache) -> None:
     cache.put("key", FailsToUnpickle(kind), 9)
     reads: list[Callable[[], Any]] = [
