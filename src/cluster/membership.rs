@@ -23,7 +23,6 @@ use crate::events::What;
 use crate::message::{Address, Request};
 use crate::node_set::NodeSet;
 use crate::runtime::Runtime;
-use crate::shortage;
 use crate::stats::SyncReport;
 
 /// A node that comes back pulls so many times at most, before it leaves the rest to gossip.
@@ -52,9 +51,6 @@ impl<R: Runtime> Cluster<R> {
         self.change_member(Member { state, ..member });
         drop(changes);
         log::info!("node {id} {}", if state == State::Failed { "failed" } else { "is cut off" });
-        if state == State::Failed {
-            shortage::give_back();
-        }
         self.events().tell(|| What::NodeFailed { node: id, memory_lost: state == State::Failed });
         Ok(())
     }
@@ -214,7 +210,6 @@ impl<R: Runtime> Cluster<R> {
         self.publish(self.view().with_members(|members| members[usize::from(id)] = None));
         self.stop(id);
         drop(changes);
-        shortage::give_back();
         log::info!("node {id} left");
         self.events().tell(|| What::NodeLeft { node: id });
         Ok(())
