@@ -119,7 +119,7 @@ def test_a_stored_none_is_found_and_a_miss_is_not(cache: Cache) -> None:
     assert cache.get_many(["None", "missing"]) == {"None": (None, 1)}
 
 
-class BrokenError(Exception):
+class BrokenError(ValueError):
     """What the items below raise."""
 
 

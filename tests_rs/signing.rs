@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use distributed_consistent_cache::dictionary::{Dictionary, DictionaryId, Library};
-use distributed_consistent_cache::entry::Value;
+use distributed_consistent_cache::entry::{Form, Value};
 use distributed_consistent_cache::message::Write;
 use distributed_consistent_cache::packed::{LENGTH_BYTES_MAX, SIGNATURE_BYTES, write_length};
 use distributed_consistent_cache::values::Packing;
@@ -63,11 +63,17 @@ fn made(compression: Compression) -> Made {
     Made { given, packed: bytes, version, cache }
 }
 
+/// What was given, from what was unpacked.
+fn whole(bytes: &[u8], form: Form) -> Vec<u8> {
+    let value = if form == Form::Unframed { Value::unframed(bytes) } else { Value::new(bytes) };
+    value.expect("short").whole().into_owned()
+}
+
 /// What a reader with these keys makes of it.
 fn read(made: &Made, letters: &[u8], name: &str, version: Version, stored: Value<'_>) -> Result<Vec<u8>, String> {
     let config = if letters.is_empty() { config(Compression::Lz4) } else { signed(Compression::Lz4, letters) };
     match Packing::new(&config).unpack(key(name), version, stored, &*made.cache) {
-        Ok((bytes, _)) => Ok(bytes.into_owned()),
+        Ok((bytes, form)) => Ok(whole(&bytes, form)),
         Err(Error::Serialization(why)) => Err(why),
         Err(error) => panic!("{error}"),
     }
@@ -152,7 +158,7 @@ fn a_value_is_not_unpacked_with_a_dictionary_that_it_was_not_signed_with() {
         let library = Forged(Mutex::new(dictionary.clone()));
         let packing = Packing::new(&signed(Compression::Lz4, b"k"));
         let version = Version { digest: made.version.digest, ..made.version };
-        packing.unpack(key("mine"), version, packed(&made.packed), &library).map(|(bytes, _)| bytes.into_owned())
+        packing.unpack(key("mine"), version, packed(&made.packed), &library).map(|(bytes, form)| whole(&bytes, form))
     };
     assert_eq!(reads(&theirs), Ok(made.given.clone()));
     for at in (0..theirs.bytes().len()).step_by(7) {
