@@ -59,7 +59,6 @@ pub struct RawLock {
 // Safety: only the thread that took `FREE` away, in one atomic step, has the lock, until it puts `FREE` back.
 #[expect(unsafe_code, reason = "a lock of our own, because those of others do not survive a fork")]
 unsafe impl RawMutex for RawLock {
-    #[expect(clippy::declare_interior_mutable_const, reason = "what a new lock begins with, as the trait has it")]
     const INIT: Self = Self { state: AtomicU32::new(FREE), gate: Gate::new() };
 
     type GuardMarker = lock_api::GuardNoSend;

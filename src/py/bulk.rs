@@ -261,7 +261,7 @@ fn collect<'py>(
         if batch.len() % PARALLEL_FROM == PARALLEL_FROM - 1 && turn.elapsed() > TURN {
             break;
         }
-        let row = match codec::next(&rows) {
+        let row = match codec::next(rows) {
             Some(Ok(row)) => row,
             Some(Err(error)) => return (batch, Ending::Source(error)),
             None => return (batch, Ending::Last),
