@@ -9,6 +9,7 @@ mod gauges;
 mod lattice;
 mod layers;
 mod mistakes;
+mod moves;
 mod names;
 mod node_memory;
 mod operations;

@@ -96,7 +96,9 @@ fn nodes_that_join_or_leave_as_planned_are_not_noticed() {
             if quorum != Quorum::All && replicas > 1 {
                 continue;
             }
-            let join = |cache: &Cache| drop(cache.admit_node(None).expect("joined"));
+            let join = |cache: &Cache| {
+                cache.admit_node(None).expect("joined");
+            };
             check_move(nodes, replicas, quorum, "while a node joins", join);
             check_move(nodes, replicas, quorum, "while three nodes join", |cache| (0..3).for_each(|_| join(cache)));
             check_move(nodes, replicas, quorum, "while a node leaves", |cache| cache.retire_node(1).expect("leaves"));
