@@ -12,6 +12,7 @@ mod mistakes;
 mod moves;
 mod names;
 mod node_memory;
+mod noticed;
 mod operations;
 mod packing;
 mod placement;

@@ -1,4 +1,4 @@
-"""Breaks one rule of replication at a time and asks the simulator whether it notices.
+"""Breaks one rule of replication at a time and asks the simulator, or a test by its name, whether it notices.
 
     the crate  ->  a copy in target/mutants  ->  one rule broken  ->  build  ->  more and more seeds, until one breaks
                              ^                                                            |
@@ -54,6 +54,9 @@ ROUNDS: Final = "src/cluster/rounds.rs"
 VIEW: Final = "src/cluster/view.rs"
 VERSION: Final = "src/version.rs"
 GOSSIP: Final = "src/gossip/mod.rs"
+CLOCK: Final = "src/clock.rs"
+ROUTES: Final = "src/cluster/routes.rs"
+MEMBERSHIP: Final = "src/cluster/membership.rs"
 
 # The texts of files that differ from the original, by their names.
 Texts: TypeAlias = dict[str, str]
@@ -61,11 +64,13 @@ Texts: TypeAlias = dict[str, str]
 
 @dataclass(frozen=True)
 class Edit:
-    """One place in one file."""
+    """One place in one file: found whatever white space stands between its words, and only in this function if it names
+    one."""
 
     file: str
     old: str
     new: str
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Mutant:
     # The rule, as it reads when it is broken.
     breaks: str
     edits: tuple[Edit, ...]
+    # The test that notices, by its file in tests_rs and its name: "moves::..". It is asked before any seed.
+    test: str = ""
     # Why no run can tell it from the original.
     equivalent: str = ""
     # Why a minute of seeds need not show it, though it is no equivalent: what the simulator would have to do more of.
@@ -87,7 +94,7 @@ class Mutant:
         return self.equivalent or self.unseen
 
 
-MUTANTS: Final = (
+MUTANTS: tuple[Mutant, ...] = (
     # ---- what ends
     Mutant(
         "end-not-sent",
@@ -294,7 +301,13 @@ MUTANTS: Final = (
     Mutant(
         "revived-in-doubt",
         "An update that was seen revives its evicted marker where something was lost.",
-        (Edit(REPLICATE, "let is_marked = !partition.is_doubted()\n                && !p", "let is_marked = !p"),),
+        (
+            Edit(
+                REPLICATE,
+                "let is_marked = !partition.is_doubted()\n                && !partition",
+                "let is_marked = !partition",
+            ),
+        ),
         unseen=(
             "it takes a lost marker, an update that was quicker by repair, and a second, older value of the key at once"
         ),
@@ -941,6 +954,113 @@ MUTANTS: Final = (
     ),
 )
 
+MUTANTS += (
+    # ---- while partitions move
+    Mutant(
+        "serving-not-read",
+        "Rule 11: nobody but owners is asked by a read.",
+        (
+            Edit(
+                GET,
+                "if let Some(serving) = routes.serving(self.partition, self.served) {",
+                "if let Some(serving) = routes.serving(self.partition, self.served).filter(|_| false) {",
+                "next_serving",
+            ),
+        ),
+        test="moves::nodes_that_join_or_leave_as_planned_are_not_noticed",
+    ),
+    Mutant(
+        "serving-does-not-coordinate",
+        "Rule 14: while no owner is synced one of them accepts a write all the same.",
+        (Edit(PUT, "self.serves_on = next.is_some();", "let next = None; self.serves_on = false;", "next_of_all"),),
+        unseen="who serves on is told, too, and refuses; one seed in five thousand shows that this is not enough",
+    ),
+    Mutant(
+        "serving-not-told",
+        "Rule 14: who serves on is told of no write.",
+        (
+            Edit(
+                PUT,
+                "while let Some(other) = routes.serving(self.partition, self.told) {",
+                "while let Some(other) = routes.serving(self.partition, self.told).filter(|_| false) {",
+                "next_to_tell",
+            ),
+        ),
+        test="moves::who_serves_on_is_told_of_every_write_so_that_a_second_change_finds_all",
+    ),
+    Mutant(
+        "away-serves-on",
+        "Rule 14: who was away serves on when it is back.",
+        (
+            Edit(
+                VIEW,
+                "view.live.contains(node) && was_asked.contains(node)",
+                "view.live.contains(node) && (was_asked.contains(node) || true)",
+            ),
+        ),
+        test="moves::who_was_away_does_not_speak_for_owners_that_have_yet_to_pull",
+    ),
+    Mutant(
+        "serving-counts",
+        "Rule 14: who serves on counts for the quorum of a write.",
+        (Edit(PUT, "u8::from(self.told == 0)", "1", "reply"),),
+    ),
+    # ---- what the seeds rarely need
+    Mutant(
+        "evicted-not-revived",
+        "A write equal to an evicted marker is said to be there already.",
+        (
+            Edit(
+                NODE,
+                "if known == write.version && self.memory.state(at) != State::Evicted {",
+                "if known == write.version {",
+                "write",
+            ),
+        ),
+        test="noticed::the_same_write_again_brings_back_a_value_that_was_evicted",
+    ),
+    Mutant(
+        "gaps-not-compared",
+        "What was seen above a gap counts as known by everybody.",
+        (
+            Edit(
+                CLOCK,
+                "self.upto.iter().all(known) && self.beyond().iter().all(known_run)",
+                "self.upto.iter().all(known) && self.beyond().iter().all(|run| known_run(run) || true)",
+                "is_of",
+            ),
+        ),
+        test="noticed::a_clock_that_saw_something_above_a_gap_is_not_known_by_one_that_did_not",
+    ),
+    Mutant(
+        "seen-before-restart",
+        "A write that begins again counts who had seen it before.",
+        (Edit(PUT, "self.seen_by = NodeSet::new();", "", "restart"),),
+        test="noticed::a_write_that_begins_again_counts_anew_who_has_seen_it",
+    ),
+    Mutant(
+        "silence-forgotten",
+        "A write that begins again forgets that somebody may have accepted it.",
+        (Edit(PUT, "self.told = 0;", "self.told = 0;\nself.silent = false;", "restart"),),
+        test="noticed::a_write_that_may_have_been_accepted_before_it_began_again_is_not_said_to_be_nowhere",
+    ),
+    Mutant(
+        "failed-life-goes-on",
+        "The life of a node that failed is not over until it has another.",
+        (Edit(VIEW, "Some(member) => Some(over(member)),", "Some(member) => Some(member.address),", "life_after"),),
+        test="noticed::the_life_of_a_node_that_failed_is_over_for_all",
+    ),
+    Mutant(
+        "handed-over-across-a-cut",
+        "A node gives up a partition though it is cut from an owner.",
+        (Edit(ROUNDS, "if !covers || view.is_cut(owner, holder.node) {", "if !covers {", "is_handed_over"),),
+        equivalent=(
+            "the owner has seen all that the node has, and the cluster, which reaches both, has compared them: nothing "
+            "travels across the cut"
+        ),
+    ),
+)
+
 
 class NotApplicableError(Exception):
     """A mutant's old text is not in the code exactly once."""
@@ -972,16 +1092,23 @@ def main() -> int:
     copy_crate()
     if not is_unbroken(arguments.seeds_first):
         return 1
-    survivors = []
+    survivors, caught_by = [], dict[str, str]()
     for number, mutant in enumerate(chosen, 1):
         print(f"[{number:>2}/{len(chosen)}] {mutant.name:<28} ", end="", flush=True)
         seconds = min(SECONDS_EQUIVALENT, arguments.seconds) if mutant.may_survive else arguments.seconds
         build(changed[mutant.name])
-        caught = run(arguments.seeds_first, seconds)
-        print(verdict(mutant, caught))
+        caught = Caught(0, 0.0)
+        if mutant.test:
+            caught = run_test(mutant.test)
+        if not caught.is_caught:
+            caught = run(arguments.seeds_first, seconds)
+        print(verdict(mutant, caught), flush=True)
+        caught_by[mutant.name] = caught.by
         if bool(mutant.equivalent) if caught.is_caught else not mutant.may_survive:
             survivors.append(mutant.name)
     print(f"== {len(chosen) - len(survivors)} of {len(chosen)} mutants came out as they should")
+    surviving = [name for name, by in caught_by.items() if not by]
+    print(f"== {len(caught_by) - len(surviving)} caught, {len(surviving)} survived")
     if survivors:
         print(f"not as they should: {', '.join(survivors)}", file=sys.stderr)
     return int(bool(survivors))
@@ -1005,6 +1132,8 @@ class Caught:
 
 def verdict(mutant: Mutant, caught: Caught) -> str:
     """One line of the report."""
+    if caught.is_caught and caught.seed < 0:
+        return f"caught after {caught.seconds:.1f} s by {caught.by}"
     if caught.is_caught:
         wrong = "  BUT IS MARKED AS EQUIVALENT" if mutant.equivalent else ""
         return f"caught at seed {caught.seed} after {caught.seconds:.1f} s by {caught.by}{wrong}"
@@ -1035,11 +1164,38 @@ def mutated(name: str, edits: tuple[Edit, ...]) -> Texts:
     texts: Texts = {}
     for edit in edits:
         text = texts.get(edit.file) or (ROOT / edit.file).read_text(encoding="utf-8")
-        if (found := text.count(edit.old)) != 1:
-            what = f"mutant {name} does not apply: its old text is {found} times in {edit.file}, not once:\n{edit.old}"
+        start, end = body_of(text, edit.inside)
+        found = list(folded(edit.old).finditer(text, start, end))
+        if len(found) != 1:
+            where = f"{edit.inside} of {edit.file}" if edit.inside else edit.file
+            what = f"mutant {name} does not apply: its old text is {len(found)} times in {where}, not once:\n{edit.old}"
             raise NotApplicableError(what)
-        texts[edit.file] = text.replace(edit.old, edit.new)
+        new = f" {edit.new.strip()} " if edit.new.strip() else ""
+        texts[edit.file] = text[: found[0].start()] + new + text[found[0].end() :]
     return texts
+
+
+def folded(old: str) -> re.Pattern[str]:
+    """The text, whatever white space stands between its words and signs: a line may be broken elsewhere since."""
+    parts = re.findall(r"\w+|[^\w\s]", old)
+    pattern = r"\s*".join(
+        re.escape(part) + (r"\b" if part[-1].isalnum() and following[:1].isalnum() else "")
+        for part, following in zip(parts, [*parts[1:], ""], strict=True)
+    )
+    before = r"(?<!\w)" if re.match(r"\w", parts[0]) else ""
+    after = r"(?!\w)" if re.match(r"\w", parts[-1]) else ""
+    return re.compile(before + pattern + after)
+
+
+def body_of(text: str, function: str) -> tuple[int, int]:
+    """Where a function begins and ends; the whole text if none is named."""
+    if not function:
+        return 0, len(text)
+    named = re.search(rf"\bfn {re.escape(function)}\b", text)
+    if named is None:
+        return 0, 0
+    end = re.compile(r"^(?: {4})?\}$", re.MULTILINE).search(text, named.end())
+    return named.start(), end.end() if end else len(text)
 
 
 def is_unbroken(seed: int) -> bool:
@@ -1066,6 +1222,29 @@ def build(changed: Texts) -> None:
     done = subprocess.run(command, cwd=CRATE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"it does not build:\n{done.stderr}")
+
+
+def run_test(test: str) -> Caught:
+    """One test, by its file and name, of the crate as it was built last."""
+    file, name = test.split("::")
+    started, runs = perf_counter(), BUILT / f"test-{file}"
+    deps = BUILT / "simulation" / "deps"
+    crate = deps / "libdistributed_consistent_cache.rlib"
+    compile_ = [
+        "rustc", "--test", "--edition", "2024", "-O", str(CRATE / "tests_rs" / f"{file}.rs"), "-o", str(runs),
+        "--extern", f"distributed_consistent_cache={crate}", "-L", f"dependency={deps}",
+    ]  # fmt: skip
+    done = subprocess.run(compile_, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"the test {test} does not build:\n{done.stderr}")
+    command = [str(runs), "--exact", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_HUNG)
+    except subprocess.TimeoutExpired:
+        return Caught(0, perf_counter() - started, by=f"{test}, which does not come to an end")
+    if "running 1 test" not in done.stdout:
+        raise SystemExit(f"there is no test {test}")
+    return Caught(0, perf_counter() - started, by=test if done.returncode != 0 else "")
 
 
 def run(seed: int, seconds: float) -> Caught:

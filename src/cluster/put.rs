@@ -135,14 +135,13 @@ impl<'a> Put<'a> {
         self
     }
 
-    /// Begins again under a newer view. What was found out stays: who held a value.
+    /// Begins again under a newer view. What was found out stays: who held a value, and that somebody may have accepted it.
     pub fn restart(&mut self, routes: &Routes) {
         self.epoch = routes.epoch();
         self.stage = Stage::Accept { force: false };
         self.next = 0;
         self.told = 0;
         self.seen_by = NodeSet::new();
-        self.silent = false;
         self.outcome.reached = 0;
     }
 
