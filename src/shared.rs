@@ -38,6 +38,7 @@ struct Home {
 // only the last count of the home is left to drop the heap.
 #[expect(unsafe_code, reason = "one owner, and an atomic word for all others")]
 unsafe impl Sync for Home {}
+// Safety: as above: whoever has the vault, on whatever thread, is the only one that touches the heap.
 #[expect(unsafe_code, reason = "one owner, and an atomic word for all others")]
 unsafe impl Send for Home {}
 
@@ -53,6 +54,7 @@ pub struct SharedBytes {
 // Safety: the bytes do not change, and the count is atomic.
 #[expect(unsafe_code, reason = "immutable bytes with an atomic count")]
 unsafe impl Send for SharedBytes {}
+// Safety: as above: many threads may read what does not change.
 #[expect(unsafe_code, reason = "immutable bytes with an atomic count")]
 unsafe impl Sync for SharedBytes {}
 

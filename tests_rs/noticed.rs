@@ -29,7 +29,7 @@ fn the_same_write_again_brings_back_a_value_that_was_evicted() {
     let mut node = Node::new(life(1, 0), 16 * 1024, 1);
     // A peer that has seen nothing: what is evicted leaves a marker.
     node.answer(&Request::Hold { partition: 0, peers: &[life(2, 1)], doubt: false, serves: true }).expect("held");
-    let mut write = |node: &mut Node, write: Write<'_>| match node.answer(&Request::Write { write, force: false }) {
+    let write = |node: &mut Node, write: Write<'_>| match node.answer(&Request::Write { write, force: false }) {
         Ok(Reply::Written(written)) => written,
         other => panic!("{other:?}"),
     };
