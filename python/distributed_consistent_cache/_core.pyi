@@ -6,6 +6,8 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, SupportsFloat, SupportsIndex, TypeAlias, TypeVar, final
 
+from typing_extensions import disjoint_base
+
 __all__ = [
     "Advice",
     "Cache",
@@ -18,6 +20,7 @@ __all__ = [
     "KeyIterator",
     "KeyTooLargeError",
     "Latency",
+    "ManualClock",
     "NoLiveNodeError",
     "Node",
     "NodeDownError",
@@ -36,10 +39,13 @@ __all__ = [
     "SnapshotInfo",
     "Stats",
     "SyncReport",
+    "TimestampWarning",
     "ValueStats",
     "ValueTooLargeError",
     "Violation",
+    "_Feed",
     "__version__",
+    "_break_down",
     "key_hash",
     "run_scenario",
     "shrink",
@@ -106,6 +112,7 @@ class _Feed:
     def next(self) -> list[Event] | None: ...
     def callbacks(self) -> list[Callable[[Event], object]]: ...
 
+@disjoint_base
 class Cache:
     def __new__(
         cls,
