@@ -986,7 +986,6 @@ MUTANTS += (
                 "next_to_tell",
             ),
         ),
-        test="moves::who_serves_on_is_told_of_every_write_so_that_a_second_change_finds_all",
     ),
     Mutant(
         "away-serves-on",
