@@ -392,6 +392,7 @@ impl Cache {
 
     /// Iterates over the live keys, in no order, some partitions at a time. A key that is live from the beginning to the end is
     /// there once, also while nodes come and go; one that is written, removed, evicted or ends meanwhile may be there or not.
+    /// When the cache is closed meanwhile, the iteration raises ClosedError.
     fn __iter__(slf: Bound<'_, Self>) -> PyResult<KeyIterator> {
         KeyIterator::of(slf)
     }

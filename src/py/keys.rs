@@ -34,6 +34,7 @@ pub(super) fn len(py: Python<'_>, cluster: &Cluster<Embedded>) -> PyResult<usize
 
 /// Removes all that is not newer than this. What ends it early says how much was removed.
 pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Option<Timestamp>) -> PyResult<usize> {
+    cluster.check_open().map_err(raise)?;
     let (Cleared { removed, error, .. }, raised) = heard(py, |go_on| cluster.clear(timestamp, go_on));
     let Some(error) = raised.or_else(|| error.map(raise)) else { return Ok(removed) };
     Err(stopped::CLEAR.after(py, error, removed))
