@@ -248,8 +248,10 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     filled(7).save(path)
     program = f"""
-import os
+import os, signal
 from distributed_consistent_cache import Cache
+# Whoever runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cache = Cache(2, 2, "256MiB", gossip_interval=None)
 cache.put_many((f"key {{number}}", os.urandom(100)) for number in range(300_000))
 print("ready", flush=True)
