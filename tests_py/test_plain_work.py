@@ -1,0 +1,144 @@
+"""Reading plain data takes time in proportion to its length, whatever it says: bombs, and made-up pickles that repeat.
+
+Each is read at one size and at four times that; the time may grow eightfold, or be too short to tell. What takes longer
+than its length justifies is refused, which takes no time either.
+"""
+
+import contextlib
+import os
+import pickle
+import random
+import struct
+import time
+from collections.abc import Callable
+
+import pytest
+
+from distributed_consistent_cache import Cache, SerializationError
+from raw_pickles import get_of
+
+PRIME = 2**61 - 1  # an int's hash is its remainder
+
+
+def seconds(pickled: bytes) -> float:
+    cache = Cache(1, 1, "64MiB", gossip_interval=None, decode="plain")
+    began = time.process_time()
+    with contextlib.suppress(SerializationError):
+        get_of(cache, pickled)
+    return time.process_time() - began
+
+
+def text(length: int) -> bytes:
+    return b"X" + struct.pack("<I", length) + b"x" * length + b"\x94"
+
+
+def raw(length: int) -> bytes:
+    return b"B" + struct.pack("<I", length) + b"x" * length + b"\x94"
+
+
+def doubled(depth: int) -> bytes:
+    return b")\x94" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86\x94" for n in range(depth))
+
+
+def ints_of_one_hash(size: int) -> bytes:
+    return b"\x8f(" + b"".join(pickle.dumps(PRIME * (2**40 + n), 5)[2:-1] for n in range(size * 2000)) + b"\x90."
+
+
+def complex_of_one_hash(size: int) -> bytes:
+    """hash(complex(re, im)) == hash(re) + 1000003 * hash(im)."""
+    one = b"cbuiltins\ncomplex\n\x94"
+    pairs = (
+        b"h\0G" + struct.pack(">d", 2.0**51 - 1000003 * n) + b"G" + struct.pack(">d", float(n))
+        for n in range(size * 2000)
+    )
+    return one + b"0\x8f(" + b"".join(pair + b"\x86R" for pair in pairs) + b"\x90."
+
+
+def decimals_of_one_hash(size: int) -> bytes:
+    """m * 10**n leaves the same remainder for each n, with the right m."""
+    inverse = pow(10, -1, PRIME)
+    texts = (f"{pow(inverse, n, PRIME)}E{n}".encode() for n in range(size * 1000))
+    one = b"cdecimal\nDecimal\n\x94"
+    return one + b"0\x8f(" + b"".join(b"h\0\x8c" + bytes([len(t)]) + t + b"\x85R" for t in texts) + b"\x90."
+
+
+BOMBS: dict[str, Callable[[int], bytes]] = {
+    "equal long texts in a set": lambda n: b"\x8f(" + 2 * text(n << 15) + b"h\x01" * (n * 10_000) + b"\x90.",
+    "equal long bytes in a set": lambda n: b"\x8f(" + 2 * raw(n << 15) + b"h\x01" * (n * 10_000) + b"\x90.",
+    "equal long texts in a dict": lambda n: (
+        b"}(" + text(n << 15) + b"N" + text(n << 15)
+        + b"N" + b"h\x01N" * (n * 10_000) + b"u."
+    ),
+    "equal long texts, one by one": lambda n: (
+        b"}" + text(n << 15) + b"Ns" + text(n << 15)
+        + b"Ns" + b"h\x01Ns" * (n * 10_000) + b"."
+    ),
+    "equal long texts in tuples": lambda n: (
+        b"\x8f(" + text(n << 15) + b"\x85\x94" + text(n << 15)
+        + b"\x85\x94" + b"h\x03" * (n * 10_000) + b"\x90."
+    ),
+    "equal long texts in frozensets": lambda n: (
+        b"\x8f((" + text(n << 15) + b"\x91\x94(" + text(n << 15)
+        + b"\x91\x94" + b"h\x03" * (n * 10_000) + b"\x90."
+    ),
+    "one text again and again": lambda n: b"\x8f(" + text(n << 15) + b"2" * (n * 10_000) + b"\x90.",
+    "tuples doubled": lambda n: b"}" + doubled(min(20 + n, 250)) + b"Ns.",
+    "tuples doubled, often": lambda n: b"\x8f(" + doubled(12) + b"h\x0b" * (n * 5_000) + b"\x90.",
+    "integers of one hash": ints_of_one_hash,
+    "complex numbers of one hash": complex_of_one_hash,
+    "decimals of one hash": decimals_of_one_hash,
+    "a long integer again and again": lambda n: (
+        b"\x8f(\x8b" + struct.pack("<I", n << 15) + b"\x7f" * (n << 15)
+        + b"\x94" + b"h\0" * (n * 10_000) + b"\x90."
+    ),
+    "classes that are no values": lambda n: b"(" + b"cdecimal\nDecimal\n" * (n * 5_000) + b"l.",
+    "empty containers": lambda n: b"](" + b"}]\x8f)" * (n * 10_000) + b"e.",
+}  # fmt: skip
+
+
+def grows(make: Callable[[int], bytes]) -> str | None:
+    """Two sizes, compared; the best of three, because another process may take the machine."""
+    seen = []
+    for _ in range(3):
+        one, four = seconds(make(4)), seconds(make(16))
+        seen.append(f"{one:.3f} s, and four times as long {four:.3f} s")
+        if four < 0.2 or four < 8 * one:
+            return None
+    return "; ".join(seen)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_takes_time_in_proportion_to_its_length(bomb: str) -> None:
+    assert grows(BOMBS[bomb]) is None
+
+
+WORDS = [
+    *(bytes([opcode]) for opcode in b"()]}2N0\x85\x86\x87\x8f\x90\x91esuta"),
+    *(b"h" + bytes([place]) for place in range(4)),
+    *(b"\x94", text(300), raw(300), b"K\x07\x94", b"\x8a\x09" + b"\x7f" * 9 + b"\x94"),
+    b"\x8b\x00\x01\0\0" + b"\x7f" * 256,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("PLAIN_SEEDS", "40"))))
+def test_made_up_pickles_that_repeat_take_time_in_proportion_to_their_length(seed: int) -> None:
+    rng = random.Random(seed)
+    before = [text(20_000), text(20_000), raw(20_000), rng.choice((b")\x94", b"(\x91\x94", doubled(8)))]
+    again, kept = b"".join(rng.choices(WORDS, k=rng.randrange(1, 7))), rng.choice((b"\x8f(", b"}(", b"](", b"("))
+    end = {b"\x8f(": b"\x90.", b"}(": b"u.", b"](": b"e.", b"(": b"\x91."}[kept]
+    assert grows(lambda n: b"".join(before) + kept + again * (n * 2_000) + end) is None, again
+
+
+def test_what_was_a_set_or_a_dict_before_is_read() -> None:
+    cache = Cache(1, 1, "64MiB", gossip_interval=None, decode="plain")
+    row = ("a key of a thousand letters " * 40, 2**70, 1.5)
+    values: list[object] = [
+        [{row: number, row[0]: number} for number in range(3_000)],
+        {2**number for number in range(3_000)},
+        {complex(number, -number) for number in range(3_000)},
+        [{row[0] * 20: number, bytes(9_000): number} for number in range(300)],
+        {frozenset([number, "name"]): number for number in range(3_000)},
+    ]
+    for value in values:
+        cache.put("key", value)
+        assert cache.get("key")[0] == value
