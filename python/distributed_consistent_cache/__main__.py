@@ -48,7 +48,14 @@ EXIT_PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads."""
     _have_streams()
-    arguments = _parser().parse_args(argv)
+    try:
+        return _run(_parser().parse_args(argv))
+    finally:
+        # Also when the usage was wrong, or --help was asked for.
+        _give_up_unwritten()
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
@@ -61,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A full disk, of what is printed or of what a command writes.
         code = EXIT_FAILED
         _say(f"error: {_text.shown(str(error))}")
-    _give_up_unwritten()
     return code
 
 
