@@ -363,7 +363,7 @@ def test_what_somebody_elses_error_says_is_cut_and_escaped(cache: Cache, ignored
         def __reduce__(self) -> Any:
             raise self.error
 
-    class WithoutTextError(Exception):
+    class WithoutTextError(ValueError):
         def __str__(self) -> str:
             raise BrokenError
 

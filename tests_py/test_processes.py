@@ -110,8 +110,11 @@ def child():
     for number in range(100):
         cache.put(f"key {number}", "newer", 2)
     cache.heal()
-    assert "cache-gossip" in threads(), threads()
     deadline = time.monotonic() + 15
+    # A thread has its name a moment after it has begun.
+    while "cache-gossip" not in threads():
+        assert time.monotonic() < deadline, threads()
+        time.sleep(0.01)
     while cache.gauges().unseen_writes:
         assert time.monotonic() < deadline, cache.gauges()
         time.sleep(0.01)
