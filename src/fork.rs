@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use lock_api::RawMutex;
+use parking_lot::lock_api::RawMutex;
 
 use crate::lock::{Mutex, RawLock, raw};
 

@@ -4,7 +4,8 @@
 //!   unlock:  -> free                   and wake one, if it was waited for
 //! ```
 //! Locks whose whole state is in themselves: no table of the process says who sleeps where. So a fork can take them, and the
-//! child can make them as new, whoever slept at them in the parent (`fork.rs`).
+//! child can make them as new, whoever slept at them in the parent (`fork.rs`). The rest, the guards and what they promise, is
+//! that of parking_lot.
 //!
 //! Promise: a panic lets go of a lock, and leaves it usable. There is no order among those who wait.
 
@@ -13,7 +14,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use lock_api::RawMutex;
+use parking_lot::lock_api::{self, RawMutex};
 
 use crate::fork::OnlyThread;
 
