@@ -1,7 +1,6 @@
 """Timestamps of the cache's clock and of the user's own: what is refused for a reason that is hard to see is told, a
 remove without a timestamp shuts out no later version, and what was computed from old data loses to newer writes."""
 
-import multiprocessing
 import tempfile
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import RunProgram
 from distributed_consistent_cache import Cache, ManualClock, TimestampWarning
 
 SECONDS = 1_700_000_000
@@ -100,14 +100,19 @@ def test_puts_of_one_unit_are_refused_without_a_word(cache: Cache) -> None:
         assert cache.put("clock", "older", as_of) is False
 
 
-def elsewhere(check: Callable[[], None]) -> None:
+def elsewhere(check: Callable[[], None], run_program: RunProgram) -> None:
     """The clock is the process's, and goes on from what is ahead: other tests are not to meet it."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(check)
+    run_program(f"""
+        import logging, sys
+        logging.getLogger().addHandler(logging.NullHandler())
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import {Path(__file__).stem} as tests
+        tests.{check.__name__}()
+    """)
 
 
-def test_after_a_snapshot_from_the_future_writes_by_the_clock_are_newer() -> None:
-    elsewhere(load_what_is_ahead)
+def test_after_a_snapshot_from_the_future_writes_by_the_clock_are_newer(run_program: RunProgram) -> None:
+    elsewhere(load_what_is_ahead, run_program)
 
 
 def load_what_is_ahead() -> None:
@@ -128,8 +133,8 @@ def load_what_is_ahead() -> None:
     assert len(loaded) == 0
 
 
-def test_a_write_by_the_clock_is_newer_than_an_entry_from_the_future() -> None:
-    elsewhere(write_over_what_is_ahead)
+def test_a_write_by_the_clock_is_newer_than_an_entry_from_the_future(run_program: RunProgram) -> None:
+    elsewhere(write_over_what_is_ahead, run_program)
 
 
 def write_over_what_is_ahead() -> None:
