@@ -23,6 +23,10 @@ from outside import LEFT_OUT
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
+# Who runs the tests may have told them to ignore Ctrl-C, as a shell tells what it runs in the background, and a program that
+# is started inherits that. Here Ctrl-C is pressed.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were left out because something is not installed; also in the file LEFT_OUT, for `make`."""

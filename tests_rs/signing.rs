@@ -1,8 +1,6 @@
 //! Each sentence of `docs/signing.md`, attacked: what is unpacked in a cache with a key was signed under it, as it is.
 
-use std::sync::Mutex;
-
-use distributed_consistent_cache::dictionary::{Dictionary, DictionaryId, Library};
+use distributed_consistent_cache::dictionary::Dictionary;
 use distributed_consistent_cache::entry::{Form, Value};
 use distributed_consistent_cache::message::Write;
 use distributed_consistent_cache::packed::{LENGTH_BYTES_MAX, SIGNATURE_BYTES, write_length};
@@ -10,36 +8,9 @@ use distributed_consistent_cache::values::Packing;
 use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Cache, Compression, Error};
 
-use crate::values::{config, key, record, signed, teach};
+use crate::values::{Shelf, config, key, record, signed, teach};
 
 const ALL: [Compression; 4] = [Compression::None, Compression::Lz4, Compression::Zstd, Compression::ZstdDict];
-
-/// Answers every question with this dictionary, whatever its number is.
-struct Forged(Mutex<Dictionary>);
-
-impl Library for Forged {
-    fn find(&self, _: DictionaryId) -> Option<Dictionary> {
-        Some(self.0.lock().expect("whole").clone())
-    }
-    fn teach(&self, _: &Dictionary) -> bool {
-        true
-    }
-    fn adopt(&self) -> Option<Dictionary> {
-        None
-    }
-    fn orphans(&self) -> Vec<DictionaryId> {
-        Vec::new()
-    }
-    fn unpacked_bytes_max(&self) -> u64 {
-        u64::MAX
-    }
-    fn needed(&self, _: &[DictionaryId]) -> Vec<DictionaryId> {
-        Vec::new()
-    }
-    fn forget(&self, of: &[DictionaryId]) -> Vec<DictionaryId> {
-        of.to_vec()
-    }
-}
 
 /// A value, packed by a writer with a key, and where its dictionary is.
 struct Made {
@@ -155,7 +126,7 @@ fn a_value_is_not_unpacked_with_a_dictionary_that_it_was_not_signed_with() {
     let made = made(Compression::ZstdDict);
     let theirs = made.cache.dictionaries()[0].clone();
     let reads = |dictionary: &Dictionary| {
-        let library = Forged(Mutex::new(dictionary.clone()));
+        let library = Shelf(Some(dictionary.clone()));
         let packing = Packing::new(&signed(Compression::Lz4, b"k"));
         let version = Version { digest: made.version.digest, ..made.version };
         packing.unpack(key("mine"), version, packed(&made.packed), &library).map(|(bytes, form)| whole(&bytes, form))

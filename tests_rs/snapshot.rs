@@ -27,7 +27,7 @@ use distributed_consistent_cache::{Cache, Config, Error, Quorum};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::values::Empty;
+use crate::values::Shelf;
 
 /// A folder of its own for each test, removed at its end.
 pub(super) struct Folder(PathBuf);
@@ -108,7 +108,7 @@ fn read(bytes: &[u8]) -> Result<(Header, Contents), Fault> {
 /// The bytes of a value as it was given: one that no dictionary is needed for.
 fn unpack(key: Key<'_>, version: Version, value: Value<'_>) -> Vec<u8> {
     let packing = Packing::new(&config(1, 1, 1 << 20));
-    let (bytes, form) = packing.unpack(key, version, value, &Empty).expect("not corrupt");
+    let (bytes, form) = packing.unpack(key, version, value, &Shelf(None)).expect("not corrupt");
     match form {
         Form::Unframed => Value::unframed(&bytes).expect("short").whole().into_owned(),
         Form::Raw | Form::Packed => bytes.into_owned(),
