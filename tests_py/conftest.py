@@ -23,8 +23,8 @@ from outside import LEFT_OUT
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
-# Who runs the tests may have told them to ignore Ctrl-C, as a shell tells what it runs in the background, and a program that
-# is started inherits that. Here Ctrl-C is pressed.
+# Here Ctrl-C is pressed. Who runs the tests may have told them to ignore it, as a shell tells what it runs in the
+# background, and a program that is started inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
