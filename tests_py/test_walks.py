@@ -20,7 +20,8 @@ TWINS = ("jidahpcdfemohfdf", "blodlpchnanindel")
 
 @pytest.fixture(scope="module")
 def filled() -> Cache:
-    cache = Cache(3, 2, "64MiB", gossip_interval=None)
+    # Owners that were not told of a write differ, so that keys are looked at to count them.
+    cache = Cache(3, 2, "64MiB", write_quorum="one", gossip_interval=None)
     cache.put_many((f"key {number}", number, 1) for number in range(KEYS))
     return cache
 

@@ -209,8 +209,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 ROOM,
-                "        if partition.is_stable(partition.lengthen(self.memory.dot(at))) {\n"
-                "            self.forget(at);",
+                "        if partition.is_stable(dot) {\n            self.forget(at);",
                 "        if partition.has_authority || !partition.has_authority {\n            self.forget(at);",
             ),
         ),
@@ -292,8 +291,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 REPLICATE,
-                "                self.memory.set_dot(at, dot);\n                self.tidy_names(place);",
-                "                let _ = dot;\n                self.tidy_names(place);",
+                "                self.rename(place, at, item.dot);\n                self.tidy_names(place);",
+                "                self.tidy_names(place);",
             ),
         ),
         unseen=("audits find what it leaves different before anybody looks"),

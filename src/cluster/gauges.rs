@@ -1,5 +1,6 @@
 //! ```text
-//!   partition by partition:  what each owner holds  x  what each owner has seen  ->  copies, markers, unseen writes
+//!   partition by partition:  all have the same live and have seen the same  ->  so many keys, a copy on each owner, all seen
+//!                            else: what each holds  x  what each has seen    ->  keys, copies, unseen writes
 //! ```
 //! How well the cache keeps its promises just now, counted from what the nodes really hold and have really seen, not from
 //! what they believe of each other.
@@ -7,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::Cluster;
-use super::walk::{GoOn, Whom};
+use super::walk::{Alike, GoOn, Whom};
 use crate::clock::{Clock, Dot};
 use crate::entry::PartitionId;
 use crate::error::Error;
@@ -71,7 +72,8 @@ struct Asked {
 
 impl<R: Runtime> Cluster<R> {
     /// Copies that are really there, markers that cannot be dropped yet, writes that not every owner has seen. It looks at
-    /// every key of every node, some partitions at a time, on all cores: not for the hot path.
+    /// every partition of every node, and at every key of those in which they differ, some partitions at a time, on all cores:
+    /// not for the hot path.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -138,6 +140,31 @@ impl<R: Runtime> Cluster<R> {
     }
 
     fn gauges_of(&self, id: PartitionId, now_ms: u64) -> Gauges {
+        self.gauges_if_alike(id, now_ms).unwrap_or_else(|| self.gauges_by_key(id, now_ms))
+    }
+
+    /// The gauges of a partition without a look at its keys: of all that are asked each has the same live, of the same
+    /// versions, and has seen what the others have seen, which is all that any of them holds.
+    fn gauges_if_alike(&self, id: PartitionId, now_ms: u64) -> Option<Gauges> {
+        #[derive(Default)]
+        struct Seen {
+            live: Alike,
+            clock: Option<Clock>,
+            differs: bool,
+            owners: u64,
+        }
+        let seen = self.look_over(id, Whom::AsReadsDo, Seen::default, |seen, node, owns| {
+            let Some((clock, _)) = node.clock(id) else { return };
+            seen.live.hear(node.tally(id, now_ms));
+            let first = seen.clock.get_or_insert_with(|| clock.clone());
+            seen.differs |= !node.is_all_noted(id) || !first.covers(clock) || !clock.covers(first);
+            seen.owners += u64::from(owns);
+        });
+        let keys = seen.live.all().filter(|_| !seen.differs)?.live();
+        Some(Gauges { keys, copies: keys * seen.owners, ..Gauges::default() })
+    }
+
+    fn gauges_by_key(&self, id: PartitionId, now_ms: u64) -> Gauges {
         let asked = self.look_over(id, Whom::AsReadsDo, Vec::new, |asked, node, owns| {
             if let Some((clock, is_synced)) = node.clock(id) {
                 let mut one = Asked { owns, is_synced, clock: clock.clone(), held: Vec::new() };

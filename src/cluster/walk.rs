@@ -3,6 +3,8 @@
 //!                       ^                                          | no
 //!                       +--------------- again --------------------+
 //!   partition 1  ->  ...
+//!
+//!   to count:  all who are to know have the same live (node/tally.rs)  ->  so many;  else  ->  its keys, each once
 //! ```
 //! Walks over the whole cache while nodes come and go: over its keys, to count them, to clear it, to save it.
 //!
@@ -21,7 +23,7 @@ use super::{Cluster, PATIENCE};
 use crate::entry::PartitionId;
 use crate::hash::KeyHash;
 use crate::message::Known;
-use crate::node::Node;
+use crate::node::{Node, Tally};
 use crate::node_set::NodeSet;
 use crate::runtime::{Runtime, workers};
 
@@ -94,17 +96,18 @@ struct Heard {
 }
 
 impl Heard {
-    fn hear(&mut self, node: &Node, id: PartitionId) {
+    /// Hears a node out, with what everything that it knows comes to by `at`.
+    fn hear(&mut self, node: &Node, id: PartitionId, at: impl Fn(Known) -> Known) {
         let is_synced = node.clock(id).is_some_and(|(_, is_synced)| is_synced);
         self.has_authority |= is_synced;
         node.keys(id, |key, known, _| {
             self.keys.push(key);
-            self.known.push((known, is_synced));
+            self.known.push((at(known), is_synced));
         });
     }
 
-    /// The keys, each once, for which this holds of the newest that counts.
-    fn which(&self, counts: impl Fn(Known, bool) -> bool, holds: impl Fn(Known) -> bool) -> Keys {
+    /// The keys, each once, of which the newest that counts is a value.
+    fn live(&self, counts: impl Fn(Known, bool) -> bool) -> Keys {
         let key = |at: usize| self.keys.get(at).unwrap_or_default();
         let hash = |&(at, _): &(usize, Known)| KeyHash::of(key(at)).0;
         let mut newest: HashTable<(usize, Known)> = HashTable::with_capacity(self.known.len());
@@ -121,8 +124,37 @@ impl Heard {
             }
         }
         let mut keys = Keys::default();
-        newest.iter().filter(|&&(_, known)| holds(known)).for_each(|&(at, _)| keys.push(key(at)));
+        newest.iter().filter(|(_, known)| known.is_live()).for_each(|&(at, _)| keys.push(key(at)));
         keys
+    }
+}
+
+/// Whether all have the same live.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Alike {
+    /// Nobody was asked yet.
+    #[default]
+    Nobody,
+    All(Tally),
+    Not,
+}
+
+impl Alike {
+    pub(super) fn hear(&mut self, tally: Option<Tally>) {
+        *self = match (*self, tally) {
+            (Self::Nobody, Some(tally)) => Self::All(tally),
+            (Self::All(others), Some(tally)) if others == tally => Self::All(tally),
+            _ => Self::Not,
+        };
+    }
+
+    /// What all have live.
+    pub(super) fn all(self) -> Option<Tally> {
+        match self {
+            Self::Nobody => Some(Tally::default()),
+            Self::All(tally) => Some(tally),
+            Self::Not => None,
+        }
     }
 }
 
@@ -161,17 +193,18 @@ impl<R: Runtime> Cluster<R> {
 
     /// How many live keys there are; nothing when it was told not to go on, or the cache is closed.
     pub fn len_while(&self, go_on: GoOn<'_>) -> Option<usize> {
-        let mut len = 0;
-        self.in_steps(go_on, |id| self.live_keys(id).len(), |of_partition| len += of_partition).then_some(len)
+        let (mut len, now_ms) = (0, self.runtime.now_ms());
+        self.in_steps(go_on, |id| self.live_len(id, now_ms), |of_partition| len += of_partition).then_some(len)
     }
 
     /// True when there is no live key.
     pub fn is_empty(&self) -> bool {
-        (0..self.view().partitions()).all(|id| self.live_keys(id).is_empty())
+        let now_ms = self.runtime.now_ms();
+        (0..self.view().partitions()).all(|id| self.live_len(id, now_ms) == 0)
     }
 
     /// Does something with all partitions, as many at a time as take some milliseconds. False when it was told not to go on, or
-    /// the cache is closed.
+    /// the cache is closed. It is asked as it begins and about every [`STEP`]: to ask may take a turn of others.
     pub(super) fn in_steps<T: Send>(
         &self,
         go_on: GoOn<'_>,
@@ -179,9 +212,15 @@ impl<R: Runtime> Cluster<R> {
         mut take: impl FnMut(T),
     ) -> bool {
         let (mut from, mut count, partitions) = (0, 1, self.view().partitions());
-        let mut for_one = Duration::ZERO;
+        let (mut for_one, mut asked) = (Duration::ZERO, None::<Instant>);
         while from < partitions {
-            if self.is_closed() || !go_on() {
+            if asked.is_none_or(|asked| asked.elapsed() >= STEP / 2) {
+                if !go_on() {
+                    return false;
+                }
+                asked = Some(Instant::now());
+            }
+            if self.is_closed() {
                 return false;
             }
             let (to, began) = (from.saturating_add(count).min(partitions), Instant::now());
@@ -198,19 +237,32 @@ impl<R: Runtime> Cluster<R> {
         !self.is_closed()
     }
 
+    /// How many live keys a partition has. When all that are asked have the same live, whoever of them is believed, they are
+    /// the answer: who has a newer marker of a key has no value of it.
+    fn live_len(&self, id: PartitionId, now_ms: u64) -> usize {
+        let tallies = self.look_over(id, Whom::AsReadsDo, Alike::default, |alike, node, _| {
+            alike.hear(node.tally(id, now_ms));
+        });
+        match tallies.all() {
+            Some(tally) => tally.live() as usize,
+            None => self.live_keys(id).len(),
+        }
+    }
+
     /// The live keys of a partition: those that a get would find.
     fn live_keys(&self, id: PartitionId) -> Keys {
-        let heard = self.look_over(id, Whom::AsReadsDo, Heard::default, |heard, node, _| heard.hear(node, id));
         let now_ms = self.runtime.now_ms();
-        // What a node has that is not synced is no answer beside one that is; its markers are heard.
+        let hear = |heard: &mut Heard, node: &mut Node, _| heard.hear(node, id, |known| known.at(now_ms));
+        let heard = self.look_over(id, Whom::AsReadsDo, Heard::default, hear);
+        // What a node has that is not synced is no answer beside one that is; its markers are heard, and what has ended is one.
         let counts = |known: Known, is_synced| is_synced || !heard.has_authority || !known.is_live();
-        heard.which(counts, |known| known.at(now_ms).is_live())
+        heard.live(counts)
     }
 
     /// Every key of a partition of which any node that holds it has a value, whoever is believed: none is missed.
     pub(super) fn kept_keys(&self, id: PartitionId) -> Keys {
-        let heard = self.look_over(id, Whom::All, Heard::default, |heard, node, _| heard.hear(node, id));
-        heard.which(|known, _| known.is_live(), |_| true)
+        let hear = |heard: &mut Heard, node: &mut Node, _| heard.hear(node, id, |known| known);
+        self.look_over(id, Whom::All, Heard::default, hear).live(|known, _| known.is_live())
     }
 
     /// Looks at the nodes that hold a partition, in one view, and at all of them anew when nodes came or went under it. `look`

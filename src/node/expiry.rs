@@ -65,6 +65,11 @@ impl Expiry {
         (ends_ms <= now_ms).then_some(at)
     }
 
+    /// All that have ended by now, the first to end first.
+    pub(super) fn ended(&self, now_ms: u64) -> impl Iterator<Item = At> {
+        self.0.range(..=place(now_ms, At::MAX)).map(|&[_, _, at]| at)
+    }
+
     /// Whether this slot is among them.
     pub(super) fn has(&self, ends_ms: u64, at: At) -> bool {
         self.0.contains(&place(ends_ms, at))
@@ -90,6 +95,8 @@ mod tests {
         for (ends_ms, at) in [(1 << 40, 1), (7, 2), (1 << 33, 3), (7, 4)] {
             expiry.insert(ends_ms, at);
         }
+        assert_eq!(expiry.ended(6).count(), 0);
+        assert_eq!(expiry.ended(7).collect::<Vec<_>>(), [2, 4]);
         let mut order = Vec::new();
         while let Some(at) = expiry.first_ended(1 << 39) {
             order.push(at);

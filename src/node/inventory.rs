@@ -2,14 +2,15 @@
 //!   walk_by_use   coldest -> .. -> hottest     some slots at a time: where each stands
 //!   survey        a partition's keys           and where each stood in the walk
 //!   stored        one key                      to be copied, or lent
+//!   tally         how many are live, and which     without a look at them
 //! ```
 //! What a node tells whoever writes down what it holds. None of it is a use, and none of it changes anything.
 //!
 //! Promise: a survey misses nothing, whatever happens to the node between two questions. A walk may: then what it missed
 //! counts as used most recently. The order is worth a little, a key is worth all.
 
-use super::Node;
 use super::slot::{At, State};
+use super::{Node, Tally};
 use crate::clock::Dot;
 use crate::entry::{Key, PartitionId};
 use crate::hash::{KeyHash, KeyPrint};
@@ -109,6 +110,9 @@ pub struct Described {
     pub last_use_ms: Option<u64>,
 }
 
+/// Of more entries that have ended, and whose space was not given back yet, nobody looks which are of one partition.
+const ENDED_MAX: usize = 256;
+
 /// Nobody waits for longer walks.
 const USED_SINCE_MAX: u32 = 4096;
 
@@ -125,6 +129,26 @@ impl Node {
     /// Every key of a partition, by its print, with what is known of it and under which dot, in no order.
     pub fn each(&self, partition: PartitionId, mut each: impl FnMut(KeyPrint, Known, Dot)) {
         self.keys(partition, |key, known, dot| each(KeyPrint::of(key), known, dot));
+    }
+
+    /// What is live of a partition at this time. Nothing when the partition is not held, or so much has ended here that it
+    /// takes a look at the keys.
+    pub fn tally(&self, partition: PartitionId, now_ms: u64) -> Option<Tally> {
+        let held = &self.held[self.place(partition)?].1;
+        let mut tally = held.tally;
+        let mut left = ENDED_MAX;
+        for at in self.memory.ended(now_ms) {
+            left = left.checked_sub(1)?;
+            if self.memory.partition(at) == partition {
+                tally.remove(held.lengthen(self.memory.dot(at)));
+            }
+        }
+        Some(tally)
+    }
+
+    /// Whether all that is here of a partition is noted as seen: it is not while part of an answer is awaited.
+    pub fn is_all_noted(&self, partition: PartitionId) -> bool {
+        self.place(partition).is_some_and(|place| !self.held[place].1.is_partial)
     }
 
     /// Markers of what a peer may not have seen.

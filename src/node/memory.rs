@@ -164,6 +164,11 @@ impl Memory {
         self.expiry.first_ended(now_ms)
     }
 
+    /// Live entries that have ended by now.
+    pub(super) fn ended(&self, now_ms: u64) -> impl Iterator<Item = At> {
+        self.expiry.ended(now_ms)
+    }
+
     /// Finds the key of a hash that something else is true of, too.
     pub(super) fn find_hash_where(&self, table: &Table, hash: KeyHash, is: impl Fn(&[u8]) -> bool) -> Option<At> {
         let is_it = |&at: &At| KeyHash::of(self.slot(at).key()) == hash && is(self.slot(at).key());

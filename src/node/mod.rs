@@ -22,6 +22,7 @@ mod replicate;
 mod room;
 mod slot;
 mod store;
+mod tally;
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ use room::Room;
 use slot::{At, Entry, State};
 
 pub use room::{entry_bytes, entry_bytes_max};
+pub use tally::Tally;
 
 /// Called with what will be answered and the live value, while the node still holds it. It must not wait for anything.
 pub type Take<'t> = &'t mut dyn FnMut(Read, Lent<'_>);
@@ -275,7 +277,7 @@ impl Node {
         partition.clock.see(dot);
         let stable_upto = partition.stable_upto(incarnation);
         let used = std::mem::replace(&mut partition.used, Used::NONE);
-        if !self.install(place, at, item.key, item.version, dot, held, Room::ByEvicting) {
+        if !self.install(place, at, item.key, item.version, dot, held, (Room::ByEvicting, true)) {
             self.mark(place, Item { dot, ..item }, Room::ByEvicting);
         }
         self.stats.writes += 1;
@@ -283,7 +285,8 @@ impl Node {
         Ok(Written::Accepted { dot, stable_upto, before, used, epoch: self.epoch })
     }
 
-    /// The one place where an entry or marker comes to be. `at` is where the key is now, at an older version.
+    /// The one place where an entry or marker comes to be. `at` is where the key is now, at an older version; `is_reserved`
+    /// when [`Node::reserve`] was asked for it just now.
     #[expect(clippy::too_many_arguments, reason = "one write: where, what, and how hard to try")]
     fn install(
         &mut self,
@@ -293,22 +296,24 @@ impl Node {
         version: Version,
         dot: Dot,
         held: Held<'_>,
-        room: Room,
+        (room, is_reserved): (Room, bool),
     ) -> bool {
         let (partition_id, partition) = &mut self.held[place];
         let (partition_id, is_stable) = (*partition_id, partition.is_stable(dot));
-        let dot = partition.shorten(dot);
+        let (name, dot) = (dot, partition.shorten(dot));
         let lifetime_bytes = if version.lifetime.is_none() { 0 } else { LIFETIME_BYTES };
         let value_bytes = if let Held::Live(value) = held { value.bytes().len() } else { 0 };
         let bytes = Payload::bytes_for(key.bytes().len() + lifetime_bytes + value_bytes);
         let ends = version.lifetime.ends() && matches!(held, Held::Live(_));
         let entry = Entry { key, version, dot, held };
         self.account(place);
-        let has_memory = self.memory.has_reserved() || self.reserve(place, at, key, version, held);
+        let has_memory = is_reserved || self.reserve(place, at, key, version, held);
         if let Some(at) = at {
             if has_memory && self.fits_at(at, bytes, ends) {
+                self.tally_gone(at);
                 self.memory.replace(at, partition_id, entry);
                 self.memory.unreserve();
+                self.tally_come(place, name, held);
                 self.trim_markers();
                 return true;
             }
@@ -337,6 +342,7 @@ impl Node {
         let is_in = fits && self.memory.insert(&mut self.held[place].1.table, partition_id, entry, room == Room::Free);
         self.memory.unreserve();
         if is_in {
+            self.tally_come(place, name, held);
             debug_assert!(self.memory.bytes_used() <= self.bytes_max, "more bytes are used than the node has");
             self.trim_markers();
         }
@@ -368,8 +374,27 @@ impl Node {
         if self.memory.state(at) == State::Live { Known::Live(version) } else { Known::Marker(version) }
     }
 
+    /// An entry or marker came to be.
+    #[inline]
+    fn tally_come(&mut self, place: usize, dot: Dot, held: Held<'_>) {
+        if matches!(held, Held::Live(_)) {
+            self.held[place].1.tally.add(dot);
+        }
+    }
+
+    /// What is in a slot goes, or comes to have another name.
+    #[inline]
+    fn tally_gone(&mut self, at: At) {
+        if self.memory.state(at) == State::Live {
+            let place = self.places[usize::from(self.memory.partition(at))];
+            let partition = &mut self.held[usize::from(place)].1;
+            partition.tally.remove(partition.lengthen(self.memory.dot(at)));
+        }
+    }
+
     /// Takes an entry or marker out of memory.
     fn take(&mut self, at: At) {
+        self.tally_gone(at);
         let place = self.places[usize::from(self.memory.partition(at))];
         self.memory.take(&mut self.held[usize::from(place)].1.table, at);
         let (places, held) = (&self.places, &mut self.held);
@@ -440,6 +465,10 @@ impl Node {
         for (place, (id, partition)) in self.held.iter().enumerate() {
             assert_eq!(usize::from(self.places[usize::from(*id)]), place, "a partition is not where it should be");
             assert_eq!(partition.accounted, partition.bytes(), "a clock grew unaccounted");
+            let mut tally = Tally::NONE;
+            let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
+            live.for_each(|&at| tally.add(partition.lengthen(self.memory.dot(at))));
+            assert_eq!(partition.tally, tally, "what is live is not what was tallied");
         }
     }
 

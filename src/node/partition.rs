@@ -1,5 +1,6 @@
 //! ```text
 //!   partition 17:  keys    -> slots      what is here
+//!                  tally                 how many of them are live, and which
 //!                  clock                 what was ever seen
 //!                  stable                what every holder has seen
 //!                  peers                 who holds it too
@@ -11,6 +12,7 @@
 
 use super::memory::Table;
 use super::slot::ShortDot;
+use super::tally::Tally;
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::entry::{NodeId, PartitionId};
 use crate::message::{Lost, Used};
@@ -23,6 +25,7 @@ const COUNTER_BITS: u32 = 48;
 /// One partition on one node.
 pub(super) struct Partition {
     pub(super) table: Table,
+    pub(super) tally: Tally,
     pub(super) clock: Clock,
     pub(super) stable: Clock,
     /// What this node has is complete, as far as anybody could tell it.
@@ -87,6 +90,7 @@ impl Partition {
     pub(super) const fn new(synced: bool, since: u64) -> Self {
         Self {
             table: Table::new(),
+            tally: Tally::NONE,
             clock: Clock::new(),
             stable: Clock::new(),
             synced,

@@ -78,9 +78,18 @@ impl Node {
         let (id, partition) = &mut self.held[place];
         let dot = next_dot(self.address.incarnation, &partition.clock, &self.retired, *id);
         partition.clock.see(dot);
-        let dot = partition.shorten(dot);
-        self.memory.set_dot(at, dot);
+        self.rename(place, at, dot);
         self.account(place);
+    }
+
+    /// Gives what is in a slot another name.
+    fn rename(&mut self, place: usize, at: At, dot: Dot) {
+        self.tally_gone(at);
+        let partition = &mut self.held[place].1;
+        self.memory.set_dot(at, partition.shorten(dot));
+        if self.memory.state(at) == State::Live {
+            partition.tally.add(dot);
+        }
     }
 
     /// What was read here lately, to be told to a partner. Told once: what is read often comes up again.
@@ -184,8 +193,7 @@ impl Node {
             }
             if known == item.version && !revives {
                 // A second name of the same write: who has not seen this one may hold something older.
-                let dot = self.held[place].1.shorten(item.dot);
-                self.memory.set_dot(at, dot);
+                self.rename(place, at, item.dot);
                 self.tidy_names(place);
                 self.account(place);
                 return Received::Taken { before: Known::Nothing };
@@ -216,7 +224,7 @@ impl Node {
         if held == Held::Evicted && is_stable && at.is_none() {
             return;
         }
-        if !self.install(place, at, item.key, item.version, item.dot, held, room) {
+        if !self.install(place, at, item.key, item.version, item.dot, held, (room, false)) {
             self.stats.refused += u64::from(matches!(held, Held::Live(_)));
             self.mark(place, Item { held, ..item }, room);
         }
@@ -229,7 +237,7 @@ impl Node {
         if self.held[place].1.is_stable(item.dot) && marker == Held::Evicted {
             return;
         }
-        if !self.install(place, at, item.key, item.version, item.dot, marker, room) {
+        if !self.install(place, at, item.key, item.version, item.dot, marker, (room, false)) {
             self.held[place].1.lose(item.dot, item.version.timestamp);
             self.stats.markers_lost += 1;
             self.account(place);

@@ -128,10 +128,13 @@ impl Node {
 
     /// Lets an entry fall off. What every owner has seen needs no marker: nobody can bring back anything older.
     pub(super) fn let_fall(&mut self, at: At) {
-        let partition = self.partition_at(at);
-        if partition.is_stable(partition.lengthen(self.memory.dot(at))) {
+        let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
+        let partition = &mut self.held[place].1;
+        let dot = partition.lengthen(self.memory.dot(at));
+        if partition.is_stable(dot) {
             self.forget(at);
         } else if self.memory.forget_value(at) {
+            partition.tally.remove(dot);
             self.trim_markers();
         } else {
             self.lose(at);

@@ -385,7 +385,13 @@ impl Cache {
         true
     }
 
-    /// How many distinct live keys there are.
+    /// How many distinct live keys there are: those that `get` would find.
+    ///
+    /// It takes about a microsecond for each partition (see `partitions`) while the owners of a partition have the same entries,
+    /// however many these are. Of a partition whose owners differ, as those of a full cache do because each evicts by itself,
+    /// every key is looked at: tens of milliseconds for 100,000 keys, with the GIL released.
+    ///
+    /// Raises ClosedError.
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         super::keys::len(py, self.cluster()?)
     }
@@ -499,15 +505,15 @@ impl Cache {
     }
 
     /// How well the cache keeps its promises now: copies that are really there, markers that must be kept, writes that not
-    /// every owner has seen. Looks at every key of every node, with the GIL released: not for the hot path.
+    /// every owner has seen. It costs what `len` does. The GIL is released.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         let gauges = self.interruptible(py, |cluster, go_on| cluster.gauges_while(go_on))?;
         Ok(gauges.into())
     }
 
     /// What the cache has done since it was made, and what it holds now: hits, misses by reason, writes, evictions, bytes by
-    /// kind, gossip, latencies; in all and for each node. Print it to see tables. It looks at every key of every node to
-    /// count copies, with the GIL released: not for the hot path.
+    /// kind, gossip, latencies; in all and for each node. Print it to see tables. To count copies costs what `len` does. The
+    /// GIL is released.
     ///
     /// >>> cache.get("nobody")
     /// (None, -1)
@@ -533,7 +539,7 @@ impl Cache {
     }
 
     /// Everything that is counted, as OpenMetrics text for Prometheus: names begin with `dcc_`, units are seconds and bytes.
-    /// Keys, copies and unseen writes, which take a look at every key, are counted at most once a second and at most 5 % of
+    /// Keys, copies and unseen writes, which can take a look at every key (see `len`), are counted at most once a second and at most 5 % of
     /// the time; in between they are those of before, and dcc_counted_ago_seconds says how old they are. The GIL is released.
     ///
     /// Raises ClosedError.
@@ -573,8 +579,7 @@ impl Cache {
     }
 
     /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present capacity, from a bounded sample of the reads and writes
-    /// since the cache was made. Print it to see a table. It looks at every key of every node, with the GIL
-    /// released: not for the hot path.
+    /// since the cache was made. Print it to see a table. To count keys costs what `len` does. The GIL is released.
     ///
     /// >>> [size.times for size in cache.advise().sizes]
     /// [0.25, 0.5, 1.0, 2.0, 4.0]
@@ -765,7 +770,8 @@ impl Cache {
     }
 
     /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
-    /// timestamp). timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
+    /// timestamp). A mapping of more than 20,000 keys is read while it is written, and is not to change its keys meanwhile.
+    /// timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
     ///
     /// Returns the keys that were refused because something newer is known: an empty list when all are the newest.
     ///
