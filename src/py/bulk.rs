@@ -40,6 +40,10 @@ const BATCH: usize = 256;
 /// Writes of a batch. Waking the workers takes as long as tens of writes.
 const WRITES: usize = 2048;
 
+/// Rows of a mapping of no more keys are listed before the first is written, in a millisecond or two: whoever changes it
+/// meanwhile does no harm.
+const LISTED_MAX: usize = 20_000;
+
 /// The GIL is held for so long before others have their turn: as long as they may wait unnoticed.
 const TURN: Duration = Duration::from_millis(1);
 
@@ -106,7 +110,8 @@ pub(super) fn put_many<'py>(
     let timestamp = timestamp.map(|given| convert::timestamp(Some(given))).transpose()?;
     let refused = PyList::empty(py);
     let rows = match items.cast::<PyMapping>() {
-        Ok(mapping) => mapping.items()?.into_any(),
+        Ok(mapping) if mapping.len()? <= LISTED_MAX => mapping.items()?.into_any(),
+        Ok(mapping) => mapping.call_method0("items")?,
         Err(_) => items.clone(),
     };
     let mut rows = rows.try_iter()?;
