@@ -1,7 +1,6 @@
 //! Nodes agree after whatever happened to them; eviction is not deletion; and what is settled costs nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use distributed_consistent_cache::cluster::Cluster;
 use distributed_consistent_cache::config::{Config, Quorum};
@@ -149,7 +148,6 @@ fn nodes_that_hold_many_keys_are_silent_soon_after_one_of_them_was_away() {
 fn every_newest_write_that_was_acknowledged_is_on_every_owner_after_nodes_come_and_go_under_writers() {
     let cluster = cluster(5, 3, 4 << 20);
     let ended = AtomicBool::new(false);
-    let started = Instant::now();
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3_u64)
             .map(|thread| {
@@ -164,8 +162,7 @@ fn every_newest_write_that_was_acknowledged_is_on_every_owner_after_nodes_come_a
                 })
             })
             .collect();
-        let mut change = 0;
-        while started.elapsed() < Duration::from_secs(3) {
+        for change in 0..300 {
             let node = change % 5;
             match change % 3 {
                 0 => cluster.fail_node(node, true).and_then(|()| cluster.recover_node(node).map(drop)),
@@ -173,10 +170,8 @@ fn every_newest_write_that_was_acknowledged_is_on_every_owner_after_nodes_come_a
                 _ => cluster.add_node(None).and_then(|added| cluster.remove_node(added.into())),
             }
             .expect("changed");
-            change += 1;
         }
         ended.store(true, Ordering::Relaxed);
-        assert!(change > 100, "only {change} changes in three seconds");
         let written: Vec<u64> = writers.into_iter().map(|writer| writer.join().expect("no panic")).collect();
         assert!(cluster.sync().converged);
         for (thread, last) in written.into_iter().enumerate() {
