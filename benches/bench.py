@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -52,6 +52,8 @@ KEYS: Final = 1_000
 # A get that gives the GIL away would take 5 ms each time; it shall be seen, not waited for.
 LATENCY_ROUND_NS_MAX: Final = 1_000_000_000
 MIX_KEYS: Final = 100_000
+# After so many rounds nodes that nothing happens to have nothing to tell.
+ROUNDS_TO_SILENCE: Final = 10
 MIX_PUTS: Final = 0.05
 MIX_THREADS: Final = (8, 64, 1_000)
 ZIPF_EXPONENT: Final = 0.99
@@ -75,10 +77,28 @@ class Effort:
     mix_rounds: int
     mix_seconds: float
     lives: int
+    # How many puts there were before it is silent.
+    puts: tuple[int, ...]
 
 
-FULL: Final = Effort(rounds=400, latency_rounds=7, latency_samples=100_000, mix_rounds=7, mix_seconds=0.5, lives=10_000)
-QUICK: Final = Effort(rounds=40, latency_rounds=3, latency_samples=20_000, mix_rounds=3, mix_seconds=0.15, lives=500)
+FULL: Final = Effort(
+    rounds=400,
+    latency_rounds=7,
+    latency_samples=100_000,
+    mix_rounds=7,
+    mix_seconds=0.5,
+    lives=10_000,
+    puts=(1_000, 10_000, 100_000, 1_000_000),
+)
+QUICK: Final = Effort(
+    rounds=40,
+    latency_rounds=3,
+    latency_samples=20_000,
+    mix_rounds=3,
+    mix_seconds=0.15,
+    lives=500,
+    puts=(1_000, 10_000),
+)
 
 
 @dataclass(frozen=True)
@@ -136,6 +156,7 @@ def main() -> int:
         measure_capacity,
         measure_recovery,
         measure_silence,
+        measure_orders,
         measure_snapshot,
         measure_lives,
     ]
@@ -615,6 +636,24 @@ def measure_silence(_: Effort, results: Results) -> None:
         assert not any(report.items for report in rounds)
         told = max(report.bytes for report in rounds) / NODES
         results.figures.append(Figure(f"{name}: bytes a node and round", "<=", 64, told, "bytes"))
+
+
+def measure_orders(effort: Effort, results: Results) -> None:
+    """What nodes tell each other once nothing happens any more, in whatever order the timestamps came."""
+    orders: dict[str, Callable[[int], Iterable[int]]] = {
+        "rising": range,
+        "falling": lambda puts: range(puts - 1, -1, -1),
+        "shuffled": lambda puts: random.Random(puts).sample(range(puts), puts),
+    }
+    for name, order in orders.items():
+        told = []
+        for puts in effort.puts:
+            with Cache(NODES, REPLICAS, "1MiB", gossip_interval=None) as cache:
+                cache.put_many((f"key:{at:012d}", f"{at:0100d}".encode(), at) for at in order(puts))
+                rounds = [cache.gossip() for _ in range(ROUNDS_TO_SILENCE + 10)][ROUNDS_TO_SILENCE:]
+            told.append(max(report.bytes for report in rounds) / NODES)
+        what = f"idle after {effort.puts[0]:,} to {effort.puts[-1]:,} puts, {name}: bytes"
+        results.figures.append(Figure(what, "<=", 64, max(told), "bytes"))
 
 
 def measure_snapshot(effort: Effort, results: Results) -> None:
