@@ -98,3 +98,52 @@ fn what_has_ended_is_a_miss_and_a_touch_comes_before_or_too_late() {
     assert_eq!((counts.reads, counts.hits, counts.writes), (7, 3, 2));
     assert_eq!((counts.expired, counts.evictions), (6, 0), "every copy of both");
 }
+
+#[test]
+fn a_snapshot_that_is_saved_and_restored_while_nodes_come_and_go_has_everything_and_replaces_nothing_newer() {
+    let names: Vec<Vec<u8>> = (0..50).map(|number| format!("key {number}").into_bytes()).collect();
+    let config = Config::new(3, Some(1)).expect("valid").node_bytes(1 << 18).expect("valid");
+    for events in [0, 1, 7, 40] {
+        let mut world = World::new(7, config.clone(), Weather::FINE, 20_000);
+        world.expect_no_failure();
+        for number in 0..400_u64 {
+            let key = &names[number as usize * 7 % names.len()];
+            world.call(number * 1_000, 0, Operation::Put { key, value: b"value", timestamp: number, ttl: None });
+            world.call(number * 1_000 + 500, 1, Operation::Get { key });
+        }
+        for round in 0..3 {
+            let at_us = 60_000 + round * 100_000;
+            world.plan(at_us, Fault::Save { events });
+            world.plan(at_us + 1_000, Fault::Join { bytes: 1 << 18 });
+            world.plan(at_us + 40_000, Fault::Restore { events });
+            world.plan(at_us + 41_000, Fault::Leave { node: round as u8 });
+            world.plan(at_us + 80_000, Fault::Dismiss { node: round as u8 });
+        }
+        world.run_until(400_000);
+        let counts = world.settle(|_| false).expect("every promise is kept");
+        assert_eq!((counts.writes, counts.reads, counts.late_keys), (400, 400, 0));
+        assert!(counts.hits >= 350, "{counts:?}");
+        world.stay_silent().expect("every promise is kept");
+    }
+}
+
+#[test]
+fn nodes_of_many_keys_keep_every_promise_while_one_crashes_and_one_joins() {
+    let names: Vec<Vec<u8>> = (0..3_000).map(|number| format!("key {number}").into_bytes()).collect();
+    let config = Config::new(3, Some(2)).expect("valid").node_bytes(1 << 20).expect("valid");
+    let mut world = World::new(7, config, Weather::FINE, 50_000);
+    world.fill(names.iter().map(|name| (&name[..], &b"value"[..], 1))).expect("every promise is kept");
+    for number in 0..100_u64 {
+        let key = &names[number as usize * 31 % names.len()];
+        world.call(number * 5_000, 0, Operation::Put { key, value: b"newer", timestamp: 1 + number % 3, ttl: None });
+    }
+    world.plan(50_000, Fault::Crash { node: 1, noticed_us: 10_000 });
+    world.plan(100_000, Fault::Recover { node: 1 });
+    world.plan(200_000, Fault::Save { events: 10 });
+    world.plan(300_000, Fault::Join { bytes: 1 << 20 });
+    world.plan(400_000, Fault::Restore { events: 10 });
+    world.run_until(500_000);
+    let counts = world.settle(|_| false).expect("every promise is kept");
+    assert_eq!((counts.writes, counts.evictions), (3_100, 0));
+    world.stay_silent().expect("every promise is kept");
+}

@@ -104,9 +104,10 @@ pub(super) fn is_simulating() -> bool {
 
 /// Runs a simulation, of which nothing is logged. It must not panic.
 pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> T {
-    IS_SIMULATING.set(true);
+    // While one simulation waits for the workers, this thread may be given another.
+    let was = IS_SIMULATING.replace(true);
     let result = run();
-    IS_SIMULATING.set(false);
+    IS_SIMULATING.set(was);
     result
 }
 
@@ -135,7 +136,7 @@ fn options(nodes: Option<&Bound<'_, PyAny>>, replicas: Option<&Bound<'_, PyAny>>
 pub(super) struct Violation {
     /// The seed of the execution in which it was seen.
     seed: u64,
-    /// Which promise: "I1" to "I20", by their numbers in docs/reliability.md; or "a panic".
+    /// Which promise: "I1" to "I21", by their numbers in docs/reliability.md; or "a panic".
     invariant: &'static str,
     /// When it was seen, in seconds of virtual time.
     at_seconds: f64,

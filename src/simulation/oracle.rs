@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use hashbrown::HashTable;
 
 use crate::clock::{Dot, Incarnation};
+use crate::entry::PartitionId;
 use crate::hash::KeyHash;
 use crate::message::{Address, Known, Read};
 use crate::node::Node;
@@ -20,7 +21,7 @@ use crate::version::{Kind, Timestamp, Version};
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1` to `I20`.
+    /// Which: `I1` to `I21`.
     pub invariant: &'static str,
     /// When, in virtual microseconds.
     pub at_us: u64,
@@ -45,6 +46,9 @@ struct Life {
     ever: Vec<Vec<Version>>,
     live: Vec<Option<Version>>,
     marked: Vec<Option<Version>>,
+    /// What was live and marked when it was looked at before.
+    was_live: Vec<Option<Version>>,
+    was_marked: Vec<Option<Version>>,
     /// The name under which it last held each key.
     dots: Vec<Option<Dot>>,
     /// The highest floor that each partition ever had.
@@ -52,6 +56,8 @@ struct Life {
     evictions: u64,
     all_evictions: u64,
     expired: u64,
+    /// What fell out of it, or was refused, by whatever rule.
+    fallen: u64,
     is_over: bool,
 }
 
@@ -67,10 +73,21 @@ struct Acknowledged {
 pub enum Cause {
     /// A user's write, which may evict.
     Write,
+    /// Many users' writes at once: what came and went between them was not seen.
+    Writes,
     /// Other owners, which may make a node evict for the clocks it keeps.
     Change,
     /// Anything else, which may not evict.
     Repair,
+}
+
+/// How much of a node is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// All of it.
+    All,
+    /// These partitions, which are all that can have changed; all of it when something fell out of the node or had ended.
+    Only(Vec<PartitionId>),
 }
 
 /// Clocks count milliseconds, and a lifetime is rounded up to one.
@@ -82,6 +99,8 @@ pub struct Oracle {
     names: HashTable<KeyNumber>,
     keys: Vec<Vec<u8>>,
     hashes: Vec<KeyHash>,
+    /// The keys of each partition.
+    keys_of: Vec<Vec<KeyNumber>>,
     /// Versions of each key that were ever written, with their dots.
     issued: Vec<Vec<(Version, Option<Dot>)>>,
     /// When those of them end that do, in virtual microseconds.
@@ -112,6 +131,11 @@ fn tail(key: &[u8]) -> u64 {
 }
 
 impl Oracle {
+    /// It is to watch nodes that have so many partitions in all.
+    pub fn new(partitions: u16) -> Self {
+        Self { keys_of: vec![Vec::new(); usize::from(partitions)], ..Self::default() }
+    }
+
     /// The number of a key, given at first sight.
     pub fn number(&mut self, key: &[u8]) -> KeyNumber {
         if let Some(&number) = self.names.find(tail(key), |&number| self.keys[number] == key) {
@@ -119,7 +143,10 @@ impl Oracle {
         }
         let number = self.keys.len();
         self.keys.push(key.to_vec());
-        self.hashes.push(KeyHash::of(key));
+        let hash = KeyHash::of(key);
+        self.hashes.push(hash);
+        let partition = hash.partition(self.keys_of.len() as u16);
+        self.keys_of[usize::from(partition)].push(number);
         self.issued.push(Vec::new());
         self.ends.push(Vec::new());
         self.late.push(false);
@@ -219,6 +246,11 @@ impl Oracle {
         self.ends[key].extend(ends_us.map(|ends_us| (version, ends_us)));
     }
 
+    /// Whether a version was ever written.
+    pub fn is_issued(&self, key: KeyNumber, version: Version) -> bool {
+        self.issued[key].iter().any(|(issued, _)| *issued == version)
+    }
+
     /// A write begins again with a lifetime that counts as decided later, and ends when it did.
     pub fn issue_again(&mut self, key: KeyNumber, before: Version, version: Version) {
         if !version.is_same_value(before) || version.lifetime.ends_ms() != before.lifetime.ends_ms() {
@@ -269,7 +301,11 @@ impl Oracle {
         if key >= life.dots.len() {
             life.dots.resize(key + 1, None);
         }
-        if life.dots[key].replace(dot) != Some(dot) && !self.issued[key].contains(&(version, Some(dot))) {
+        // What nobody wrote gets no name: it is told when it is looked at.
+        if life.dots[key].replace(dot) != Some(dot)
+            && !self.issued[key].contains(&(version, Some(dot)))
+            && self.is_issued(key, version)
+        {
             self.issued[key].push((version, Some(dot)));
         }
     }
@@ -323,7 +359,7 @@ impl Oracle {
                 format!("a read of key {key} gave {version:?} at {heard_us}, which ended at {ends_us}")
             });
         }
-        if !value_is_right || !self.issued[key].iter().any(|(issued, _)| *issued == version) {
+        if !value_is_right || !self.is_issued(key, version) {
             self.fail("I3", || format!("a read of key {key} gave {version:?}, which was never put so"));
         }
     }
@@ -334,14 +370,46 @@ impl Oracle {
             ever: Vec::new(),
             live: Vec::new(),
             marked: Vec::new(),
+            was_live: Vec::new(),
+            was_marked: Vec::new(),
             dots: Vec::new(),
             floors: Vec::new(),
             evictions: 0,
             all_evictions: 0,
             expired: 0,
+            fallen: 0,
             is_over: false,
         };
         self.lives.get(incarnation.life() as usize).unwrap_or(&NEW)
+    }
+
+    /// A record was found in a snapshot whose save began at this time. `digest` is that of its value.
+    pub fn saved(&mut self, key: KeyNumber, version: Version, digest: Option<u64>, began_us: u64) {
+        let is_right = match digest {
+            Some(digest) => version.is_same_value(Version::put(version.timestamp, digest)),
+            None => version.kind() == Kind::Remove,
+        };
+        if !is_right || !self.is_issued(key, version) {
+            self.fail("I3", || format!("a snapshot has {version:?} of key {key}, which was never written so"));
+        }
+        if self.ends_us(key, version).is_some_and(|ends_us| ends_us + self.skew_us + CLOCK_US <= began_us) {
+            self.fail("I18", || {
+                format!("a snapshot begun at {began_us} has {version:?} of key {key}, which had ended")
+            });
+        }
+    }
+
+    /// Whether a value that some node has is to be there still, or something newer, if no node fails.
+    pub fn is_to_be_kept(&self, key: KeyNumber, version: Version) -> bool {
+        let mut issued = self.issued[key].iter().map(|(version, _)| *version);
+        !self.late[key]
+            && !self.evicted[key]
+            && !issued.any(|issued| issued >= version && self.may_have_ended(key, issued))
+    }
+
+    /// A write of this version may be accepted though something newer was written, which all may have forgotten.
+    pub fn is_late_from_now_on(&mut self, key: KeyNumber, version: Version) {
+        self.late[key] |= self.issued[key].iter().any(|(issued, _)| *issued > version);
     }
 
     /// A life is over.
@@ -352,7 +420,7 @@ impl Oracle {
     }
 
     /// Looks at a node after something happened to it.
-    pub fn observe(&mut self, node: &Node, cause: Cause) {
+    pub fn observe(&mut self, node: &Node, cause: Cause, place: &Where) {
         let address = node.address();
         let number = address.incarnation.life() as usize;
         if number >= self.lives.len() {
@@ -374,61 +442,86 @@ impl Oracle {
         let (has_evicted, given_back) = (stats.evictions > life.all_evictions, stats.expired - life.expired);
         (life.evictions, life.all_evictions, life.expired) = (evictions, stats.evictions, stats.expired);
         // What one node had no room for, another that pulls from it hears to be seen.
-        self.something_fell_out |= stats.evictions + stats.refused + stats.markers_lost > 0;
-        let was_live = std::mem::take(&mut life.live);
-        let was_marked = std::mem::take(&mut life.marked);
-        life.marked.resize(self.keys.len(), None);
-        life.live.resize(self.keys.len(), None);
-        life.known.resize(self.keys.len(), None);
-        // What a node has handed over it knows no more.
-        for (key, hash) in self.hashes.iter().enumerate() {
-            if life.known[key].is_some() && node.clock(hash.partition(node.partitions_in_all())).is_none() {
-                life.known[key] = None;
-                if let Some(ever) = life.ever.get_mut(key) {
-                    ever.clear();
-                }
-            }
-        }
+        let fallen = stats.evictions + stats.refused + stats.markers_lost;
+        self.something_fell_out |= fallen > 0;
+        let has_lost = std::mem::replace(&mut life.fallen, fallen) != fallen || given_back > 0;
+        [&mut life.known, &mut life.live, &mut life.marked, &mut life.was_live, &mut life.was_marked]
+            .into_iter()
+            .for_each(|of_key| of_key.resize(self.keys.len(), None));
         life.floors.resize(usize::from(node.partitions_in_all()), None);
-        for partition in node.partitions() {
-            let floor = &mut life.floors[usize::from(partition)];
-            *floor = (*floor).max(node.floor(partition));
-            node.keys(partition, |key, known, dot| {
-                let number = self.number(key);
-                self.named(&mut life, number, known, dot);
-                self.look(address, &mut life, (&was_live, &was_marked), (node, partition), key, known)
-            });
-        }
-        let mut ended = 0;
-        for (key, was) in was_live.iter().enumerate() {
-            let Some(was) = was.filter(|&was| life.live[key] != Some(was)) else { continue };
-            let may_have_ended = self.may_have_ended(key, was);
-            ended += u64::from(may_have_ended);
-            // Gone, or a marker at the same version: it was evicted, dropped in doubt, or handed over.
-            self.evicted[key] |= !may_have_ended && life.live[key].is_none() && life.known[key] == Some(was);
-        }
-        if given_back > ended {
+        let ended = match place {
+            Where::Only(partitions) if !has_lost && partitions.iter().all(|&id| node.clock(id).is_some()) => {
+                partitions.iter().map(|&id| self.look_at(&mut life, node, id)).sum()
+            }
+            _ => self.look_at_all(&mut life, node),
+        };
+        let is_watched = cause != Cause::Writes;
+        if is_watched && given_back > ended {
             self.fail("I18", || format!("{address:?} gave back {given_back} entries, of which {ended} had ended"));
         }
         let still_there = |live: &&Option<Version>| live.is_some_and(|live| live.lifetime.has_ended(node.now_ms()));
-        if has_evicted && let Some(there) = life.live.iter().find(still_there) {
+        if is_watched
+            && has_evicted
+            && let Some(there) = life.live.iter().find(still_there)
+        {
             let there = *there;
             self.fail("I18", || format!("{address:?} evicted while it held {there:?}, which had ended"));
         }
         self.lives[number] = life;
     }
 
-    fn look(
-        &mut self,
-        address: Address,
-        life: &mut Life,
-        (was_live, was_marked): (&[Option<Version>], &[Option<Version>]),
-        (node, partition): (&Node, u16),
-        key: &[u8],
-        known: Known,
-    ) {
-        let name = key;
-        let key = self.number(key);
+    /// Looks at all partitions. How many entries that are gone may have ended.
+    fn look_at_all(&mut self, life: &mut Life, node: &Node) -> u64 {
+        let mut ended = 0;
+        for partition in 0..node.partitions_in_all() {
+            if node.clock(partition).is_some() {
+                ended += self.look_at(life, node, partition);
+                continue;
+            }
+            // What a node has handed over it knows no more.
+            for at in 0..self.keys_of[usize::from(partition)].len() {
+                let key = self.keys_of[usize::from(partition)][at];
+                if life.known[key].take().is_some() {
+                    life.ever.get_mut(key).into_iter().for_each(Vec::clear);
+                }
+                (life.was_live[key], life.live[key]) = (life.live[key], None);
+                (life.was_marked[key], life.marked[key]) = (life.marked[key], None);
+                ended += u64::from(self.is_gone(life, key));
+            }
+        }
+        ended
+    }
+
+    /// Looks at one partition that the node holds. How many of its entries that are gone may have ended.
+    fn look_at(&mut self, life: &mut Life, node: &Node, partition: PartitionId) -> u64 {
+        let of_partition = usize::from(partition);
+        for &key in &self.keys_of[of_partition] {
+            (life.was_live[key], life.live[key]) = (life.live[key], None);
+            (life.was_marked[key], life.marked[key]) = (life.marked[key], None);
+        }
+        let floor = &mut life.floors[of_partition];
+        *floor = (*floor).max(node.floor(partition));
+        node.keys(partition, |key, known, dot| {
+            let number = self.number(key);
+            self.named(life, number, known, dot);
+            self.look(life, (node, partition), number, known)
+        });
+        (0..self.keys_of[of_partition].len()).filter(|&at| self.is_gone(life, self.keys_of[of_partition][at])).count()
+            as u64
+    }
+
+    /// Notes an entry that was live before and is not now. Whether it may have ended.
+    fn is_gone(&mut self, life: &Life, key: KeyNumber) -> bool {
+        let at = |versions: &[Option<Version>]| versions.get(key).copied().flatten();
+        let Some(was) = at(&life.was_live).filter(|&was| at(&life.live) != Some(was)) else { return false };
+        let may_have_ended = self.may_have_ended(key, was);
+        // Gone, or a marker at the same version: it was evicted, dropped in doubt, or handed over.
+        self.evicted[key] |= !may_have_ended && at(&life.live).is_none() && at(&life.known) == Some(was);
+        may_have_ended
+    }
+
+    fn look(&mut self, life: &mut Life, (node, partition): (&Node, PartitionId), key: KeyNumber, known: Known) {
+        let address = node.address();
         if key >= life.live.len() {
             life.live.resize(key + 1, None);
             life.marked.resize(key + 1, None);
@@ -440,7 +533,7 @@ impl Oracle {
             Known::Nothing => return,
         };
         // A node that had to drop markers knows that it did, and lets nothing live in that may be older.
-        let is_old = !is_live && was_marked.get(key).copied().flatten() == Some(version);
+        let is_old = !is_live && life.was_marked.get(key).copied().flatten() == Some(version);
         let is_lost =
             is_old || !is_live && life.known[key].map(|known| known.timestamp) <= life.floors[usize::from(partition)];
         if life.known[key] > Some(version) && !self.late[key] && !is_lost {
@@ -450,7 +543,7 @@ impl Oracle {
                 format!("{address:?} {what} {version:?} of key {key} after it knew {newer:?}")
             });
         }
-        let is_new = is_live && was_live.get(key).copied().flatten() != Some(version);
+        let is_new = is_live && life.was_live.get(key).copied().flatten() != Some(version);
         if is_new && !self.late[key] {
             let clock = node.clock(partition).map(|(clock, _)| clock);
             let seen = |&(newer, dot): &(Version, Option<Dot>)| {
@@ -472,8 +565,8 @@ impl Oracle {
                 });
             }
         }
-        if is_new && !self.issued[key].iter().any(|(issued, _)| *issued == version) {
-            let name = String::from_utf8_lossy(name).into_owned();
+        if is_new && !self.is_issued(key, version) {
+            let name = String::from_utf8_lossy(&self.keys[key]).into_owned();
             self.fail("I3", || format!("{address:?} holds {version:?} of {name}, which nobody wrote"));
         }
         // An evicted value whose marker is all that is left.

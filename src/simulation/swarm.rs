@@ -57,6 +57,10 @@ pub struct Trial {
     pub broken: u128,
     /// Nothing fails: nodes come and go as planned, many at a time.
     pub is_planned: bool,
+    /// So many keys are there from the beginning; 0 but for a few seeds.
+    pub filled: u64,
+    /// Keys share hashes, two and two.
+    pub keys_share_hashes: bool,
 }
 
 /// The clock beside a node is set, back or forth: nodes beside it measure ends by it, and clients take timestamps from it.
@@ -210,6 +214,8 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         faults: Vec::new(),
         broken: 0,
         is_planned: false,
+        filled: 0,
+        keys_share_hashes: false,
     };
     trial.faults = faults(&mut chance, nodes, replicas, node_bytes, ends_us);
     if chance.permille(200) {
@@ -231,7 +237,51 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
     if plan.permille(125) {
         make_planned(&mut trial, &mut plan, options)?;
     }
+    let mut files = Chance::new(seed ^ FILES);
+    if files.permille(60) {
+        add_snapshots(&mut trial, &mut files);
+    }
+    trial.keys_share_hashes = Chance::new(seed ^ SHARED).permille(60);
+    if seed % LARGE_EVERY == LARGE_EVERY - 1 {
+        make_large(&mut trial, options)?;
+    }
     Ok(trial)
+}
+
+/// Which seeds save and restore, and in which keys share hashes: these, too, leave what once found something as it was.
+const FILES: u64 = 0x1091;
+const SHARED: u64 = 0x10CB;
+
+/// One seed of so many is large.
+const LARGE_EVERY: u64 = 5_000;
+
+/// So many keys a large node holds.
+const LARGE_KEYS: u64 = 100_000;
+
+/// Snapshots are saved, and each is restored a while later.
+fn add_snapshots(trial: &mut Trial, chance: &mut Chance) {
+    for _ in 0..1 + chance.below(3) {
+        let at_us = chance.below(trial.ends_us);
+        let events = chance.below(30) as u32;
+        trial.faults.push((at_us, Fault::Save { events }));
+        trial.faults.push((at_us + chance.below(3_000_000), Fault::Restore { events }));
+    }
+}
+
+/// Few nodes that hold very many keys, with room for all, and a short day.
+fn make_large(trial: &mut Trial, options: Options) -> Result<(), Error> {
+    let mut chance = Chance::new(trial.seed ^ 0x1A46E);
+    let nodes = options.nodes.unwrap_or_else(|| 2 + chance.below(2) as u8).max(options.replicas.unwrap_or(1));
+    let replicas = options.replicas.unwrap_or_else(|| 1 + chance.below(2) as u8);
+    let node_bytes = 32 << 20;
+    trial.config = Config::new(usize::from(nodes), Some(usize::from(replicas)))?.node_bytes(node_bytes)?;
+    trial.ends_us = 3_000_000;
+    (trial.filled, trial.value_bytes_max) = (LARGE_KEYS * u64::from(nodes) / u64::from(replicas), 60);
+    (trial.keys, trial.keys_share_hashes) = (trial.filled + 100, false);
+    (trial.is_planned, trial.chunk_bytes) = (false, trial.chunk_bytes.map(|bytes| bytes + 1_000));
+    trial.faults = faults(&mut chance, nodes, replicas, node_bytes, trial.ends_us);
+    trial.faults.push((chance.below(trial.ends_us), Fault::Save { events: 20 }));
+    Ok(())
 }
 
 /// Clocks are set about once a second, in the order of time.
@@ -356,6 +406,18 @@ pub fn run_with(trial: &Trial) -> Result<Counts, Violation> {
 }
 
 fn play(trial: &Trial) -> Result<Counts, Violation> {
+    let names: Vec<Vec<u8>> = match trial.filled {
+        0 => Vec::new(),
+        _ => (0..trial.keys).map(|number| format!("key {number}").into_bytes()).collect(),
+    };
+    let key_of = |number: u64| match names.get(number as usize) {
+        Some(name) => name,
+        None if trial.keys_share_hashes => {
+            let pairs = &KEYS_OF_ONE_HASH[..];
+            &pairs[number as usize / 2 % pairs.len()][number as usize % 2][..]
+        }
+        None => key_of(number, trial.key_bytes),
+    };
     let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
     world.chunk_bytes = trial.chunk_bytes;
     if trial.is_planned {
@@ -367,6 +429,11 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         for jump in &trial.jumps {
             world.set_clock(jump.at_us, jump.node, most_ms * jump.ahead_permille / 1000);
         }
+    }
+    if trial.filled > 0 {
+        world.fill(
+            (0..trial.filled).map(|number| (key_of(number), value_of(number, 8 + number as usize % 52), number % 6)),
+        )?;
     }
     let mut jumps = trial.jumps.iter().peekable();
     let mut endings = Chance::new(trial.seed ^ 0x7713);
@@ -387,7 +454,7 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         }
         number += 1;
         let home = chance.below(nodes) as NodeId;
-        let key = key_of(chance.below(trial.keys), trial.key_bytes);
+        let key = key_of(chance.below(trial.keys));
         let timestamp = match trial.times {
             Times::Rising => number,
             Times::Few => chance.below(6),
@@ -414,5 +481,6 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
         world.call(at_us, home, operation);
     }
     world.run_until(trial.ends_us);
-    world.settle(|node| trial.broken >> node & 1 == 1)
+    world.settle(|node| trial.broken >> node & 1 == 1)?;
+    world.stay_silent()
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use super::{Event, World, observe};
 use crate::cluster::exchange::Exchange;
 use crate::cluster::get::{Answer, Get};
-use crate::cluster::{Turn, Writing};
+use crate::cluster::{Cluster, Turn, Writing};
 use crate::entry::{Key, NodeId, Value};
 use crate::lifetime::Lifetime;
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Write, Written};
+use crate::runtime::embedded::Embedded;
 use crate::runtime::{Runtime, Unreached, Wait};
-use crate::simulation::oracle::{Cause, KeyNumber};
+use crate::simulation::oracle::{Cause, KeyNumber, Where};
 use crate::version::{Timestamp, Version};
 
 /// A caller gives up on a message after so long, in microseconds of virtual time.
@@ -187,7 +188,7 @@ impl<'w> World<'w> {
         if self.cluster.runtime().life(node).is_some() && self.cluster.view().live().contains(node) {
             let exchanges = self.cluster.exchanges_of(node, round);
             // What had ended has given back its space.
-            self.observe(node, Cause::Repair);
+            self.observe(node, Cause::Repair, &Where::Only(Vec::new()));
             for exchange in exchanges {
                 let exchange = match self.chunk_bytes {
                     Some(bytes) => exchange.in_chunks_of(bytes),
@@ -282,9 +283,10 @@ impl<'w> World<'w> {
                         break (to, asker.node, Carried::Request(owned(request)));
                     }
                     // What a node asks itself needs no network.
+                    let place = if self.is_large { changed_by(&request, &self.cluster) } else { Where::All };
                     let reply = self.cluster.runtime().carry(to, &request, Wait::ForTurn);
                     exchange.reply(reply);
-                    observe(&mut self.oracle, &self.cluster, asker.node, Cause::Repair);
+                    observe(&mut self.oracle, &self.cluster, asker.node, Cause::Repair, &place);
                 }
             }
         };
@@ -320,6 +322,11 @@ impl<'w> World<'w> {
                 read.map_or(Answered::Reply(Err(Unreached::Down)), |read| Answered::Read(read, is_right))
             }
             Carried::Request(request) => {
+                let place = if self.is_large { changed_by(request, &self.cluster) } else { Where::All };
+                if self.is_large && matches!(request, Request::Write { .. }) {
+                    // What the write is held against.
+                    self.observe(node, Cause::Repair, &place);
+                }
                 let reply = self.cluster.runtime().carry(to, request, Wait::ForTurn);
                 let is_write = matches!(request, Request::Write { .. } | Request::Update { .. });
                 if let (Request::Write { write, force, .. }, Ok(Reply::Written(Written::Accepted { dot, .. }))) =
@@ -341,7 +348,7 @@ impl<'w> World<'w> {
                     let by = self.cluster.runtime().read(to, write.key, false, Wait::ForTurn, &mut |_, _| {});
                     self.oracle.superseded(number, write.version, by.ok().and_then(|read| read.known.version()));
                 }
-                self.observe(node, if is_write { Cause::Write } else { Cause::Repair });
+                self.observe(node, if is_write { Cause::Write } else { Cause::Repair }, &place);
                 Answered::Reply(reply)
             }
         };
@@ -395,6 +402,28 @@ impl<'w> World<'w> {
             return;
         }
         self.advance(number);
+    }
+}
+
+/// Where a request may change what a node knows of keys.
+fn changed_by(request: &Request<'_>, cluster: &Cluster<Embedded>) -> Where {
+    let of_key = |key: Key<'_>| key.hash().partition(cluster.view().partitions());
+    match request {
+        Request::Write { write, .. } => Where::Only(vec![of_key(write.key)]),
+        Request::Update { item, .. } => Where::Only(vec![of_key(item.key)]),
+        Request::Apply { partition, .. } | Request::Settle { partition, .. } => Where::Only(vec![*partition]),
+        Request::Fix { items } => {
+            let mut partitions: Vec<_> = items.iter().map(|item| of_key(item.key)).collect();
+            partitions.sort_unstable();
+            partitions.dedup();
+            Where::Only(partitions)
+        }
+        Request::Mend { partition, .. } => Where::Only(vec![*partition]),
+        Request::Audit { listing } => Where::Only(vec![listing.partition]),
+        // Who owns what.
+        Request::Meet { .. } | Request::Hold { .. } | Request::Release { .. } => Where::All,
+        // Clocks, and which entries were used.
+        _ => Where::Only(Vec::new()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! ```text
-//!   crash, suspect, recover   block, split   cut, heal   join, leave  ->  the cluster, or the network behind its back
+//!   crash, suspect, recover   block, split   cut, heal   join, leave   ->  the cluster, or the network behind its back
+//!   save, restore                                                     ->  the cluster, step by step (snapshots.rs)
 //! ```
 //! What goes wrong in a simulated cluster.
 
@@ -67,6 +68,16 @@ pub enum Fault {
         /// Which node.
         node: NodeId,
     },
+    /// What the cluster holds is saved, a step at a time.
+    Save {
+        /// So many events happen between two steps.
+        events: u32,
+    },
+    /// What was saved last, if anything was, is restored, a step at a time.
+    Restore {
+        /// So many events happen between two steps.
+        events: u32,
+    },
 }
 
 impl Fault {
@@ -85,6 +96,7 @@ impl fmt::Display for Fault {
 impl World<'_> {
     /// The cluster learns that a life is over.
     pub(super) fn notice(&mut self, life: Address) {
+        self.failures += 1;
         let view = self.cluster.view();
         let known = view.member(life.node).filter(|member| member.address == life && member.state == State::Live);
         if known.is_some() && self.cluster.runtime().life(life.node) != Some(life.incarnation) {
@@ -94,10 +106,14 @@ impl World<'_> {
     }
 
     pub(super) fn apply(&mut self, fault: &Fault) {
+        self.failures +=
+            u64::from(matches!(fault, Fault::Crash { .. } | Fault::Recover { .. } | Fault::Suspect { .. }));
         let view = self.cluster.view();
         let member = |node: NodeId| view.member(node);
         let is_last = |node: NodeId| view.members().filter(|member| member.address.node != node).count() == 0;
         match *fault {
+            Fault::Save { events } => self.save(events),
+            Fault::Restore { events } => self.restore(events),
             Fault::Crash { node, noticed_us } => {
                 if let Some(member) = member(node) {
                     self.count_life(node);

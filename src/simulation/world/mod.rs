@@ -11,19 +11,23 @@
 mod calls;
 mod ending;
 mod faults;
+mod snapshots;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::oracle::{Cause, Oracle, Violation};
+use super::oracle::{Cause, Oracle, Violation, Where};
 use crate::clock::Incarnation;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::entry::{NODES_MAX, NodeId, Value};
-use crate::message::Address;
+use crate::entry::{Key, NODES_MAX, NodeId, Value};
+use crate::message::{Address, Write};
 use crate::runtime::Runtime;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::simulated::{Simulated, Weather};
+use crate::version::Timestamp;
 use calls::{Answered, Call, Carried};
+use snapshots::Saved;
 
 pub use calls::Operation;
 pub use ending::ROUNDS_MAX;
@@ -77,10 +81,12 @@ pub struct Counts {
 
 /// One simulated cluster.
 pub struct World<'w> {
-    cluster: Cluster<Embedded>,
+    cluster: Arc<Cluster<Embedded>>,
     network: Simulated<Event<'w>>,
     calls: Vec<Option<Box<Call<'w>>>>,
     oracle: Oracle,
+    /// Nodes hold so many keys that they are looked at where something may have changed, not everywhere.
+    is_large: bool,
     gossip_us: u64,
     /// Bytes in one answer to a pull, when they are fewer than usual.
     pub chunk_bytes: Option<usize>,
@@ -91,6 +97,12 @@ pub struct World<'w> {
     clocks_set: Vec<(u64, NodeId, u64)>,
     /// Every value that was put, by its digest.
     values: HashMap<u64, Value<'w>>,
+    /// The last snapshot that was saved.
+    saved: Option<Saved>,
+    /// So often a node failed, was thought to, or came back.
+    failures: u64,
+    /// A save or a restore is under way.
+    has_snapshot: bool,
     /// New calls, beats and faults are over.
     is_quiet: bool,
     /// Items and bytes that exchanges moved.
@@ -102,17 +114,23 @@ impl<'w> World<'w> {
     /// A cluster in this weather. Each node begins a round of gossip every `gossip_us`.
     pub fn new(seed: u64, config: Config, weather: Weather, gossip_us: u64) -> Self {
         let nodes = config.nodes();
+        let cluster = Cluster::new(config, Embedded::in_virtual_time(EPOCH_MS));
+        let oracle = Oracle::new(cluster.view().partitions());
         let mut world = Self {
-            cluster: Cluster::new(config, Embedded::in_virtual_time(EPOCH_MS)),
+            cluster: Arc::new(cluster),
             network: Simulated::new(seed, weather),
             calls: Vec::new(),
-            oracle: Oracle::default(),
+            oracle,
+            is_large: false,
             gossip_us,
             chunk_bytes: None,
             rounds: [0; NODES_MAX as usize],
             skews_ms: Vec::new(),
             clocks_set: Vec::new(),
             values: HashMap::new(),
+            saved: None,
+            failures: 0,
+            has_snapshot: false,
             is_quiet: false,
             moved: (0, 0),
             counts: Counts::default(),
@@ -156,7 +174,7 @@ impl<'w> World<'w> {
     }
 
     /// The cluster itself.
-    pub const fn cluster(&self) -> &Cluster<Embedded> {
+    pub fn cluster(&self) -> &Cluster<Embedded> {
         &self.cluster
     }
 
@@ -173,6 +191,32 @@ impl<'w> World<'w> {
     /// The virtual time.
     pub const fn now_us(&self) -> u64 {
         self.network.now_us()
+    }
+
+    /// Has each of these keys be there from the beginning, put by nobody in particular at these timestamps; from now on nodes
+    /// are looked at where something may have changed.
+    ///
+    /// # Errors
+    /// What came of a put that was refused.
+    pub fn fill(&mut self, writes: impl Iterator<Item = (&'w [u8], &'w [u8], u64)>) -> Result<(), Violation> {
+        self.is_large = true;
+        for (key, value, timestamp) in writes {
+            let (Ok(key), Ok(value), Some(timestamp)) = (Key::new(key), Value::new(value), Timestamp::new(timestamp))
+            else {
+                continue;
+            };
+            let write = Write::put(key, timestamp, value);
+            let number = self.oracle.number(key.bytes());
+            self.oracle.issue(number, write.version, None);
+            self.values.insert(value.digest(), value);
+            self.counts.writes += 1;
+            if let Err(error) = self.cluster.write(write, None, None) {
+                self.oracle.fail("I17", || format!("a put was refused before anything happened: {error}"));
+                break;
+            }
+        }
+        self.observe_all();
+        self.result().map(|_| ())
     }
 
     /// A fault that will happen at this virtual time.
@@ -259,20 +303,28 @@ impl<'w> World<'w> {
         }
     }
 
-    fn observe(&mut self, node: NodeId, cause: Cause) {
-        observe(&mut self.oracle, &self.cluster, node, cause);
+    fn observe(&mut self, node: NodeId, cause: Cause, place: &Where) {
+        let place = if self.is_large { place } else { &Where::All };
+        observe(&mut self.oracle, &self.cluster, node, cause, place);
     }
 
     /// After owners changed. Who comes to own more needs room for its clocks, and may evict for that.
     fn observe_all(&mut self) {
         for node in self.cluster.view().live().iter() {
-            self.observe(node, Cause::Change);
+            self.observe(node, Cause::Change, &Where::All);
+        }
+    }
+
+    /// After many writes at once, which reached whoever is there.
+    fn observe_writes(&mut self) {
+        for member in self.cluster.view().members().collect::<Vec<_>>() {
+            self.observe(member.address.node, Cause::Writes, &Where::All);
         }
     }
 }
 
-fn observe(oracle: &mut Oracle, cluster: &Cluster<Embedded>, node: NodeId, cause: Cause) {
+fn observe(oracle: &mut Oracle, cluster: &Cluster<Embedded>, node: NodeId, cause: Cause, place: &Where) {
     let Some(incarnation) = cluster.runtime().life(node) else { return };
     // It is alive: nobody else is there to end it.
-    let _ = cluster.runtime().look(Address { node, incarnation }, &mut |node| oracle.observe(node, cause));
+    let _ = cluster.runtime().look(Address { node, incarnation }, &mut |node| oracle.observe(node, cause, place));
 }
