@@ -17,7 +17,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 # One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
 .NOTPARALLEL:
-.PHONY: help demo test bench simulate mutants fuzz wheel lint clean lint-python lint-rust test-rust test-python tools
+.PHONY: help demo test bench simulate collide mutants fuzz wheel lint clean lint-python lint-rust test-rust test-python tools
 
 help:
 	@echo "make demo      build the package, install it into .venv and run it on real input"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint      only the checks: formats, lints, types"
 	@echo "make bench     measure the speed beside a plain dict; writes nothing"
 	@echo "make simulate  run clusters in a bad world; SEEDS=1000000 for many of them"
+	@echo "make collide   Rust tests and seeds of the simulator where a hash of a key has three bits"
 	@echo "make mutants   remove one rule after the other: does the simulator notice?"
 	@echo "make fuzz      feed nodes and decoders what a fuzzer makes up; needs nightly Rust and cargo-fuzz"
 	@echo "make wheel     build the release wheel into dist"
@@ -54,20 +55,36 @@ SEEDS_TESTED := 20000
 simulate: $(VENV)/installed
 	@$(BIN)/python -m distributed_consistent_cache simulate --seeds $(or $(SEEDS),10000) --first-seed $(or $(FIRST_SEED),0)
 
+# Keys that share a hash are rare; here nearly all do. A build of its own, which takes a minute or two.
+collide: tools
+	@echo "== cargo: Rust tests where keys collide"
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --features few-hashes --status-level slow; \
+	else \
+	  cargo test --quiet --lib --tests --features few-hashes; \
+	fi
+	@echo "== simulator: $(or $(SEEDS),1000) seeds where keys collide"
+	@cargo run --quiet --profile simulation --features few-hashes --example simulate -- \
+	  $(or $(FIRST_SEED),0) $(or $(SEEDS),1000)
+
 mutants: $(VENV)/made
 	@$(BIN)/python tests_rs/mutants.py
 
-# How long each fuzz target runs, in seconds.
+# How long each fuzz target runs, in seconds, and which are run.
 SECONDS_EACH ?= 60
+FUZZ_TARGETS ?= node_operations values pickles snapshots served
 
 fuzz:
 	@rustc +nightly --version >/dev/null 2>&1 || { \
 	  echo "Fuzzing needs the nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
 	@cargo fuzz --version >/dev/null 2>&1 || { \
 	  echo "Fuzzing needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
-	@for target in node_operations values snapshots; do \
+	@$(PYTHON) fuzz/seeds.py
+	@for target in $(FUZZ_TARGETS); do \
 	  echo "== cargo fuzz: $$target, $(SECONDS_EACH) s"; \
-	  cargo +nightly fuzz run $$target -- -max_len=4096 -max_total_time=$(SECONDS_EACH) -verbosity=0 || exit 1; \
+	  words=fuzz/dictionaries/$$target.txt; \
+	  cargo +nightly fuzz run $(FUZZ_WITH) $$target -- -max_len=4096 -timeout=5 -max_total_time=$(SECONDS_EACH) \
+	    -verbosity=0 $$(test -e $$words && echo -dict=$$words) || exit 1; \
 	done
 
 wheel: dist/.built

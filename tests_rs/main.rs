@@ -19,6 +19,8 @@ mod operations;
 mod packing;
 mod placement;
 mod recency;
+#[cfg(feature = "monitor")]
+mod served;
 mod signing;
 mod simulation;
 mod snapshot;

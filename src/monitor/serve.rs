@@ -200,13 +200,7 @@ async fn talk<R: Runtime + 'static>(
             Ok::<_, Infallible>(answer)
         }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIME)
-            .max_buf_size(HEADER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut connection = pin!(http().serve_connection(TokioIo::new(stream), service));
     let mut ending = false;
     loop {
         tokio::select! {
@@ -224,6 +218,35 @@ async fn talk<R: Runtime + 'static>(
             }
         }
     }
+}
+
+/// How requests are read.
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_BYTES_MAX);
+    http
+}
+
+/// What a server that listens at this address, or that answers to every Host header, says to a client that sends these bytes
+/// and then no more. Without a socket, for tests and for fuzzing.
+///
+/// # Errors
+/// When there can be no runtime.
+pub fn say<R: Runtime + 'static>(
+    cluster: &Arc<Cluster<R>>,
+    values: Values,
+    listening_at: Option<IpAddr>,
+    asked: &[u8],
+) -> io::Result<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build()?;
+    let site = Site { cluster: Arc::downgrade(cluster), values, listening_at };
+    let (mut said, site) = (Vec::new(), &site);
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(site.answer(&request).await) });
+    // What a client did wrong is its own matter.
+    let _ =
+        runtime.block_on(http().half_close(true).serve_connection(memory::Talk { asked, said: &mut said }, service));
+    runtime.shutdown_background();
+    Ok(said)
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -374,6 +397,46 @@ fn page() -> Answer {
         page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     page
+}
+
+mod memory {
+    //! A client whose requests are all there, and that takes every answer.
+
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::rt::{Read, ReadBufCursor, Write};
+
+    /// What it asks, and what it was told.
+    pub(super) struct Talk<'a> {
+        pub(super) asked: &'a [u8],
+        pub(super) said: &'a mut Vec<u8>,
+    }
+
+    impl Read for Talk<'_> {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            let (some, rest) = self.asked.split_at(self.asked.len().min(to.remaining()));
+            to.put_slice(some);
+            self.asked = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Write for Talk<'_> {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.get_mut().said.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
 }
 
 mod inherited {
