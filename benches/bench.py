@@ -652,7 +652,7 @@ def measure_orders(effort: Effort, results: Results) -> None:
                 cache.put_many((f"key:{at:012d}", f"{at:0100d}".encode(), at) for at in order(puts))
                 rounds = [cache.gossip() for _ in range(ROUNDS_TO_SILENCE + 10)][ROUNDS_TO_SILENCE:]
             told.append(max(report.bytes for report in rounds) / NODES)
-        what = f"idle after {effort.puts[0]:,} to {effort.puts[-1]:,} puts, {name}: bytes"
+        what = f"idle after up to {effort.puts[-1]:,} puts, {name}"
         results.figures.append(Figure(what, "<=", 64, max(told), "bytes"))
 
 

@@ -1,15 +1,17 @@
 """How long each call over a whole cache holds the GIL, and how long Ctrl-C waits for it.
 
     a second thread notes the time, again and again   ->   the longest gap between two notes is how long it stood still
-    less what either thread waited for a core in it   ->   how long it waited for the GIL, however busy the machine is
+    how much of it the caller worked meanwhile        ->   how long it held the GIL, however busy the machine is
     another sends this process SIGINT in the middle   ->   how long until KeyboardInterrupt
 
-Linux counts how long threads wait for a core; elsewhere gaps are what they are. Of a few runs the shortest counts.
-Nothing is left behind.
+Linux counts how long threads wait for a core, and how long they work; elsewhere gaps are what they are. What a call
+waits for with the GIL held is in the gap, and not in what it worked. Of a few runs the shortest counts. The garbage
+collector of Python, which stops everybody to look at all objects of the process, is off. Nothing is left behind.
 """
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -37,62 +39,60 @@ class Run(NamedTuple):
     took: float
     # Another thread stood still for so long at a time ..
     gap: float
-    # .. and for so long because of the GIL.
+    # .. and for so long because the call worked with the GIL.
     held: float
 
 
 class Note(NamedTuple):
-    """When a thread noted the time, in seconds, and how long threads had waited for a core until then."""
+    """When a thread noted the time; how long it had waited for a core, and the caller worked, by then; in seconds."""
 
     at: float
-    waited: tuple[float, ...]
+    waited: float
+    worked: float
 
     def to(self, later: "Note") -> tuple[float, float]:
-        """A gap between two notes, and what of it was not the machine's: waits of two threads may have been at once."""
+        """A gap between two notes, and how much of it the caller worked while this thread could have."""
         gap = later.at - self.at
-        waits = [after - before for before, after in zip(self.waited, later.waited, strict=True)]
-        return gap, gap - min(max(waits, default=0), gap)
+        return gap, min(gap - (later.waited - self.waited), later.worked - self.worked)
 
 
 class Watch:
-    """What a thread looks at to note the time: how long it and another thread have waited for a core until then."""
+    """What a thread looks at to note the time."""
 
-    def __init__(self, other: int) -> None:
-        threads = (threading.get_native_id(), other)
-        paths = [Path(f"/proc/self/task/{thread}/schedstat") for thread in threads]
-        self.files = [os.open(path, os.O_RDONLY) for path in paths if path.exists()]
-        # Of this library a call keeps the GIL: what else lets go of it would wait for it in the middle of a note.
-        self.read = ctypes.PyDLL(None).pread if self.files else None
+    def __init__(self, caller: threading.Thread) -> None:
+        path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self.file = os.open(path, os.O_RDONLY) if path.exists() else None
+        # A call of this library keeps the GIL: one that lets go of it would wait for it in the middle of a note.
+        self.pread = ctypes.PyDLL(None).pread
         self.text = ctypes.create_string_buffer(100)
+        counts = hasattr(time, "pthread_getcpuclockid") and caller.ident is not None
+        self.clock = time.pthread_getcpuclockid(caller.ident or 0) if counts else time.CLOCK_MONOTONIC
 
-    def waited(self) -> tuple[float, ...]:
-        """Seconds, of each thread."""
-        if self.read is None:
-            return ()
-        times = []
-        for file in self.files:
-            self.read(file, self.text, len(self.text), 0)
-            times.append(int(self.text.value.split()[1]) / 1e9)
-        return tuple(times)
+    def waited(self) -> float:
+        """For how many seconds this thread has waited for a core; 0 where nobody counts it."""
+        if self.file is None:
+            return 0
+        self.pread(self.file, self.text, len(self.text), 0)
+        return int(self.text.value.split()[1]) / 1e9
 
     def note(self) -> Note:
         """Notes the time; again if this thread had to wait meanwhile, of which nobody could tell before or after."""
         while True:
-            before, now, after = self.waited(), time.perf_counter(), self.waited()
-            if before[:1] == after[:1]:
-                return Note(now, after)
+            before, worked, now = self.waited(), time.clock_gettime(self.clock), time.perf_counter()
+            if self.waited() == before:
+                return Note(now, before, worked)
 
     def close(self) -> None:
-        """Closes the kernel's files."""
-        for file in self.files:
-            os.close(file)
+        """Closes the kernel's file."""
+        if self.file is not None:
+            os.close(self.file)
 
 
 def longest_hold(call: Callable[[], Any]) -> Run:
     """How long a call took, and how long another thread stood still meanwhile."""
     notes: list[Note] = []
     ended, running = threading.Event(), threading.Event()
-    caller = threading.get_native_id()
+    caller = threading.current_thread()
 
     def note() -> None:
         watch = Watch(caller)
@@ -139,10 +139,20 @@ def heard_after(call: Callable[[], Any]) -> float | None:
     return heard - pressed[0] if heard is not None and heard == ended and pressed[0] < ended else None
 
 
+def fail_and_recover(cache: Cache) -> None:
+    """A node loses its memory and pulls all of it again."""
+    cache.fail_node(0)
+    cache.recover_node(0)
+
+
 def calls(keys: int, path: Path) -> dict[str, Callable[[Cache], Any]]:
     """What looks at all keys, or might."""
     many = [f"key {number}" for number in range(keys)]
+    mapping = dict.fromkeys(many, 1)
     return {
+        # What any call that returns so much has in it: a list, or a dict, of Python's own grows in one piece.
+        "(a list alone)": lambda _: [key for key in many if key],
+        "(a dict alone)": lambda _: {key: 1 for key in many if key},
         "len(cache)": len,
         "bool(cache)": bool,
         "list(cache)": list,
@@ -157,14 +167,13 @@ def calls(keys: int, path: Path) -> dict[str, Callable[[Cache], Any]]:
         "sync()": lambda cache: cache.sync(),
         "get_many(keys)": lambda cache: cache.get_many(many),
         "put_many(pairs)": lambda cache: cache.put_many((key, 1) for key in many),
-        "put_many(dict)": lambda cache: cache.put_many(dict.fromkeys(many, 1)),
+        "put_many(dict)": lambda cache: cache.put_many(mapping),
         "remove_many(keys)": lambda cache: cache.remove_many(many),
         "save(path)": lambda cache: cache.save(path),
         "restore(path)": lambda cache: cache.restore(path),
         "Cache.load(path)": lambda _: Cache.load(path, gossip_interval=None).close(),
         "clear()": lambda cache: cache.clear(),
-        "fail_node(0)": lambda cache: cache.fail_node(0),
-        "recover_node(0)": lambda cache: cache.recover_node(0),
+        "fail, recover": fail_and_recover,
         "close()": lambda cache: cache.close(),
     }
 
@@ -181,6 +190,7 @@ def main() -> int:
     arguments = parser.parse_args()
     keys, runs = arguments.keys, arguments.runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()
     sys.setswitchinterval(1e-4)
     capacity = max(keys * (60 if arguments.full else 400) >> 20, 16)
 
