@@ -249,6 +249,8 @@ OTHERS: dict[str, tuple[Callable[[Cache], Any], type[Exception], str]] = {
     "no items": (lambda cache: cache.put_many(5), TypeError, "iterable"),
     "no keys": (lambda cache: cache.get_many(5), TypeError, "iterable"),
     "no keys to remove": (lambda cache: cache.remove_many(None), TypeError, "iterable"),
+    "letters for keys": (lambda cache: cache.get_many("abc"), TypeError, "^keys must be an iterable of str, not str;"),
+    "letters to remove": (lambda cache: cache.remove_many("abc"), TypeError, "^keys must be an iterable of str, not"),
     "no value": (lambda cache: cache.put("a"), TypeError, "value"),
     "a quorum without its name": (lambda cache: cache.put("a", 1, 1, "one"), TypeError, "positional"),
 }  # fmt: skip

@@ -154,6 +154,18 @@ def write_over_what_is_ahead() -> None:
         assert cache.get(f"key {number}")[0] == "new"
 
 
+def test_of_a_clock_that_is_ahead_by_less_than_a_minute_nobody_is_told(run_program: RunProgram) -> None:
+    elsewhere(write_over_what_is_a_little_ahead, run_program)
+
+
+def write_over_what_is_a_little_ahead() -> None:
+    with Cache(gossip_interval=None) as cache, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.put("key", "a little ahead", timestamp=cache.now() + 30_000_000)
+        assert cache.put("key", "new")
+        assert cache.get("key")[0] == "new"
+
+
 def test_a_manual_clock_has_values_end_without_waiting() -> None:
     clock = ManualClock()
     with Cache(clock=clock, gossip_interval=None) as cache:

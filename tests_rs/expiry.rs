@@ -347,6 +347,12 @@ pub(super) fn pass(cluster: &Cluster<Embedded>, ms: u64) {
     cluster.runtime().set_now_ms(cluster.runtime().now_ms() + ms);
 }
 
+/// Whether a read of many finds it.
+fn is_one_of_many(cluster: &Cluster<Embedded>) -> bool {
+    let answers = cluster.read_many(&[key("key")], None, Wait::ForTurn, &mut |_, _, _| {});
+    matches!(answers[..], [Answer::Hit(_)])
+}
+
 #[test]
 fn it_is_found_until_its_end_and_not_a_moment_longer() {
     for reads in [Quorum::One, Quorum::Majority, Quorum::All] {
@@ -355,10 +361,12 @@ fn it_is_found_until_its_end_and_not_a_moment_longer() {
             assert!(put_in(&cluster, &value, 1, Ttl::For(ms(10)), None));
             pass(&cluster, 9);
             assert_eq!((read(&cluster), cluster.len()), (Some(value), 1));
+            assert!(is_one_of_many(&cluster));
             assert_eq!(cluster.time_left(key("key")), Ok(Some(Some(ms(1)))));
             let gauges = cluster.gauges().expect("open");
             assert_eq!((gauges.keys, gauges.copies), (1, 3));
             pass(&cluster, 1);
+            assert!(!is_one_of_many(&cluster));
             assert_eq!((read(&cluster), cluster.len(), cluster.keys()), (None, 0, Vec::new()));
             assert_eq!(cluster.time_left(key("key")), Ok(None));
             assert_eq!(cluster.read_at(0, key("key"), &mut |_, _| {}), Ok(None));
@@ -369,6 +377,16 @@ fn it_is_found_until_its_end_and_not_a_moment_longer() {
             assert!(removed.newest && !removed.was_live, "there was nothing to remove any more");
         }
     }
+}
+
+#[test]
+fn a_clear_counts_no_value_that_had_ended() {
+    let cluster = cluster(Quorum::One);
+    assert!(put_in(&cluster, b"value", 1, Ttl::For(ms(10)), None));
+    pass(&cluster, 10);
+    let cleared = cluster.clear(Some(at(2)), &mut || true);
+    assert!(cleared.is_over && cleared.error.is_none());
+    assert_eq!(cleared.removed, 0, "there was nothing to remove any more");
 }
 
 #[test]
@@ -401,6 +419,21 @@ fn a_touch_that_one_owner_has_heard_of_counts() {
     assert!(put_in(&cluster, b"value", 1, Ttl::For(ms(100)), Some(last)));
     pass(&cluster, 10);
     assert_eq!(read(&cluster), Some(b"value".to_vec()), "the others say that theirs has ended");
+}
+
+#[test]
+fn a_touch_comes_after_what_it_read_also_where_its_coordinator_has_not_heard_of_that() {
+    let cluster = cluster(Quorum::One);
+    let owners = cluster.owners(key("key")).expect("open");
+    let (first, others) = (usize::from(owners[0]), [usize::from(owners[1]), usize::from(owners[2])]);
+    cluster.cut(&[first], &others).expect("cut");
+    assert!(put_in(&cluster, b"value", 1, Ttl::Forever, Some(owners[1])));
+    assert!(put_in(&cluster, b"value", 1, Ttl::For(ms(100)), Some(owners[1])));
+    // The first owner is asked to accept it, and can tell nobody.
+    assert_eq!(cluster.touch(key("key"), Ttl::For(ms(50))), Ok(true));
+    cluster.heal().expect("healed");
+    assert!(cluster.sync().converged);
+    assert_eq!(cluster.time_left(key("key")), Ok(Some(Some(ms(50)))), "the touch was acknowledged");
 }
 
 #[test]

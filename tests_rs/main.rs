@@ -3,6 +3,7 @@
 // The extension module has an allocator of its own, and a program has one.
 #[cfg(not(feature = "python"))]
 mod allocator;
+mod believed;
 mod clocks;
 mod convergence;
 mod dictionaries;

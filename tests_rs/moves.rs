@@ -157,3 +157,12 @@ fn who_serves_on_is_told_of_every_write_so_that_a_second_change_finds_all() {
     cache.retire_node(0).expect("leaves");
     check_written(&cache, "while another joins and a third leaves");
 }
+
+#[test]
+fn what_only_the_one_that_leaves_has_comes_to_owners_that_stay_what_they_were() {
+    // All own everything: nobody comes to own anything, and no owner has a doubt of what it has.
+    let cache = cache(3, 3, Quorum::One, Quorum::One);
+    fill(&cache);
+    cache.remove_node(0).expect("leaves");
+    check_filled(&cache, "when it is gone");
+}

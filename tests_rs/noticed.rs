@@ -1,14 +1,16 @@
 //! Lines that whole clusters in a bad world rarely need, each held by a test of its own.
 
+use std::borrow::Cow;
+
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::cluster::put::{Put, Step};
 use distributed_consistent_cache::cluster::routes::Routes;
-use distributed_consistent_cache::cluster::view::{State, View};
-use distributed_consistent_cache::entry::{Key, NodeId, Value};
+use distributed_consistent_cache::cluster::view::{Member, State, View};
+use distributed_consistent_cache::entry::{Held, Item, Key, NodeId, Value};
 use distributed_consistent_cache::message::{Address, Known, Reply, Request, Used, Write, Written};
 use distributed_consistent_cache::node::Node;
 use distributed_consistent_cache::runtime::Unreached;
-use distributed_consistent_cache::version::Timestamp;
+use distributed_consistent_cache::version::{Timestamp, Version};
 use distributed_consistent_cache::{Config, Error, Quorum};
 
 fn life(number: u64, node: NodeId) -> Address {
@@ -140,4 +142,88 @@ fn the_life_of_a_node_that_failed_is_over_for_all() {
     };
     assert_eq!(life_of(&with(State::CutOff)), present.incarnation, "it keeps its memory");
     assert!(life_of(&with(State::Failed)) > present.incarnation, "its memory is gone");
+}
+
+#[test]
+fn who_serves_on_decides_what_is_newest_while_no_owner_can() {
+    // Node 0 owned everything; it leaves, and node 1, which comes, has pulled nothing yet.
+    let config = Config::new(1, Some(1)).expect("valid");
+    let before = View::new(&config, 1, &[Incarnation::new(1, 0)]);
+    let (old, new) = (before.address(0), life(2, 1));
+    let view = before.with_members(|members| {
+        members[1] = Some(Member { address: new, state: State::Live, bytes_max: 16 * 1024, leaving: false });
+        members[0].as_mut().expect("there").leaving = true;
+    });
+    let routes = Routes::new(&view);
+    assert_eq!((routes.owner(0, 0), routes.owner(0, 1), routes.serving(0, 0)), (Some(new), None, Some(old)));
+    let mut nodes = [old, new].map(|address| Node::new(address, 16 * 1024, 1));
+    let ask = |node: &mut Node, request: &Request<'_>| node.answer(request).expect("answered");
+    ask(&mut nodes[0], &Request::Hold { partition: 0, peers: &[], doubt: false, serves: true });
+    let remove = Write::remove(Key::new(b"key").expect("short"), Timestamp::new(20).expect("small"));
+    assert!(matches!(
+        ask(&mut nodes[0], &Request::Write { write: remove, force: false }),
+        Reply::Written(Written::Accepted { .. })
+    ));
+    for (at, peer, doubt) in [(0, new, false), (1, old, true)] {
+        ask(&mut nodes[at], &Request::Meet { lives: view.lives(), epoch: view.epoch() });
+        ask(&mut nodes[at], &Request::Hold { partition: 0, peers: &[peer], doubt, serves: true });
+    }
+    // Node 0 can be asked, but what it is told is lost on the way.
+    let mut put = Put::new(put("key", b"late", 5), Quorum::One, &routes);
+    while let Step::Send(to, request) = put.next(&routes) {
+        let reply = match request {
+            Request::Update { .. } if to == old => Err(Unreached::Silent),
+            request => Ok(ask(&mut nodes[usize::from(to.node)], &request)),
+        };
+        put.reply(to, reply).expect("goes on");
+    }
+    assert!(!put.outcome(&routes, || 0).expect("ended").newest, "it was removed later");
+    assert_eq!(known(&mut nodes[1], "key"), Known::Nothing, "no value came to live");
+}
+
+#[test]
+fn what_was_lost_counts_on_when_a_node_spares_all_it_can() {
+    let (mine, peer) = (life(1, 0), life(2, 1));
+    let mut node = Node::new(mine, 16 * 1024, 1);
+    node.answer(&Request::Hold { partition: 0, peers: &[peer], doubt: false, serves: true }).expect("held");
+    // Nobody has seen what is written, and there are more markers than are kept.
+    for number in 0..400 {
+        let name = format!("key {number}");
+        let write = put(&name, &[0; 100], 1000);
+        node.answer(&Request::Write { write, force: false }).expect("written");
+    }
+    assert_eq!(node.floor(0).map(Timestamp::get), Some(1000), "markers were lost");
+    // Every other write of the peer arrives, so that what was seen takes all that the node has.
+    for counter in (1..6000).step_by(2) {
+        let key = Key::new(b"another").expect("short");
+        let version = Version::remove(Timestamp::new(counter).expect("small"));
+        let item = Item { key, version, dot: Dot { incarnation: peer.incarnation, counter }, held: Held::Removed };
+        let update = Request::Update { from: peer, item, stable_upto: 0, used: Used::NONE, epoch: 0 };
+        node.answer(&update).expect("answered");
+    }
+    let clock = Cow::Owned(Clock::new());
+    let pull =
+        Request::Pull { from: peer, partition: 0, ticket: 1, clock, epoch: 0, after: None, chunk_bytes: 1 << 20 };
+    let Ok(Reply::Delta(delta)) = node.answer(&pull) else { panic!("an answer") };
+    let lost = delta.lost.expect("whoever pulls hears that markers were lost").lost;
+    let first = Dot { incarnation: mine.incarnation, counter: 1 };
+    assert!(lost.dots.has(first) && lost.floor.get() >= 1000, "{lost:?}");
+    assert!(node.floor(0).is_some(), "a peer that has seen nothing does not know of it");
+}
+
+#[test]
+fn a_cut_between_any_two_of_a_hundred_nodes_is_one() {
+    let lives: Vec<Incarnation> = (0..100).map(|node| Incarnation::new(1, node)).collect();
+    let view = View::new(&Config::new(100, Some(3)).expect("valid"), 16, &lives);
+    for (one, other) in [(3, 5), (3, 67), (70, 6), (99, 64)] {
+        let routes = Routes::new(&view.with_cuts(|cuts| {
+            cuts[usize::from(one)].insert(other);
+            cuts[usize::from(other)].insert(one);
+        }));
+        let cut: Vec<(NodeId, NodeId)> = (0..100)
+            .flat_map(|from| (0..100).map(move |to| (from, to)))
+            .filter(|&(from, to)| routes.is_cut(from, to))
+            .collect();
+        assert_eq!(cut, [(one.min(other), one.max(other)), (one.max(other), one.min(other))]);
+    }
 }

@@ -616,6 +616,40 @@ fn a_file_that_changes_while_it_is_read_is_noticed() {
 }
 
 #[test]
+fn a_file_that_becomes_another_snapshot_while_it_is_read_is_noticed() {
+    use std::os::unix::fs::FileExt;
+    let (one, other) = (Folder::new(), Folder::new());
+    // Nothing that can be made smaller, so that both are as long.
+    let noise = |seed: u64| (0..2_000_u64).flat_map(move |n| xxh3_64(&(seed + n).to_le_bytes()).to_le_bytes());
+    for (folder, seed) in [(&one, 0), (&other, 1 << 32)] {
+        let saved = cache(1, 1, 64 << 20);
+        for number in 0..1_000 {
+            let value: Vec<u8> = noise(seed + 10_000 * number).collect();
+            saved.put(&name(number as usize), &value, 1 + seed).expect("written");
+        }
+        saved.save(folder.file()).expect("saved");
+    }
+    let restored = cache(1, 1, 64 << 20);
+    let mut restoring = restored.begin_restore(one.file()).expect("begun");
+    while restoring.done() == 0 {
+        assert_eq!(restoring.step().expect("whole so far"), None);
+    }
+    let bytes = fs::read(other.file()).expect("a file");
+    let file = fs::OpenOptions::new().write(true).open(one.file()).expect("a file");
+    assert_eq!(file.metadata().expect("a file").len(), bytes.len() as u64);
+    file.write_all_at(&bytes, 0).expect("written");
+    let broken_off = loop {
+        match restoring.step() {
+            Ok(None) => {}
+            Ok(Some(report)) => panic!("{report:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&broken_off, Error::BrokenOff { done, of: 1_000, .. } if *done < 1_000), "{broken_off}");
+    assert!((0..1_000).all(|number| restored.get(&name(number)).expect("answered").is_none_or(|(_, at)| at == 1)));
+}
+
+#[test]
 fn a_save_that_is_given_up_leaves_the_old_file() {
     let folder = Folder::new();
     let cache = cache(2, 2, 8 << 20);

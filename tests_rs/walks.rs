@@ -149,6 +149,42 @@ fn a_snapshot_asks_all_holders_and_not_owners_only() {
 }
 
 #[test]
+fn what_only_an_owner_has_that_has_yet_to_pull_is_no_key() {
+    let config = Config::new(3, Some(3)).expect("valid").node_bytes(32 << 10).expect("valid");
+    let cache = Cache::new(config.gossip_interval(None).expect("valid"));
+    cache.put("old", b"value", 1).expect("written");
+    assert!(cache.sync().converged);
+    cache.fail_node(0, false).expect("cut off");
+    // The others evict it, and forget it: all had seen it.
+    for number in 0..2000 {
+        cache.put(&format!("key {number}"), &[0; 100], 2).expect("written");
+    }
+    assert!(cache.readmit_node(0).expect("there"));
+    assert_eq!(cache.read_at(0, Key::new(b"old").expect("short"), &mut |_, _| {}), Ok(Some(at(1))));
+    assert_eq!(cache.get("old"), Ok(None));
+    let keys = cache.keys();
+    assert!(!keys.is_empty() && keys.len() == cache.len());
+    for key in keys {
+        assert!(cache.get(text(&key)).expect("answered").is_some(), "{} is found", text(&key));
+    }
+}
+
+#[test]
+fn a_clear_removes_also_what_only_one_has_that_nobody_believes() {
+    let cache = cache(3, 1);
+    for number in 0..300 {
+        cache.put(&format!("key {number}"), b"value", 1).expect("written");
+    }
+    // It was away, owns nothing when it is back, and has what the others have yet to pull.
+    cache.fail_node(0, false).expect("cut off");
+    cache.retire_node(0).expect("leaves");
+    assert!(cache.readmit_node(0).expect("there"));
+    clear(&cache, 2);
+    assert!(cache.sync().converged);
+    assert!(cache.is_empty());
+}
+
+#[test]
 fn a_walk_does_not_wait_for_a_node_that_nobody_knows_is_down() {
     let cache = cache(3, 2);
     for number in 0..100 {
