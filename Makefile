@@ -26,7 +26,7 @@ help:
 	@echo "make bench     measure the speed beside a plain dict; writes nothing"
 	@echo "make simulate  run clusters in a bad world; SEEDS=1000000 for many of them"
 	@echo "make collide   Rust tests and seeds of the simulator where a hash of a key has three bits"
-	@echo "make mutants   remove one rule after the other: does the simulator notice?"
+	@echo "make mutants   remove one rule after the other: does anybody notice? MUTANTS='--by test' takes minutes"
 	@echo "make fuzz      feed nodes and decoders what a fuzzer makes up; needs nightly Rust and cargo-fuzz"
 	@echo "make wheel     build the release wheel into dist"
 	@echo "make clean     remove everything that was built, .venv included"
@@ -67,8 +67,9 @@ collide: tools
 	@cargo run --quiet --profile simulation --features few-hashes --example simulate -- \
 	  $(or $(FIRST_SEED),0) $(or $(SEEDS),1000)
 
-mutants: $(VENV)/made
-	@$(BIN)/python tests_rs/mutants.py
+# The whole list: an hour or two on two cores, most of it for the simulator.
+mutants: $(VENV)/dev-tools
+	@$(BIN)/python tests_rs/mutants.py $(MUTANTS)
 
 # How long each fuzz target runs, in seconds, and which are run.
 SECONDS_EACH ?= 60

@@ -1,43 +1,29 @@
-"""Breaks one rule of replication at a time and asks the simulator, or a test by its name, whether it notices.
+"""Breaks one rule at a time and asks a test by its name, or the simulator, whether it notices.
 
-    the crate  ->  a copy in target/mutants  ->  one rule broken  ->  build  ->  more and more seeds, until one breaks
+    the crate  ->  a copy in target/mutants  ->  one rule broken  ->  build  ->  its test, or more and more seeds
                              ^                                                            |
                              +------------- the rule put back, the next mutant  <---------+
 
-A rule whose mutant survives is a rule that nothing holds in place: either it is not needed, or the simulator is blind
-there. So every mutant is caught, or says why nobody could. The rules are those of docs/reliability.md. Standard library
-only; what is built stays in target/mutants, so that the next run begins sooner.
+A rule whose mutant survives is a rule that nothing holds in place: either it is not needed, or everybody is blind
+there. So every mutant is caught, or says why nobody could. The rules of replication are those of docs/reliability.md;
+those of everything else are in mutants_beside.py. Standard library only, and pytest for those that ask tests in Python.
 
     python tests_rs/mutants.py                      every mutant
     python tests_rs/mutants.py --only floor-ignored-on-fix --seconds 300
+    python tests_rs/mutants.py --by test            those that name a test, which take a few seconds each
 """
 
 import argparse
-import os
-import re
-import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
-from typing import Final, TypeAlias
+from collections import Counter
+from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-WORK: Final = ROOT / "target" / "mutants"
-CRATE: Final = WORK / "crate"
-BUILT: Final = WORK / "built"
-# What cargo needs to be content. The tests are named in Cargo.toml, and not built.
-COPIED: Final = ("Cargo.toml", "Cargo.lock", "README.md", "src", "examples", "tests_rs")
+from mutant import Edit, Mutant, NotApplicableError
+from mutants_asked import Caught, ask_seeds, ask_test, ask_unbroken, change, copy_crate
+from mutants_beside import BESIDE
 
-SEEDS_UNBROKEN: Final = 2_000
-# The first batch finds most mutants; each one after it is twice as long, so that building up costs little.
-BATCH_FIRST: Final = 250
 # A mutant that nobody can catch is tried for a moment all the same: being caught would prove its reason wrong.
 SECONDS_EQUIVALENT: Final = 8.0
-# A batch that takes so much longer than its seeds should does not come to an end.
-SECONDS_HUNG: Final = 120.0
-
-BROKEN: Final = re.compile(r"^seed (\d+): (.+?) broken at", re.MULTILINE)
 
 NODE: Final = "src/node/mod.rs"
 ROOM: Final = "src/node/room.rs"
@@ -57,42 +43,6 @@ GOSSIP: Final = "src/gossip/mod.rs"
 CLOCK: Final = "src/clock.rs"
 ROUTES: Final = "src/cluster/routes.rs"
 MEMBERSHIP: Final = "src/cluster/membership.rs"
-
-# The texts of files that differ from the original, by their names.
-Texts: TypeAlias = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One place in one file: found whatever white space stands between its words, and only in this function if it names
-    one."""
-
-    file: str
-    old: str
-    new: str
-    inside: str = ""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One rule broken."""
-
-    name: str
-    # The rule, as it reads when it is broken.
-    breaks: str
-    edits: tuple[Edit, ...]
-    # The test that notices, by its file in tests_rs and its name: "moves::..". It is asked before any seed.
-    test: str = ""
-    # Why no run can tell it from the original.
-    equivalent: str = ""
-    # Why a minute of seeds need not show it, though it is no equivalent: what the simulator would have to do more of.
-    unseen: str = ""
-
-    @property
-    def may_survive(self) -> str:
-        """The reason to let it survive, if there is one."""
-        return self.equivalent or self.unseen
-
 
 MUTANTS: tuple[Mutant, ...] = (
     # ---- what ends
@@ -271,7 +221,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "state == Some(State::Evicted);",
             ),
         ),
-        unseen=("the same version in free space is older than nothing, and no invariant counts values that come back"),
+        test="believed::repair_does_not_bring_back_a_value_that_was_evicted",
     ),
     Mutant(
         "stable-for-me-is-stable-for-all",
@@ -283,7 +233,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "self.stable.upto_of(incarnation)",
             ),
         ),
-        unseen=("three seeds in a million show it: an update must be later than the count of who accepted it"),
+        test="mistakes::a_coordinator_does_not_call_stable_what_something_older_may_still_reach_a_peer_after",
     ),
     Mutant(
         "second-name-not-noted",
@@ -295,7 +245,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                self.tidy_names(place);",
             ),
         ),
-        unseen=("audits find what it leaves different before anybody looks"),
+        test="believed::a_second_name_of_a_write_is_passed_on_to_who_knows_the_first",
     ),
     Mutant(
         "revived-in-doubt",
@@ -307,9 +257,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "let is_marked = !partition",
             ),
         ),
-        unseen=(
-            "it takes a lost marker, an update that was quicker by repair, and a second, older value of the key at once"
-        ),
+        test="believed::an_update_that_comes_twice_revives_no_marker_where_others_were_lost",
     ),
     Mutant(
         "revived-when-stable",
@@ -321,7 +269,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                && self",
             ),
         ),
-        unseen=("it takes a marker from a time of doubt, and its update once more in the moment after the doubt"),
+        test="believed::an_update_that_comes_twice_revives_no_marker_that_all_have_seen",
     ),
     Mutant(
         "markers-over-budget",
@@ -410,13 +358,13 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(REPLICATE, "newer: self.known_items(item.key) }", "newer: None }"),
             Edit(REPLICATE, "                if is_forgotten {", "                if is_forgotten && at == u32::MAX {"),
         ),
-        unseen=("audits find what it leaves different, most of the time before anybody looks"),
+        test="mistakes::a_coordinator_that_forgot_learns_from_one_that_remembers",
     ),
     Mutant(
         "late-update-to-a-new-owner",
         "Rule 9: a write is taken that was accepted before this node came to hold the partition.",
         (Edit(REPLICATE, "if epoch < self.held[place].1.since() {", "if epoch < self.held[place].1.since().min(0) {"),),
-        unseen=("it takes an update that is late by more than two changes of owners"),
+        test="believed::a_write_from_before_it_came_to_hold_the_partition_is_not_taken",
     ),
     Mutant(
         "name-given-twice",
@@ -442,7 +390,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        "no-audits",
+        "rounds-without-audits",
         "Rule 12: nodes compare what they have seen and never what they hold.",
         (
             Edit(
@@ -456,7 +404,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "audits-of-what-only-one-has-seen-count",
         "Rule 12: an audit counts although one of the two has seen what the other has not.",
         (Edit(AUDIT, "if self.held[place].1.clock.fingerprint() != brief.seen {", "if false {"),),
-        unseen=("it takes a write that arrives after the audit, late by seconds, where it is forgotten elsewhere"),
+        test="believed::an_audit_waits_until_both_have_seen_the_same",
     ),
     Mutant(
         "audits-for-older-reasons-count",
@@ -468,7 +416,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "&& (reason.is_none() || true)",
             ),
         ),
-        unseen=("it takes a pull between the two messages of an audit; mistakes.rs fails without it"),
+        test="mistakes::what_others_come_to_hold_is_audited_with_everybody_and_nothing_else_is",
     ),
     Mutant(
         "one-partner-only",
@@ -486,27 +434,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "ticket-ignored",
         "Rule 7: the answer to one pull is taken for the answer to another.",
         (Edit(PARTITION, "pull.ticket == ticket && !pull.outdated", "pull.ticket >= ticket.min(1) && !pull.outdated"),),
-        unseen=(
-            "an answer to an earlier question is true as well: it takes a write that was settled and "
-            "evicted between the two questions"
-        ),
+        test="believed::the_answer_to_an_earlier_question_is_not_taken_for_that_to_a_later_one",
     ),
     Mutant(
         "overtaken-answer-applied",
         "Rule 7: an answer is applied although something newer was forgotten since the question.",
         (Edit(PARTITION, "pull.ticket == ticket && !pull.outdated", "pull.ticket == ticket"),),
-        unseen=(
-            "it takes a write that arrives, is settled and is evicted while an answer with something "
-            "older is on its way"
-        ),
+        test="mistakes::a_late_answer_does_not_bring_back_what_was_written_and_forgotten_since",
     ),
     Mutant(
         "answer-to-another-life",
         "Rule 7: an answer to an earlier life of the asker is applied.",
         (Edit(REPLICATE, "self.place(id).filter(|_| delta.to == self.address)", "self.place(id)"),),
-        equivalent=(
-            "what is carried to a node is carried to one life of it, so that no other life is asked to apply it"
-        ),
+        test="mistakes::the_answer_to_a_pull_does_not_reach_the_next_life_of_the_asker",
     ),
     Mutant(
         "answer-to-anyone",
@@ -515,7 +455,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(REPLICATE, "self.place(id).filter(|_| delta.to == self.address)", "self.place(id)"),
             Edit(REPLICATE, "!self.held[place].1.awaits(delta.ticket) || !self", "!self"),
         ),
-        unseen=("it takes what ticket-ignored and overtaken-answer-applied take"),
+        test="mistakes::the_answer_to_a_pull_does_not_reach_the_next_life_of_the_asker",
     ),
     Mutant(
         "dead-lives-heard",
@@ -527,10 +467,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "            && self.lives.get(usize::from(from.node)).is_some()",
             ),
         ),
-        unseen=(
-            "what a dead life says is true of its clock, and items are compared one by one: it takes a "
-            "census counted by it alone"
-        ),
+        test="mistakes::a_message_from_a_life_that_is_over_changes_nothing",
     ),
     Mutant(
         "strangers-heard",
@@ -542,7 +479,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        place < self.held.len()\n",
             ),
         ),
-        unseen=("lives are still compared: it takes a node that lives, holds the partition no longer, and is counted"),
+        test="believed::who_holds_the_partition_no_longer_is_not_believed",
     ),
     Mutant(
         "new-life-not-noticed",
@@ -554,13 +491,13 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                let _ = peer.node;\n",
             ),
         ),
-        unseen=("a crash is always told as two changes of who holds what, and each of them ends the census anyway"),
+        test="believed::who_is_not_synced_makes_nobody_synced_but_all_of_them_together_and_in_their_present_lives",
     ),
     Mutant(
         "parts-not-noted",
         "Rule 7: what came before the lost end of an answer stays unnoted when clocks are compared.",
         (Edit(REPLICATE, "partition.is_partial |= delta.items", "partition.is_partial &= delta.items"),),
-        unseen=("it takes an answer in parts whose sender crashes, and a third node that has seen nothing"),
+        test="mistakes::what_came_before_the_lost_end_of_an_answer_is_known_to_whoever_compares_notes",
     ),
     Mutant(
         "late-parts-not-noted",
@@ -572,7 +509,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "partition.is_partial |= delta.next.is_some() && delta.items",
             ),
         ),
-        unseen=("it takes somebody who compares notes between two chunks, and a write then: one seed in a million"),
+        test="mistakes::what_arrives_between_two_chunks_of_an_answer_is_noted_as_seen",
     ),
     Mutant(
         "chunk-taken-for-all",
@@ -599,13 +536,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "fixed-on-a-vague-marker",
         "Something newer than a marker counts as news although the marker may be older than what was forgotten.",
         (Edit(REPLICATE, "let is_unfit = low || is_vague", "let is_unfit = low"),),
-        unseen=("it takes an answer that is late by seconds, to a write that was superseded"),
+        test="mistakes::a_late_fix_brings_no_value_to_a_marker_that_may_be_older_than_what_was_lost",
     ),
     Mutant(
         "new-holders-unaudited",
         "Rule 12: that others come to hold a partition is no reason to audit it.",
         (Edit(PARTITION, "        is_changed && !self.clock.is_empty() && !peers.is_empty()", "        false"),),
-        unseen=("whoever comes to hold a partition pulls it, which is a reason, too; mistakes.rs fails without it"),
+        test="mistakes::what_others_come_to_hold_is_audited_with_everybody_and_nothing_else_is",
     ),
     Mutant(
         "forgetful-coordinator",
@@ -617,7 +554,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "if !partition.has_authority && !force {",
             ),
         ),
-        unseen=("it takes a marker lost from the first part of an answer whose end is late"),
+        test="mistakes::who_lost_a_newer_marker_coordinates_only_if_nobody_else_can",
     ),
     Mutant(
         "loss-not-remembered",
@@ -805,7 +742,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "if self.is_peer(place, from) && epoch <= self.epoch {",
             ),
         ),
-        unseen=("it takes a clock that was sent before a life ended and is counted after"),
+        test="believed::what_a_peer_has_seen_counts_only_if_it_knows_of_the_same_change_of_the_membership",
     ),
     Mutant(
         "newer-epochs-counted",
@@ -817,7 +754,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "if self.is_peer(place, from) && epoch >= self.epoch {",
             ),
         ),
-        unseen=("it takes a node that was declared dead, lives, and hears of a node that joined since"),
+        test="believed::what_a_peer_has_seen_counts_only_if_it_knows_of_the_same_change_of_the_membership",
     ),
     Mutant(
         "gaps-closed-unseen",
@@ -829,7 +766,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "if last.counter > 0 {",
             ),
         ),
-        unseen=("it takes a dot that one holder alone has seen when all have seen something later of the same life"),
+        test="believed::what_one_has_not_seen_is_not_stable_though_all_have_seen_what_is_above_it",
     ),
     Mutant(
         "lives-closed-unseen",
@@ -841,7 +778,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "up_to(life).all(|&other| self.clock.is_same_of(other, &seen_by_all) || other.life() > 0);",
             ),
         ),
-        unseen=("it takes a life that is over of which holders that were counted have not seen the same"),
+        test="believed::a_life_that_is_over_is_not_closed_before_all_have_seen_all_of_it",
     ),
     # ---- who speaks with authority
     Mutant(
@@ -867,7 +804,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "returning-owner-synced",
         "Rule 10: who was cut off and returns counts as synced at once.",
         (Edit(REPLICATE, "        partition.set_synced(partition.is_synced() && !doubt);\n", ""),),
-        unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
+        test="believed::an_owner_that_was_away_has_to_pull_before_it_is_synced_again",
     ),
     Mutant(
         "synced-by-anyone",
@@ -879,7 +816,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        if synced || !synced {\n            self.set_synced(true);",
             ),
         ),
-        unseen=("nobody but the node itself says whether it is synced: the oracle would need a word of its own for it"),
+        test="believed::who_is_not_synced_makes_nobody_synced_but_all_of_them_together_and_in_their_present_lives",
     ),
     Mutant(
         "read-ignores-markers",
@@ -923,7 +860,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "if covered.is_empty() && !covered.covers(&self.held[place].1.clock) {",
             ),
         ),
-        unseen=("nothing comes between the two steps of a release in one thread: it takes a write from another"),
+        test="believed::a_partition_is_not_given_up_with_what_others_have_not_seen",
     ),
     Mutant(
         "counters-given-twice",
@@ -972,7 +909,7 @@ MUTANTS += (
         "serving-does-not-coordinate",
         "Rule 14: while no owner is synced one of them accepts a write all the same.",
         (Edit(PUT, "self.serves_on = next.is_some();", "let next = None; self.serves_on = false;", "next_of_all"),),
-        unseen="who serves on is told, too, and refuses; one seed in five thousand shows that this is not enough",
+        test="noticed::who_serves_on_decides_what_is_newest_while_no_owner_can",
     ),
     Mutant(
         "serving-not-told",
@@ -1043,6 +980,24 @@ MUTANTS += (
         test="noticed::a_write_that_may_have_been_accepted_before_it_began_again_is_not_said_to_be_nowhere",
     ),
     Mutant(
+        "spared-and-forgotten",
+        "A node that spares what it can forgets which markers were lost.",
+        (Edit(PARTITION, "unrest.lost_is_all = true;", "unrest.lost_is_all = false;", "spare"),),
+        test="noticed::what_was_lost_counts_on_when_a_node_spares_all_it_can",
+    ),
+    Mutant(
+        "only-who-doubts-pulls",
+        "Rule 14: an owner that has missed nothing does not pull what only one that leaves has.",
+        (
+            Edit(
+                MEMBERSHIP,
+                "self.is_unsynced(view, node) || (0..view.partitions()).any(is_handed)",
+                "self.is_unsynced(view, node) || (0..0).any(is_handed)",
+            ),
+        ),
+        test="moves::what_only_the_one_that_leaves_has_comes_to_owners_that_stay_what_they_were",
+    ),
+    Mutant(
         "failed-life-goes-on",
         "The life of a node that failed is not over until it has another.",
         (Edit(VIEW, "Some(member) => Some(over(member)),", "Some(member) => Some(member.address),", "life_after"),),
@@ -1060,26 +1015,32 @@ MUTANTS += (
 )
 
 
-class NotApplicableError(Exception):
-    """A mutant's old text is not in the code exactly once."""
+ALL: Final = MUTANTS + BESIDE
 
 
 def main() -> int:
     """Runs the mutants that were asked for; 1 when one survives that should not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="only this mutant; may be given again")
+    parser.add_argument("--by", choices=("test", "seeds"), help="only those that are for a test, or for the simulator")
     parser.add_argument("--seconds", type=float, default=60.0, help="of seeds for each mutant, 60 by default")
     parser.add_argument("--seeds-first", type=int, default=0, metavar="SEED", help="the first seed, 0 by default")
     parser.add_argument(
         "--list", action="store_true", help="say which mutants there are, and run none; 1 if one is out of date"
     )
     arguments = parser.parse_args()
-    chosen = [mutant for mutant in MUTANTS if not arguments.only or mutant.name in arguments.only]
-    if unknown := set(arguments.only or ()) - {mutant.name for mutant in MUTANTS}:
+    chosen = [mutant for mutant in ALL if not arguments.only or mutant.name in arguments.only]
+    chosen = [mutant for mutant in chosen if not arguments.by or bool(mutant.test) == (arguments.by == "test")]
+    if unknown := set(arguments.only or ()) - {mutant.name for mutant in ALL}:
         parser.error(f"there is no mutant {', '.join(sorted(unknown))}")
     try:
         # All of them, before the first is built: a run of many minutes shall not end with a mutant that is out of date.
-        changed = {mutant.name: mutated(mutant.name, mutant.edits) for mutant in MUTANTS}
+        changed = {mutant.name: mutant.texts() for mutant in ALL}
+        for mutant in ALL:
+            mutant.check_test()
+        if len(changed) < len(ALL):
+            twice = Counter(mutant.name for mutant in ALL).most_common(1)[0][0]
+            raise NotApplicableError(f"two mutants have the name {twice}")
     except NotApplicableError as error:
         print(error, file=sys.stderr)
         return 1
@@ -1088,50 +1049,47 @@ def main() -> int:
             print(f"{mutant.name:<28} {mutant.breaks}")
         return 0
     copy_crate()
-    if not is_unbroken(arguments.seeds_first):
+    if not is_unbroken(chosen, arguments.seeds_first):
         return 1
-    survivors, caught_by = [], dict[str, str]()
+    touched = {edit.file for mutant in ALL for edit in mutant.edits}
+    caught_by = dict[str, str]()
+    wrong = []
     for number, mutant in enumerate(chosen, 1):
-        print(f"[{number:>2}/{len(chosen)}] {mutant.name:<28} ", end="", flush=True)
-        seconds = min(SECONDS_EQUIVALENT, arguments.seconds) if mutant.may_survive else arguments.seconds
-        build(changed[mutant.name])
-        caught = Caught(0, 0.0)
+        print(f"[{number:>3}/{len(chosen)}] {mutant.name:<28} ", end="", flush=True)
+        change(touched, changed[mutant.name])
         if mutant.test:
-            caught = run_test(mutant.test)
-        if not caught.is_caught:
-            caught = run(arguments.seeds_first, seconds)
+            caught = ask_test(mutant.test)
+        else:
+            seconds = min(SECONDS_EQUIVALENT, arguments.seconds) if mutant.may_survive else arguments.seconds
+            caught = ask_seeds(arguments.seeds_first, seconds)
         print(verdict(mutant, caught), flush=True)
-        caught_by[mutant.name] = caught.by
+        caught_by[mutant.name] = caught_how(mutant, caught)
         if bool(mutant.equivalent) if caught.is_caught else not mutant.may_survive:
-            survivors.append(mutant.name)
-    print(f"== {len(chosen) - len(survivors)} of {len(chosen)} mutants came out as they should")
-    surviving = [name for name, by in caught_by.items() if not by]
-    print(f"== {len(caught_by) - len(surviving)} caught, {len(surviving)} survived")
-    if survivors:
-        print(f"not as they should: {', '.join(survivors)}", file=sys.stderr)
-    return int(bool(survivors))
+            wrong.append(mutant.name)
+    print(f"== {len(chosen) - len(wrong)} of {len(chosen)} mutants came out as they should")
+    for how, count in sorted(Counter(caught_by.values()).items()):
+        print(f"== {count} {how}")
+    if wrong:
+        print(f"not as they should: {', '.join(wrong)}", file=sys.stderr)
+    return int(bool(wrong))
 
 
-@dataclass(frozen=True)
-class Caught:
-    """What the seeds said of a mutant."""
-
-    seeds: int
-    seconds: float
-    # The first seed that broke and the promise that it broke; nothing when none did.
-    seed: int = -1
-    by: str = ""
-
-    @property
-    def is_caught(self) -> bool:
-        """Some seed broke."""
-        return bool(self.by)
+def caught_how(mutant: Mutant, caught: Caught) -> str:
+    """Who noticed, for the count."""
+    if not caught.is_caught:
+        return "survived as an equivalent" if mutant.equivalent else "survived"
+    if not mutant.test:
+        return "caught by the simulator"
+    if mutant.test.startswith("tests_py/"):
+        return "caught by a test in Python"
+    return "caught by a test beside the code" if mutant.test.startswith("src/") else "caught by a test of tests_rs"
 
 
 def verdict(mutant: Mutant, caught: Caught) -> str:
     """One line of the report."""
-    if caught.is_caught and caught.seed < 0:
-        return f"caught after {caught.seconds:.1f} s by {caught.by}"
+    if mutant.test:
+        took = f"after {caught.seconds:.1f} s"
+        return f"caught {took} by {caught.by}" if caught.is_caught else f"SURVIVED {mutant.test}: {mutant.breaks}"
     if caught.is_caught:
         wrong = "  BUT IS MARKED AS EQUIVALENT" if mutant.equivalent else ""
         return f"caught at seed {caught.seed} after {caught.seconds:.1f} s by {caught.by}{wrong}"
@@ -1142,141 +1100,29 @@ def verdict(mutant: Mutant, caught: Caught) -> str:
     return f"SURVIVED {caught.seeds} seeds: {mutant.breaks}"
 
 
-def copy_crate() -> None:
-    """The crate as it is now. A file that is the same is left alone, and one that an earlier run left broken is written
-    anew: cargo goes by the times of files, and the original's would look older than what was built of the mutant."""
-    sources = [path for name in COPIED for path in [ROOT / name, *(ROOT / name).rglob("*")] if path.is_file()]
-    wanted = {path.relative_to(ROOT) for path in sources if "__pycache__" not in path.parts}
-    for path in wanted:
-        copy, content = CRATE / path, (ROOT / path).read_bytes()
-        if not copy.is_file() or copy.read_bytes() != content:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(content)
-    for copy in [copy for copy in CRATE.rglob("*") if copy.is_file()]:
-        if copy.relative_to(CRATE) not in wanted:
-            copy.unlink()
-
-
-def mutated(name: str, edits: tuple[Edit, ...]) -> Texts:
-    """The files that these edits change, as they are then."""
-    texts: Texts = {}
-    for edit in edits:
-        text = texts.get(edit.file) or (ROOT / edit.file).read_text(encoding="utf-8")
-        start, end = body_of(text, edit.inside)
-        found = list(folded(edit.old).finditer(text, start, end))
-        if len(found) != 1:
-            where = f"{edit.inside} of {edit.file}" if edit.inside else edit.file
-            what = f"mutant {name} does not apply: its old text is {len(found)} times in {where}, not once:\n{edit.old}"
-            raise NotApplicableError(what)
-        new = f" {edit.new.strip()} " if edit.new.strip() else ""
-        texts[edit.file] = text[: found[0].start()] + new + text[found[0].end() :]
-    return texts
-
-
-def folded(old: str) -> re.Pattern[str]:
-    """The text, whatever white space stands between its words and signs: a line may be broken elsewhere since."""
-    parts = re.findall(r"\w+|[^\w\s]", old)
-    pattern = r"\s*".join(
-        re.escape(part) + (r"\b" if part[-1].isalnum() and following[:1].isalnum() else "")
-        for part, following in zip(parts, [*parts[1:], ""], strict=True)
-    )
-    before = r"(?<!\w)" if re.match(r"\w", parts[0]) else ""
-    after = r"(?!\w)" if re.match(r"\w", parts[-1]) else ""
-    return re.compile(before + pattern + after)
-
-
-def body_of(text: str, function: str) -> tuple[int, int]:
-    """Where a function begins and ends; the whole text if none is named."""
-    if not function:
-        return 0, len(text)
-    named = re.search(rf"\bfn {re.escape(function)}\b", text)
-    if named is None:
-        return 0, 0
-    end = re.compile(r"^(?: {4})?\}$", re.MULTILINE).search(text, named.end())
-    return named.start(), end.end() if end else len(text)
-
-
-def is_unbroken(seed: int) -> bool:
-    """Whether the code as it is keeps every promise."""
-    print("[  -  ] unmutated: ", end="", flush=True)
-    build({})
-    broken = batch(seed, SEEDS_UNBROKEN)
+def is_unbroken(chosen: list[Mutant], seed: int) -> bool:
+    """Whether the code as it is passes the tests that mutants name, and keeps every promise of the simulator."""
+    print("[   -   ] unmutated: ", end="", flush=True)
+    tests = dict[str, set[str]]()
+    for mutant in chosen:
+        if mutant.test:
+            file, name = mutant.test.split("::", 1)
+            tests.setdefault(file, set()).add(name)
+    for file, names in tests.items():
+        failed = ask_test(f"{file}::{' '.join(sorted(names))}")
+        if failed.is_caught:
+            print(f"BROKEN, says {failed.by}: mutants say nothing until this is mended")
+            return False
+    if all(mutant.test for mutant in chosen):
+        print(f"{sum(map(len, tests.values()))} tests pass")
+        return True
+    broken = ask_unbroken(seed)
     if broken.is_caught:
         print(f"BROKEN at seed {broken.seed} by {broken.by}: mutants say nothing until this is mended")
     else:
-        print(f"{broken.seeds} seeds in {broken.seconds:.1f} s, all promises kept")
+        kept = f"{broken.seeds} seeds in {broken.seconds:.1f} s keep all promises"
+        print(f"{sum(map(len, tests.values()))} tests pass, {kept}")
     return not broken.is_caught
-
-
-def build(changed: Texts) -> None:
-    """Builds the simulator with these files changed and all others as they are. A mutant that cargo refuses is a
-    mistake in this file, and ends the run."""
-    for file in {edit.file for mutant in MUTANTS for edit in mutant.edits}:
-        text = changed.get(file) or (ROOT / file).read_text(encoding="utf-8")
-        if (CRATE / file).read_text(encoding="utf-8") != text:
-            (CRATE / file).write_text(text, encoding="utf-8")
-    command = ["cargo", "build", "--quiet", "--profile", "simulation", "--example", "simulate"]
-    environment = os.environ | {"CARGO_TARGET_DIR": str(BUILT), "CARGO_INCREMENTAL": "1"}
-    done = subprocess.run(command, cwd=CRATE, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"it does not build:\n{done.stderr}")
-
-
-def run_test(test: str) -> Caught:
-    """One test, by its file and name, of the crate as it was built last."""
-    file, name = test.split("::")
-    started, runs = perf_counter(), BUILT / f"test-{file}"
-    deps = BUILT / "simulation" / "deps"
-    crate = deps / "libdistributed_consistent_cache.rlib"
-    compile_ = [
-        "rustc", "--test", "--edition", "2024", "-O", str(CRATE / "tests_rs" / f"{file}.rs"), "-o", str(runs),
-        "--extern", f"distributed_consistent_cache={crate}", "-L", f"dependency={deps}",
-    ]  # fmt: skip
-    done = subprocess.run(compile_, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"the test {test} does not build:\n{done.stderr}")
-    command = [str(runs), "--exact", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_HUNG)
-    except subprocess.TimeoutExpired:
-        return Caught(0, perf_counter() - started, by=f"{test}, which does not come to an end")
-    if "running 1 test" not in done.stdout:
-        raise SystemExit(f"there is no test {test}")
-    return Caught(0, perf_counter() - started, by=test if done.returncode != 0 else "")
-
-
-def run(seed: int, seconds: float) -> Caught:
-    """More and more seeds, until one breaks or the time is over."""
-    started, seeds, size = perf_counter(), 0, BATCH_FIRST
-    while True:
-        caught = batch(seed + seeds, size)
-        seeds += size
-        passed = perf_counter() - started
-        if caught.is_caught or passed >= seconds:
-            return Caught(seeds, passed, caught.seed, caught.by)
-        # No more than the time that is left is good for.
-        size = max(BATCH_FIRST, min(2 * size, int(seeds / passed * (seconds - passed))))
-
-
-def batch(seed: int, seeds: int) -> Caught:
-    """So many seeds from this one on."""
-    started = perf_counter()
-    command = [str(BUILT / "simulation" / "examples" / "simulate"), str(seed), str(seeds)]
-    environment = os.environ | {"RUST_BACKTRACE": "0"}
-    try:
-        # A panic that was caught writes to the error stream, and there are many.
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
-            timeout=SECONDS_HUNG,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Caught(seeds, perf_counter() - started, seed, "not coming to an end")
-    seconds = perf_counter() - started
-    if done.returncode == 0:
-        return Caught(seeds, seconds)
-    found = [(int(number), by) for number, by in BROKEN.findall(done.stdout)]
-    first, by = min(found, default=(seed, f"ending with code {done.returncode}"))
-    return Caught(seeds, seconds, first, by)
 
 
 if __name__ == "__main__":
