@@ -905,6 +905,8 @@ struct Meddling {
     cluster: OnceLock<Weak<Cluster<Meddling>>>,
     /// In so many looks.
     meddles_in: AtomicI64,
+    /// A node joins; else one leaves.
+    joins: bool,
 }
 
 impl Runtime for Meddling {
@@ -919,8 +921,12 @@ impl Runtime for Meddling {
     fn look(&self, to: Address, look: &mut dyn FnMut(&mut Node)) -> Result<(), Unreached> {
         if self.meddles_in.fetch_sub(1, Ordering::Relaxed) == 0 {
             let cluster = self.cluster.get().and_then(Weak::upgrade).expect("it is saved");
-            // Everything this node has is on others from now on.
-            cluster.remove_node(2).expect("removed");
+            // Everything that one has, or a part of what each has, is on others from now on.
+            if self.joins {
+                cluster.add_node(None).expect("added");
+            } else {
+                cluster.remove_node(2).expect("removed");
+            }
         }
         self.nodes.look(to, look)
     }
@@ -949,8 +955,9 @@ impl Runtime for Meddling {
 #[test]
 fn what_changes_hands_while_it_is_saved_is_not_missed() {
     let folder = Folder::new();
-    for (step, look) in (0..14).flat_map(|step| (0..4).map(move |look| (step, look))) {
-        let meddling = Meddling { meddles_in: AtomicI64::new(-1), ..Meddling::default() };
+    let all = (0..14).flat_map(|step| (0..4).flat_map(move |look| [false, true].map(|joins| (step, look, joins))));
+    for (step, look, joins) in all {
+        let meddling = Meddling { meddles_in: AtomicI64::new(-1), joins, ..Meddling::default() };
         let cluster = Arc::new(Cluster::new(config(3, 1, 1 << 20), meddling));
         cluster.runtime().cluster.set(Arc::downgrade(&cluster)).expect("once");
         cluster.runtime().meddles_in.store(-1, Ordering::Relaxed);
@@ -964,7 +971,8 @@ fn what_changes_hands_while_it_is_saved_is_not_missed() {
                 cluster.runtime().meddles_in.store(look, Ordering::Relaxed);
             }
             if let Some(report) = saving.step().expect("a step") {
-                assert_eq!(report.entries, 500, "node 2 left at look {look} of step {step}");
+                let what = if joins { "a node joined" } else { "node 2 left" };
+                assert_eq!(report.entries, 500, "{what} at look {look} of step {step}");
                 break;
             }
         }
