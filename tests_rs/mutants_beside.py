@@ -277,10 +277,10 @@ BESIDE: Final[tuple[Mutant, ...]] = (
         test="allocator::the_allocator_agrees_while_entries_end",
     ),
     Mutant(
-        "headers-are-free",
-        "What the heap keeps in front of each block is not counted.",
+        "blocks-round-down",
+        "A block of a node's heap is counted with fewer bytes than it has.",
         (Edit(PAYLOAD, "(len + counts + ALLOCATION_BYTES + 15) & !15", "(len + counts + ALLOCATION_BYTES) & !15"),),
-        test="allocator::the_allocator_agrees_with_the_account",
+        test="node_memory::an_entry_takes_its_slot_and_a_block_that_is_rounded_up",
     ),
     Mutant(
         "key-names-are-hashes",

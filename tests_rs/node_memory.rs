@@ -163,6 +163,16 @@ proptest! {
 }
 
 #[test]
+fn an_entry_takes_its_slot_and_a_block_that_is_rounded_up() {
+    // 48 for the slot; 8 more than key and value, in units of 16, two of them at least. A large one is counted by 16 more.
+    for (key, value, block) in
+        [(1, 0, 32), (8, 16, 32), (8, 17, 48), (16, 104, 128), (16, 105, 144), (8, 16_376, 16_416)]
+    {
+        assert_eq!(entry_bytes(key, value), 48 + block, "{key} and {value} bytes");
+    }
+}
+
+#[test]
 fn an_entry_of_16_and_100_bytes_takes_at_most_80_more() {
     let mut node = node(1 << 20);
     // What Python's 100 bytes are as a pickle: 115 bytes, of which the envelope's 11 are not stored.
