@@ -2,9 +2,11 @@
 //! own.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::entry::{Held, Item, Key, PartitionId, Value};
+use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Begun, Brief, Compared, Delta, Known, Reply, Request, Used, Write, Written,
 };
@@ -147,6 +149,36 @@ fn an_audit_waits_until_both_have_seen_the_same() {
     same.see(dot(first, 1));
     assert!(matches!(compared(same.fingerprint()), Compared::Differ));
     assert!(matches!(compared(Clock::new().fingerprint()), Compared::NotNow));
+}
+
+#[test]
+fn an_audit_tells_values_apart_that_end_at_different_times() {
+    let (first, second, third) = (life(1, 0), life(2, 1), life(3, 2));
+    // Both have seen one write of the third, and have it with these seconds to live.
+    let compared = |one: u64, other: u64| {
+        let of = |address: Address, peer: Address, seconds| {
+            let mut of = node(address, &[third]);
+            let lifetime = Lifetime::new(1, Some(Duration::from_secs(seconds)));
+            let value = Value::new(b"value").expect("short");
+            let write = Write::put_living(key("key"), at(1), value, lifetime);
+            update(&mut of, third, write.item(dot(third, 1)), 0);
+            // That another comes to hold it is a reason to audit.
+            hold(&mut of, &[peer, third], false);
+            of
+        };
+        let (mut asker, mut answerer) = (of(first, second, one), of(second, first, other));
+        let partitions = Cow::Borrowed(&[0 as PartitionId][..]);
+        let briefs = match asker.answer(&Request::Brief { with: second.node, partitions }) {
+            Ok(Reply::Briefs(Some((briefs, _)))) => briefs,
+            other => panic!("{other:?}"),
+        };
+        match answerer.answer(&Request::CompareBriefs { from: first.node, briefs: Cow::Owned(briefs) }) {
+            Ok(Reply::BriefsCompared(answers)) => answers[0],
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(compared(5, 5), Compared::Same));
+    assert!(matches!(compared(5, 6), Compared::Differ));
 }
 
 #[test]

@@ -296,7 +296,7 @@ BESIDE: Final[tuple[Mutant, ...]] = (
                 AUDIT, "let kept = [lifetime.shortened(), lifetime.ends_ms()];", "let kept = [lifetime.shortened(), 0];"
             ),
         ),
-        test="ties::an_audit_finds_that_what_has_ended_is_the_older",
+        test="believed::an_audit_tells_values_apart_that_end_at_different_times",
     ),
     Mutant(
         "reserved-block-not-told",
