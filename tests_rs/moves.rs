@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use distributed_consistent_cache::cluster::get::Answer;
 use distributed_consistent_cache::entry::Key;
+use distributed_consistent_cache::runtime::Wait;
+use distributed_consistent_cache::version::Timestamp;
 use distributed_consistent_cache::{Cache, Config, Quorum};
 
 const KEYS: usize = 400;
@@ -29,6 +32,13 @@ fn fill(cache: &Cache) {
 fn check_filled(cache: &Cache, when: &str) {
     let names: Vec<String> = (0..KEYS).map(name).collect();
     let many = cache.get_many(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let keys: Vec<Key<'_>> = names.iter().map(|name| Key::new(name.as_bytes()).expect("short")).collect();
+    let in_one_visit = cache.read_many(&keys, None, Wait::ForTurn, &mut |_, _, _| {});
+    let hit = Answer::Hit(Timestamp::new(10).expect("small"));
+    for (number, answer) in in_one_visit.into_iter().enumerate() {
+        let expected = if number % 2 == 0 { hit } else { Answer::Miss };
+        assert_eq!(answer, expected, "{} of many in one visit {when}", names[number]);
+    }
     for (number, (key, of_many)) in names.iter().zip(many).enumerate() {
         let found = (number % 2 == 0).then(|| (b"value".to_vec(), 10));
         assert_eq!(cache.get(key).expect("answered"), found, "{key} {when}");
@@ -41,8 +51,8 @@ fn check_filled(cache: &Cache, when: &str) {
     }
 }
 
-fn cache_time(found: Option<&(Vec<u8>, u64)>) -> Option<distributed_consistent_cache::version::Timestamp> {
-    found.and_then(|found| distributed_consistent_cache::version::Timestamp::new(found.1))
+fn cache_time(found: Option<&(Vec<u8>, u64)>) -> Option<Timestamp> {
+    found.and_then(|found| Timestamp::new(found.1))
 }
 
 /// New writes are found at once, and say what they replaced.
