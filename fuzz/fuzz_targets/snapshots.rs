@@ -9,7 +9,7 @@
 #![no_main]
 
 use distributed_consistent_cache::Config;
-use distributed_consistent_cache::entry::Value;
+use distributed_consistent_cache::entry::{Form, Value};
 use distributed_consistent_cache::message::Write;
 use distributed_consistent_cache::snapshot::block::Builder;
 use distributed_consistent_cache::snapshot::reader::{Next, Reader};
@@ -19,7 +19,8 @@ use distributed_consistent_cache::version::Version;
 use libfuzzer_sys::fuzz_target;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-type Record = (Vec<u8>, Version, Option<Vec<u8>>);
+/// A key, its version, and its value as a node has it, if it has one.
+type Record = (Vec<u8>, Version, Option<(Form, Vec<u8>)>);
 
 fn read(bytes: &[u8]) -> Result<(Header, Vec<Record>), Fault> {
     let mut reader = Reader::new(bytes, bytes.len() as u64)?;
@@ -32,7 +33,8 @@ fn read(bytes: &[u8]) -> Result<(Header, Vec<Record>), Fault> {
                 block.check()?;
                 for write in block.writes() {
                     let Write { key, version, value } = write?;
-                    records.push((key.bytes().to_vec(), version, value.map(|value| value.whole().into_owned())));
+                    let value = value.map(|value| (value.form(), value.bytes().to_vec()));
+                    records.push((key.bytes().to_vec(), version, value));
                 }
             }
             Next::Footer(_) => return Ok((reader.header().clone(), records)),
@@ -75,7 +77,12 @@ fuzz_target!(|input: &[u8]| {
     let Ok((header, records)) = read(&bytes) else { return };
     let mut builder = Builder::default();
     for (key, version, value) in &records {
-        builder.push(key, *version, value.as_deref().map(|value| Value::new(value).expect("it was one")));
+        let value = value.as_ref().map(|(form, bytes)| match form {
+            Form::Raw => Value::new(bytes),
+            Form::Unframed => Value::unframed(bytes),
+            Form::Packed => Value::packed_before(bytes, version.digest),
+        });
+        builder.push(key, *version, value.map(|value| value.expect("it was one")));
     }
     let mut writer = Writer::new(Vec::new(), &header).expect("memory");
     writer.write(&builder.seal().expect("memory")).expect("memory");
