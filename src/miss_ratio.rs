@@ -333,6 +333,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(feature = "few-hashes", ignore = "keys are told apart by their hashes alone")]
     fn a_loop_is_found_whole_or_not_at_all() {
         let sample = Sample::default();
         let curve = run(&sample, (0..20).flat_map(|_| 0..10_000));
@@ -367,6 +368,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(feature = "few-hashes", ignore = "keys are told apart by their hashes alone")]
     fn it_agrees_with_a_cache_that_is_simulated_whole() {
         let mut chance = 1_u64;
         let mut next = move || {

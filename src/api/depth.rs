@@ -42,7 +42,9 @@ pub(super) fn check(pickle: &[u8]) -> Result<(), &'static str> {
             return if scan.stack.len() == 1 { Ok(()) } else { Err(BROKEN) };
         }
         scan.step(opcode).ok_or(BROKEN)??;
-        if scan.stack.last().is_some_and(|seen| seen.depth > DEPTH_MAX) {
+        // Each mark is a container that is begun, for which the reader takes four kilobytes.
+        let begun = u32::try_from(scan.marks.len()).unwrap_or(u32::MAX);
+        if begun > DEPTH_MAX || scan.stack.last().is_some_and(|seen| seen.depth > DEPTH_MAX) {
             return Err("it is nested too deep");
         }
     }
@@ -210,6 +212,14 @@ mod tests {
         assert_eq!(check(&uses(100, 10_000)), Ok(()));
         assert_eq!(check(&uses(10_000, 150)), Ok(()));
         assert_eq!(check(&uses(10_000, 20_000)), Err(GROWS));
+    }
+
+    #[test]
+    fn containers_that_are_begun_and_never_ended_take_no_memory() {
+        let begun = |times: usize| [&b"\x80\x05"[..], &b"(".repeat(times), b"N", &b"t".repeat(times), b"."].concat();
+        assert_eq!(check(&begun(100)), Ok(()));
+        assert_eq!(check(&begun(10_000)), Err("it is nested too deep"));
+        assert_eq!(check(&b"(".repeat(10_000)), Err("it is nested too deep"));
     }
 
     #[test]
