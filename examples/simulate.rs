@@ -5,15 +5,19 @@
 
 use std::time::Instant;
 
+use distributed_consistent_cache::runtime::workers;
 use distributed_consistent_cache::simulation::{Options, run};
-use rayon::prelude::*;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().expect("a number"));
     let (first, seeds) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(1000));
     let started = Instant::now();
     let of_seed = |seed| run(seed, Options::default()).map_err(|violation| (seed, violation));
-    let results: Vec<_> = (first..first + seeds).into_par_iter().map(of_seed).collect();
+    let mut results = Vec::new();
+    workers::each_alone(first..first + seeds, of_seed, |result| {
+        results.extend(result);
+        true
+    });
     let mut events = 0;
     let mut rounds = Vec::new();
     let mut broken = 0;

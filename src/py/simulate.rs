@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
-use rayon::prelude::*;
 
 use super::convert;
 use crate::runtime::workers;
@@ -19,8 +18,8 @@ pub(super) const NODES_MAX: u64 = 16;
 /// A trial that is told no number of nodes may pick as few: more replicas than these would be too many for some.
 const NODES_LEAST: u64 = 2;
 
-/// Seeds of a batch: they take some tenths of a second, which is as long as a person waits for Ctrl-C.
-const BATCH: u64 = 32;
+/// Progress is told of so many seeds at a time, or less often when they take long.
+const TOLD_AT_ONCE: u64 = 32;
 
 /// Runs seeds of the simulator, on all cores: clusters of real nodes in a bad world, where every promise is checked
 /// after every event.
@@ -55,17 +54,35 @@ pub(super) fn simulate(
     if let Some(progress) = progress.filter(|progress| !progress.is_callable()) {
         return Err(convert::wrong_type("progress", "a callable or None", progress));
     }
-    let mut report = SimulationReport::default();
-    for done in (0..seeds).step_by(BATCH as usize) {
-        let batch = BATCH.min(seeds - done);
-        for (seed, result) in py.detach(|| run_each(first + done, batch, options)) {
-            report.add(seed, result);
-        }
+    let (mut report, mut more, mut raised) = (SimulationReport::default(), 0, None);
+    let progress = progress.map(|progress| progress.clone().unbind());
+    let tell = |py: Python<'_>, more: &mut u64| {
         py.check_signals()?;
-        if let Some(progress) = progress {
-            progress.call1((batch,))?;
+        let more = std::mem::take(more);
+        if let Some(progress) = progress.as_ref().filter(|_| more > 0) {
+            progress.call1(py, (more,))?;
         }
+        Ok::<(), PyErr>(())
+    };
+    py.detach(|| {
+        let run = |seed| (seed, quietly(|| simulation::run(seed, options)));
+        workers::each_alone(first..first + seeds, run, |result| {
+            if let Some((seed, result)) = result {
+                report.add(seed, result);
+                more += 1;
+                if more < TOLD_AT_ONCE {
+                    return true;
+                }
+            }
+            raised = Python::attach(|py| tell(py, &mut more)).err();
+            raised.is_none()
+        });
+    });
+    if let Some(raised) = raised {
+        return Err(raised);
     }
+    tell(py, &mut more)?;
+    report.violations.sort_unstable_by_key(|violation| violation.seed);
     Ok(report)
 }
 
@@ -85,13 +102,6 @@ pub(super) fn shrink(
     Ok(shrunken.map(|(trial, _)| trial.faults.iter().map(line).collect()))
 }
 
-/// Runs some seeds on all cores; results in the order of the seeds.
-fn run_each(first: u64, seeds: u64, options: Options) -> Vec<(u64, Result<Counts, simulation::Violation>)> {
-    let run = |seed| (seed, quietly(|| simulation::run(seed, options)));
-    // One at a time: some seeds take many times as long as others.
-    workers::divide(|| (first..first + seeds).collect::<Vec<_>>().into_par_iter().with_max_len(1).map(run).collect())
-}
-
 thread_local! {
     /// Whether what this thread does is only simulated.
     static IS_SIMULATING: Cell<bool> = const { Cell::new(false) };
@@ -104,7 +114,6 @@ pub(super) fn is_simulating() -> bool {
 
 /// Runs a simulation, of which nothing is logged. It must not panic.
 pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> T {
-    // While one simulation waits for the workers, this thread may be given another.
     let was = IS_SIMULATING.replace(true);
     let result = run();
     IS_SIMULATING.set(was);

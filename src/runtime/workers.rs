@@ -5,9 +5,14 @@
 //!
 //! One pool for the process, made at its first use. A forked child makes its own: threads do not survive a fork, and work
 //! given to the parent's would never be done. When no thread can be had, the calling thread does it all.
+//!
+//! Whole simulations are not divided among the pool, but each runs on a thread that does alone what it would divide: a thread
+//! of a pool that waits for others begins more of its pool's work meanwhile, one simulation within another without an end.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -26,6 +31,11 @@ struct Workers {
 }
 
 static WORKERS: ArcSwapOption<Workers> = ArcSwapOption::const_empty();
+
+thread_local! {
+    /// Whether this thread is to do alone what it would divide.
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs something in which rayon's parallel iterators are divided among the workers. When no thread can be had, the calling
 /// thread does it.
@@ -61,6 +71,52 @@ pub fn divide_while<T: Send>(go_on: &mut (dyn FnMut() -> bool + Send), run: impl
     }
 }
 
+/// Does one thing for each number, on as many threads as there are cores, each of which does alone what it would divide. The
+/// calling thread hears each result as it comes, in no order, and nothing now and then. Once it says no, nothing more is
+/// begun, and what was is waited for. When no thread can be had, the calling thread does it.
+pub fn each_alone<T: Send>(
+    numbers: Range<u64>,
+    run: impl Fn(u64) -> T + Sync,
+    mut hear: impl FnMut(Option<T>) -> bool,
+) {
+    let next = AtomicU64::new(numbers.start);
+    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&number| number < numbers.end);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (tell, told) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            let (tell, take, run) = (tell.clone(), &take, &run);
+            let apart = move || {
+                IS_ALONE.set(true);
+                while let Some(number) = take() {
+                    let _ = tell.send(run(number));
+                }
+            };
+            let thread = std::thread::Builder::new().name("cache-simulation".to_owned());
+            if thread.spawn_scoped(scope, apart).is_err() {
+                break;
+            }
+        }
+        drop(tell);
+        loop {
+            let result = match told.recv_timeout(ASK_INTERVAL) {
+                Ok(result) => Some(result),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if !hear(result) {
+                next.store(numbers.end, Ordering::Relaxed);
+                break;
+            }
+        }
+    });
+    while let Some(number) = take() {
+        if !hear(Some(run(number))) {
+            return;
+        }
+    }
+}
+
 /// Runs something in which rayon's parallel iterators are worked off by this thread: one that belongs to no pool would ask
 /// for rayon's own, which panics when no thread can be had.
 #[cold]
@@ -73,6 +129,9 @@ fn alone<T>(run: impl FnOnce() -> T) -> T {
 }
 
 fn workers() -> Option<Arc<Workers>> {
+    if IS_ALONE.get() {
+        return None;
+    }
     let process = fork::generation();
     let present = WORKERS.load_full();
     if let Some(workers) = present.as_ref().filter(|workers| workers.process == process) {
@@ -120,6 +179,30 @@ mod tests {
         });
         assert!(asked >= 3 && steps > 0);
         assert_eq!(divide_while(&mut || false, |_| (0..1000_u64).into_par_iter().sum::<u64>()), 499_500);
+    }
+
+    #[test]
+    fn what_runs_alone_is_done_once_each_and_divides_nothing() {
+        let run = |number| {
+            let here = std::thread::current().id();
+            let is_here = |_| std::thread::current().id() == here;
+            (number, divide(|| (0..100).into_par_iter().all(is_here)))
+        };
+        let mut done = Vec::new();
+        let hear = |result| {
+            done.extend(result);
+            true
+        };
+        each_alone(5..500, run, hear);
+        done.sort_unstable();
+        assert!(done.into_iter().eq((5..500).map(|number| (number, true))));
+        let mut heard = 0;
+        let hear = |result: Option<_>| {
+            heard += usize::from(result.is_some());
+            heard < 3
+        };
+        each_alone(0..u64::MAX, run, hear);
+        assert_eq!(heard, 3);
     }
 
     #[test]

@@ -253,7 +253,7 @@ const FILES: u64 = 0x1091;
 const SHARED: u64 = 0x10CB;
 
 /// One seed of so many is large.
-const LARGE_EVERY: u64 = 5_000;
+const LARGE_EVERY: u64 = 20_000;
 
 /// So many keys a large node holds.
 const LARGE_KEYS: u64 = 100_000;
