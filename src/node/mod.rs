@@ -310,7 +310,7 @@ impl Node {
         let has_memory = is_reserved || self.reserve(place, at, key, version, held);
         if let Some(at) = at {
             if has_memory && self.fits_at(at, bytes, ends) {
-                self.tally_gone(at);
+                self.tally_gone(place, at);
                 self.memory.replace(at, partition_id, entry);
                 self.memory.unreserve();
                 self.tally_come(place, name, held);
@@ -375,28 +375,28 @@ impl Node {
     }
 
     /// An entry or marker came to be.
-    #[inline]
+    #[inline(always)]
     fn tally_come(&mut self, place: usize, dot: Dot, held: Held<'_>) {
         if matches!(held, Held::Live(_)) {
             self.held[place].1.tally.add(dot);
         }
     }
 
-    /// What is in a slot goes, or comes to have another name.
-    #[inline]
-    fn tally_gone(&mut self, at: At) {
+    /// What is in a slot of a partition goes, or comes to have another name.
+    // Into its callers: a call takes as long as what it does.
+    #[inline(always)]
+    fn tally_gone(&mut self, place: usize, at: At) {
         if self.memory.state(at) == State::Live {
-            let place = self.places[usize::from(self.memory.partition(at))];
-            let partition = &mut self.held[usize::from(place)].1;
+            let partition = &mut self.held[place].1;
             partition.tally.remove(partition.lengthen(self.memory.dot(at)));
         }
     }
 
     /// Takes an entry or marker out of memory.
     fn take(&mut self, at: At) {
-        self.tally_gone(at);
-        let place = self.places[usize::from(self.memory.partition(at))];
-        self.memory.take(&mut self.held[usize::from(place)].1.table, at);
+        let place = usize::from(self.places[usize::from(self.memory.partition(at))]);
+        self.tally_gone(place, at);
+        self.memory.take(&mut self.held[place].1.table, at);
         let (places, held) = (&self.places, &mut self.held);
         self.memory.close_gap(at, |partition| &mut held[usize::from(places[usize::from(partition)])].1.table);
     }

@@ -84,7 +84,7 @@ impl Node {
 
     /// Gives what is in a slot another name.
     fn rename(&mut self, place: usize, at: At, dot: Dot) {
-        self.tally_gone(at);
+        self.tally_gone(place, at);
         let partition = &mut self.held[place].1;
         self.memory.set_dot(at, partition.shorten(dot));
         if self.memory.state(at) == State::Live {
