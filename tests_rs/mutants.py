@@ -160,7 +160,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 ROOM,
                 "        if partition.is_stable(dot) {\n            self.forget(at);",
-                "        if partition.has_authority || !partition.has_authority {\n            self.forget(at);",
+                "        if partition.has_authority() || !partition.has_authority() {\n            self.forget(at);",
             ),
         ),
     ),
@@ -550,8 +550,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 NODE,
-                "if (!partition.has_authority || may_be_old) && !force {",
-                "if !partition.has_authority && !force {",
+                "if (!partition.has_authority() || may_be_old) && !force {",
+                "if !partition.has_authority() && !force {",
             ),
         ),
         test="mistakes::who_lost_a_newer_marker_coordinates_only_if_nobody_else_can",
@@ -787,7 +787,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 NODE,
-                "if (!partition.has_authority || may_be_old) && !force {",
+                "if (!partition.has_authority() || may_be_old) && !force {",
                 "if may_be_old && !force {",
             ),
         ),

@@ -182,13 +182,13 @@ impl Node {
         let Some(place) = self.place(self.partition_of(key)) else { return unknown };
         let partition = &self.held[place].1;
         let Some(at) = self.memory.find(&partition.table, key) else {
-            return Described { synced: partition.has_authority, ..unknown };
+            return Described { synced: partition.has_authority(), ..unknown };
         };
         let (slot, is_live) = (self.memory.slot(at), self.memory.state(at) == State::Live);
         let newer = std::iter::successors(self.memory.next_newer(at), |&at| self.memory.next_newer(at));
         let used_since = newer.take(USED_SINCE_MAX as usize + 1).count() as u32;
         Described {
-            synced: partition.has_authority,
+            synced: partition.has_authority(),
             known: self.known(at),
             value_bytes: if is_live { slot.kept_bytes() - slot.lifetime_bytes() } else { 0 },
             bytes: self.memory.bytes_of(at),

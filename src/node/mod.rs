@@ -211,7 +211,7 @@ impl Node {
         let Some((_, partition)) = self.held.get_mut(usize::from(place)) else {
             return Read { known: Known::Nothing, synced: false };
         };
-        let synced = partition.has_authority;
+        let synced = partition.has_authority();
         let Some(at) = self.memory.find(&partition.table, key) else { return Read { known: Known::Nothing, synced } };
         if touch && self.memory.state(at) == State::Live && self.memory.touch(at) {
             partition.used.push(key.hash());
@@ -239,7 +239,7 @@ impl Node {
         let Some((_, partition)) = self.held.get(place) else { return Ok(Written::NotHeld) };
         // What was lost here may have been newer: somebody else may know.
         let may_be_old = partition.floor().is_some_and(|floor| write.version.timestamp <= floor);
-        if (!partition.has_authority || may_be_old) && !force {
+        if (!partition.has_authority() || may_be_old) && !force {
             return Ok(Written::Unsynced);
         }
         let at = self.memory.find(&partition.table, write.key);

@@ -291,7 +291,7 @@ impl Node {
         let partition = &self.held[place].1;
         delta.clock = partition.clock.clone();
         delta.stable = partition.stable.clone();
-        delta.synced = partition.has_authority;
+        delta.synced = partition.has_authority();
         if let Some(lost) = partition.lost_beyond(clock).filter(|_| delta.next.is_none()) {
             let live = partition.table.iter().filter(|&&at| self.memory.state(at) == State::Live);
             let confirm = |&at: &u32| (KeyPrint::of(self.memory.key(at)), self.memory.version(at));
@@ -518,7 +518,7 @@ impl Node {
 
     /// Whether this node speaks with authority of a partition.
     fn speaks(&self, partition: PartitionId) -> bool {
-        self.place(partition).is_some_and(|place| self.held[place].1.has_authority)
+        self.place(partition).is_some_and(|place| self.held[place].1.has_authority())
     }
 
     /// The highest timestamp of a marker that had to be dropped in a partition before every owner had seen it. What is not

@@ -9,8 +9,9 @@
 
 use crate::clock::Dot;
 
-/// How many entries are live, and which.
+/// How many entries are live, and which. Aligned like its count, so that a partition is not padded for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, packed(4))]
 pub struct Tally {
     live: u32,
     sum: u64,
