@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("cluster", &["runtime", "node", "ring", "gossip", "snapshot"]),
     ("api", &["cluster", "runtime", "snapshot", "values"]),
     ("monitor", &["cluster", "runtime"]),
-    ("simulation", &["cluster", "runtime", "node"]),
+    ("simulation", &["cluster", "runtime", "node", "snapshot"]),
     ("py", &["cluster", "runtime", "simulation", "snapshot", "values", "monitor"]),
 ];
 

@@ -79,8 +79,11 @@ pub fn each_alone<T: Send>(
     run: impl Fn(u64) -> T + Sync,
     mut hear: impl FnMut(Option<T>) -> bool,
 ) {
-    let next = AtomicU64::new(numbers.start);
-    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&number| number < numbers.end);
+    let (next, is_over) = (AtomicU64::new(numbers.start), AtomicBool::new(false));
+    let take = || {
+        let is_next = |number| (number < numbers.end && !is_over.load(Ordering::Relaxed)).then(|| number + 1);
+        next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_next).ok()
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (tell, told) = channel();
     std::thread::scope(|scope| {
@@ -105,7 +108,7 @@ pub fn each_alone<T: Send>(
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             if !hear(result) {
-                next.store(numbers.end, Ordering::Relaxed);
+                is_over.store(true, Ordering::Relaxed);
                 break;
             }
         }
