@@ -1,7 +1,8 @@
 //! ```text
-//!   seeds -> a batch: all cores, without the GIL -> summed up, signals, progress -> the next batch
+//!   seeds -> each on a thread of its own, without the GIL -> summed up in the order of seeds
+//!                                                         -> now and then: signals, progress
 //! ```
-//! Runs of the seeded simulator, one for each seed. Ctrl-C is heard, and progress told, between two batches.
+//! Runs of the seeded simulator, one for each seed.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -64,11 +65,17 @@ pub(super) fn simulate(
         }
         Ok::<(), PyErr>(())
     };
+    // Results come in no order; the report is of the seeds in theirs.
+    let (mut waiting, mut next) = (BTreeMap::new(), first);
     py.detach(|| {
         let run = |seed| (seed, quietly(|| simulation::run(seed, options)));
         workers::each_alone(first..first + seeds, run, |result| {
             if let Some((seed, result)) = result {
-                report.add(seed, result);
+                waiting.insert(seed, result);
+                while let Some(result) = waiting.remove(&next) {
+                    report.add(next, result);
+                    next += 1;
+                }
                 more += 1;
                 if more < TOLD_AT_ONCE {
                     return true;
@@ -82,7 +89,6 @@ pub(super) fn simulate(
         return Err(raised);
     }
     tell(py, &mut more)?;
-    report.violations.sort_unstable_by_key(|violation| violation.seed);
     Ok(report)
 }
 

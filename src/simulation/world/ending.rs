@@ -20,7 +20,7 @@ use crate::version::Timestamp;
 /// of gossip; and so many more for each node.
 pub const ROUNDS_MAX: (u64, u64) = (40, 8);
 
-/// Nodes that agree, and are written to as all see at once, are silent within so many rounds.
+/// Nodes that agree, and are written to as all see at once, are silent within so many rounds, or once each pair has met.
 const SILENT_WITHIN: u64 = 10;
 
 /// So many keys are written for that, at timestamps that nobody used before.
@@ -84,7 +84,8 @@ impl World<'_> {
         self.result()
     }
 
-    /// Nodes that agree, all of them there, are written to, as all see at once: within ten rounds they say nothing more.
+    /// Nodes that agree, all of them there, are written to, as all see at once: within ten rounds, or once each
+    /// pair has met, they say nothing more.
     ///
     /// # Errors
     /// The promise that was broken.
@@ -105,9 +106,10 @@ impl World<'_> {
             let _ = self.cluster.write(write, None, None);
         }
         self.observe_writes();
-        for round in 1..=SILENT_WITHIN + 4 {
+        let silent_within = SILENT_WITHIN.max(nodes);
+        for round in 1..=silent_within + 4 {
             let (items, bytes) = self.gossip_once()?;
-            if round > SILENT_WITHIN && (items > 0 || bytes > 64 * nodes) {
+            if round > silent_within && (items > 0 || bytes > 64 * nodes) {
                 self.oracle.fail("I11", || {
                     format!("{items} items and {bytes} bytes in round {round} after writes that all saw at once")
                 });
