@@ -4,20 +4,18 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
-use distributed_consistent_cache::entry::{Held, Item, Key, PartitionId, Value};
+use distributed_consistent_cache::clock::{Clock, Dot};
+use distributed_consistent_cache::entry::{Held, Item, PartitionId, Value};
 use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Begun, Brief, Compared, Delta, Known, Reply, Request, Used, Write, Written,
 };
 use distributed_consistent_cache::node::Node;
-use distributed_consistent_cache::version::{Timestamp, Version};
+use distributed_consistent_cache::version::Version;
+
+use crate::mistakes::{at, key, life, put};
 
 const SMALL: u64 = 16 * 1024;
-
-fn life(number: u64, node: u8) -> Address {
-    Address { node, incarnation: Incarnation::new(number, node) }
-}
 
 fn dot(of: Address, counter: u64) -> Dot {
     Dot { incarnation: of.incarnation, counter }
@@ -32,18 +30,6 @@ fn node(address: Address, peers: &[Address]) -> Node {
     let mut node = Node::new(address, SMALL, 1);
     hold(&mut node, peers, false);
     node
-}
-
-fn key(name: &str) -> Key<'_> {
-    Key::new(name.as_bytes()).expect("short")
-}
-
-fn at(timestamp: u64) -> Timestamp {
-    Timestamp::new(timestamp).expect("small")
-}
-
-fn put<'a>(name: &'a str, value: &'a [u8], timestamp: u64) -> Write<'a> {
-    Write::put(key(name), at(timestamp), Value::new(value).expect("short"))
 }
 
 /// A write that is accepted: up to which of its writes the node says that all have seen them.

@@ -15,7 +15,7 @@ use distributed_consistent_cache::version::{Timestamp, Version};
 const CHUNK_BYTES: usize = 256 * 1024;
 const SMALL: u64 = 16 * 1024;
 
-fn life(number: u64, node: u8) -> Address {
+pub(crate) fn life(number: u64, node: u8) -> Address {
     Address { node, incarnation: Incarnation::new(number, node) }
 }
 
@@ -26,15 +26,15 @@ fn node(address: Address, bytes: u64, peers: &[Address]) -> Node {
     node
 }
 
-fn key(name: &str) -> Key<'_> {
+pub(crate) fn key(name: &str) -> Key<'_> {
     Key::new(name.as_bytes()).expect("short")
 }
 
-fn at(timestamp: u64) -> Timestamp {
+pub(crate) fn at(timestamp: u64) -> Timestamp {
     Timestamp::new(timestamp).expect("small")
 }
 
-fn put<'a>(name: &'a str, value: &'a [u8], timestamp: u64) -> Write<'a> {
+pub(crate) fn put<'a>(name: &'a str, value: &'a [u8], timestamp: u64) -> Write<'a> {
     Write::put(key(name), at(timestamp), Value::new(value).expect("short"))
 }
 

@@ -539,8 +539,9 @@ impl Cache {
     }
 
     /// Everything that is counted, as OpenMetrics text for Prometheus: names begin with `dcc_`, units are seconds and bytes.
-    /// Keys, copies and unseen writes, which can take a look at every key (see `len`), are counted at most once a second and at most 5 % of
-    /// the time; in between they are those of before, and dcc_counted_ago_seconds says how old they are. The GIL is released.
+    /// Keys, copies and unseen writes, which can take a look at every key (see `len`), are counted at most once a second and
+    /// at most 5 % of the time; in between they are those of before, and dcc_counted_ago_seconds says how old they are. The
+    /// GIL is released.
     ///
     /// Raises ClosedError.
     ///

@@ -120,9 +120,9 @@ pub(super) fn is_simulating() -> bool {
 
 /// Runs a simulation, of which nothing is logged. It must not panic.
 pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> T {
-    let was = IS_SIMULATING.replace(true);
+    IS_SIMULATING.set(true);
     let result = run();
-    IS_SIMULATING.set(was);
+    IS_SIMULATING.set(false);
     result
 }
 
