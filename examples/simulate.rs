@@ -18,13 +18,14 @@ fn main() {
         results.extend(result);
         true
     });
-    let mut events = 0;
+    let (mut events, mut outgrown) = (0, 0);
     let mut rounds = Vec::new();
     let mut broken = 0;
     for result in results {
         match result {
             Ok(counts) => {
                 events += counts.events;
+                outgrown += u64::from(counts.outgrown > 0);
                 rounds.push(counts.rounds);
             }
             Err((seed, violation)) => {
@@ -38,5 +39,6 @@ fn main() {
     rounds.sort_unstable();
     let seconds = started.elapsed().as_secs_f64();
     println!("{seeds} seeds, {events} events in {seconds:.1} s; rounds at most {:?}; {broken} broken", rounds.last());
+    println!("in {outgrown} seeds knowledge outgrew a node");
     std::process::exit(i32::from(broken > 0));
 }

@@ -82,6 +82,9 @@ struct Rest {
 }
 
 impl Clock {
+    /// What it takes to have seen more than the first dots of some lives, beside those.
+    pub const REST_BYTES: usize = size_of::<Rest>();
+
     /// A clock that has seen nothing.
     pub const fn new() -> Self {
         Self { upto: Vec::new(), rest: None }
@@ -231,11 +234,12 @@ impl Clock {
         self.upto_of(life) == other.upto_of(life) && beyond(self) == beyond(other)
     }
 
-    /// Forgets what was seen above gaps. Only for a clock that may know too little.
-    pub fn forget_gaps(&mut self) {
+    /// Forgets what was seen above gaps, of some lives. Only for a clock that may know too little.
+    pub fn forget_gaps(&mut self, of: impl Fn(Incarnation) -> bool) {
         if let Some(rest) = &mut self.rest {
-            rest.beyond = Vec::new();
-            if rest.closed.is_empty() {
+            rest.beyond.retain(|run| !of(run.incarnation));
+            rest.beyond.shrink_to_fit();
+            if rest.beyond.is_empty() && rest.closed.is_empty() {
                 self.rest = None;
             }
         }
@@ -307,6 +311,10 @@ impl Clock {
             !touches
         });
         let place = rest.beyond.partition_point(|known| (known.incarnation, known.from) < (run.incarnation, run.from));
+        if rest.beyond.len() == rest.beyond.capacity() {
+            // Not doubled: it counts into a node's bytes.
+            rest.beyond.reserve_exact(4 + rest.beyond.len() / 4);
+        }
         rest.beyond.insert(place, run);
         if let Some(at) = self.position(run.incarnation) {
             self.drain(at);

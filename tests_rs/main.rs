@@ -17,6 +17,7 @@ mod names;
 mod node_memory;
 mod noticed;
 mod operations;
+mod outgrown;
 mod packing;
 mod placement;
 mod recency;

@@ -43,6 +43,8 @@ GOSSIP: Final = "src/gossip/mod.rs"
 CLOCK: Final = "src/clock.rs"
 ROUTES: Final = "src/cluster/routes.rs"
 MEMBERSHIP: Final = "src/cluster/membership.rs"
+EMBEDDED: Final = "src/runtime/embedded.rs"
+RING: Final = "src/ring/mod.rs"
 
 MUTANTS: tuple[Mutant, ...] = (
     # ---- what ends
@@ -1002,6 +1004,106 @@ MUTANTS += (
         "The life of a node that failed is not over until it has another.",
         (Edit(VIEW, "Some(member) => Some(over(member)),", "Some(member) => Some(member.address),", "life_after"),),
         test="noticed::the_life_of_a_node_that_failed_is_over_for_all",
+    ),
+    # ---- knowledge that outgrows a node
+    Mutant(
+        "outgrown-lives-on",
+        "Rule 13: a node whose knowledge does not fit goes on, above its bound.",
+        (
+            Edit(
+                NODE,
+                "if self.memory.bytes_used() > self.bytes_max { self.end_if_outgrown(); }",
+                "if self.memory.bytes_used() > self.bytes_max { self.keep_bound(); }",
+                "answer",
+            ),
+        ),
+        test="outgrown::no_node_uses_more_than_it_has_while_one_is_away_and_another_crashes_again_and_again",
+    ),
+    Mutant(
+        "outgrown-unnoticed",
+        "Rule 13: nobody notices that a node was outgrown.",
+        (
+            Edit(
+                EMBEDDED,
+                "place.is_some_and(|place| place.node.lock().as_ref().is_some_and(Node::is_outgrown))",
+                "place.is_some_and(|place| place.node.lock().as_ref().is_some_and(|node| node.is_outgrown() && false))",
+                "has_outgrown",
+            ),
+        ),
+        test="outgrown::no_node_uses_more_than_it_has_while_one_is_away_and_another_crashes_again_and_again",
+    ),
+    Mutant(
+        "outgrown-for-good",
+        "Rule 13: a node that was outgrown does not come back.",
+        (
+            Edit(
+                MEMBERSHIP,
+                "bytes <= member.bytes_max / 4 * 3",
+                "bytes <= member.bytes_max / 4 * 3 && member.bytes_max == 0",
+                "can_know_all",
+            ),
+        ),
+        test="outgrown::no_node_uses_more_than_it_has_while_one_is_away_and_another_crashes_again_and_again",
+    ),
+    Mutant(
+        "outgrown-back-too-soon",
+        "Rule 13: a node that was outgrown comes back whether what it would have to know fits or not.",
+        (
+            Edit(
+                MEMBERSHIP,
+                "bytes <= member.bytes_max / 4 * 3",
+                "bytes <= member.bytes_max / 4 * 3 || member.bytes_max > 0",
+                "can_know_all",
+            ),
+        ),
+        test="outgrown::a_node_that_was_outgrown_stays_down_while_others_know_too_much_for_it",
+    ),
+    Mutant(
+        "many-copies-as-few",
+        "A clock of a hundred copies counts as one of three where partitions are counted.",
+        (
+            Edit(
+                RING,
+                "let with_many = CLOCK_BYTES + REPLICA_BYTES * replicas.saturating_sub(3);",
+                "let with_many = CLOCK_BYTES;",
+                "partition_count",
+            ),
+        ),
+        test="outgrown::what_fits_in_fresh_nodes_fits_in_old_ones_with_many_copies_and_few_timestamps",
+    ),
+    Mutant(
+        "fits-by-what-is-known",
+        "Whether an entry fits is decided by what the node knows at the moment.",
+        (
+            Edit(
+                ROOM,
+                "if bytes > self.fitting_max {",
+                "let known = 2 * self.memory.bytes_beside_entries();"
+                " if bytes > self.fitting_max.min(self.bytes_soft().saturating_sub(known) as u64) {",
+                "check_fits",
+            ),
+        ),
+        test="outgrown::a_node_that_was_outgrown_stays_down_while_others_know_too_much_for_it",
+    ),
+    Mutant(
+        "no-census-when-short-of-room",
+        "Rule 13: where much is known, no census stays either.",
+        (Edit(ROOM, "knows_much && partition.has_census()", "!knows_much && partition.has_census()", "keep_bound"),),
+    ),
+    Mutant(
+        "audits-wait-for-their-turn",
+        "An audit with a partner waits while there are writes that the partner may not have seen.",
+        (
+            Edit(ROUNDS, "node.has_audit_due(partner, id)) {", "node.has_unseen(id)) {", "partners_of"),
+            Edit(
+                ROUNDS,
+                "Need::Audit\n                } else if shared.iter().any(|&id| node.has_unseen(id)) {\n"
+                "                    Need::Unseen",
+                "Need::Unseen\n                } else if shared.iter().any(|&id| node.has_audit_due(partner, id)) {\n"
+                "                    Need::Audit",
+                "partners_of",
+            ),
+        ),
     ),
     Mutant(
         "handed-over-across-a-cut",

@@ -21,6 +21,7 @@ use crate::entry::{NODES_MAX, NodeId, PartitionId};
 use crate::error::Error;
 use crate::events::What;
 use crate::message::{Address, Request};
+use crate::node::partition_bytes;
 use crate::node_set::NodeSet;
 use crate::runtime::Runtime;
 use crate::stats::SyncReport;
@@ -41,14 +42,14 @@ impl<R: Runtime> Cluster<R> {
         let changes = self.changes.lock();
         let member = self.find_open(node)?;
         let state = if lose_memory || member.state == State::Failed { State::Failed } else { State::CutOff };
-        if state == member.state {
+        if state == member.state && !member.is_outgrown {
             return Ok(());
         }
         let id = member.address.node;
         if state == State::Failed {
             self.stop(id);
         }
-        self.change_member(Member { state, ..member });
+        self.change_member(Member { state, is_outgrown: false, ..member });
         drop(changes);
         log::info!("node {id} {}", if state == State::Failed { "failed" } else { "is cut off" });
         self.events().tell(|| What::NodeFailed { node: id, memory_lost: state == State::Failed });
@@ -96,7 +97,7 @@ impl<R: Runtime> Cluster<R> {
             let incarnation = self.start(id, member.bytes_max, self.view().partitions());
             member.address = Address { node: id, incarnation };
         }
-        self.change_member(Member { state: State::Live, ..member });
+        self.change_member(Member { state: State::Live, is_outgrown: false, ..member });
         Ok(true)
     }
 
@@ -142,7 +143,8 @@ impl<R: Runtime> Cluster<R> {
         };
         let incarnation = self.start(id, bytes_max, view.partitions());
         let address = Address { node: id, incarnation };
-        self.change_member(Member { address, state: State::Live, bytes_max, leaving: false });
+        let member = Member { address, state: State::Live, bytes_max, leaving: false, is_outgrown: false };
+        self.change_member(member);
         Ok(id)
     }
 
@@ -250,6 +252,67 @@ impl<R: Runtime> Cluster<R> {
         Ok(())
     }
 
+    /// A node that knowledge has outgrown is down from then on. It comes back, in a new life, when what it would have to know
+    /// fits: others have closed lives that are over, or are gone. True when a node went or came.
+    pub fn mind_outgrown(&self) -> bool {
+        if !self.view().members().any(|member| self.is_outgrown(&member)) {
+            return false;
+        }
+        let _changes = self.changes.lock();
+        self.replace_outgrown()
+    }
+
+    /// The same, for who has changes wait.
+    pub(super) fn replace_outgrown(&self) -> bool {
+        let outgrown: Vec<Member> = self.view().members().filter(|member| self.is_outgrown(member)).collect();
+        let mut is_changed = false;
+        for member in outgrown.into_iter().filter(|_| !self.is_closed()) {
+            let id = member.address.node;
+            if member.state == State::Live {
+                self.stop(id);
+                log::warn!("node {id} forgot everything: what it had to know of others' lives did not fit any more");
+                self.events().tell(|| What::NodeFailed { node: id, memory_lost: true });
+            }
+            let back = Member { state: State::Live, is_outgrown: false, ..member };
+            if self.can_know_all(back) {
+                let incarnation = self.start(id, member.bytes_max, self.view().partitions());
+                self.change_member(Member { address: Address { node: id, incarnation }, ..back });
+            } else if member.state == State::Live {
+                self.change_member(Member { state: State::Failed, is_outgrown: true, ..member });
+            } else {
+                continue;
+            }
+            is_changed = true;
+        }
+        is_changed
+    }
+
+    fn is_outgrown(&self, member: &Member) -> bool {
+        match member.state {
+            State::Live => self.runtime.has_outgrown(member.address.node),
+            State::CutOff | State::Failed => member.is_outgrown,
+        }
+    }
+
+    /// Whether what a node would have to know, if it were live, takes no more than three quarters of it.
+    fn can_know_all(&self, member: Member) -> bool {
+        let (view, node) = (self.view(), member.address.node);
+        let next = view.with_members(|members| members[usize::from(node)] = Some(member));
+        let clock_bytes = |id: PartitionId| {
+            let mut most = 0;
+            for holder in view.all_holders(id).iter().filter(|&holder| holder != node && view.live().contains(holder)) {
+                // A node that went down this moment has nothing to tell.
+                let _ = self.runtime.look(view.address(holder), &mut |holder| {
+                    most = most.max(holder.clock(id).map_or(0, |(clock, _)| clock.heap_bytes()));
+                });
+            }
+            most
+        };
+        let owned = (0..next.partitions()).filter(|&id| owned(&next, id, node));
+        let bytes = owned.map(|id| partition_bytes(clock_bytes(id)) as u64).sum::<u64>();
+        bytes <= member.bytes_max / 4 * 3
+    }
+
     fn find_open(&self, node: usize) -> Result<Member, Error> {
         self.check_open()?;
         self.view().find(node)
@@ -310,6 +373,7 @@ impl<R: Runtime> Cluster<R> {
     /// Every node that owns what it has not pulled yet, or shares it with a node that leaves, compares notes with all. A
     /// change of one node can give partitions to others, too.
     fn pull_missing(&self, go_on: GoOn<'_>) -> SyncReport {
+        self.mind_outgrown();
         let view = self.view();
         let mut moved = SyncReport::default();
         let missing = |view: &View| view.live().iter().filter(|&node| self.has_missing(view, node)).collect::<Vec<_>>();

@@ -201,9 +201,12 @@ impl<R: Runtime> Cluster<R> {
         let (mut restarts, mut quiet) = (0, None);
         loop {
             if restarts < PATIENCE {
+                self.mind_outgrown();
                 pause(restarts);
             } else if quiet.is_none() {
                 quiet = Some(self.changes.lock());
+            } else {
+                self.replace_outgrown();
             }
             restarts += 1;
             if self.is_closed() {

@@ -43,6 +43,7 @@ impl<R: Runtime> Cluster<R> {
 
     /// One round, as the background drives it.
     pub(super) fn round(&self) -> SyncReport {
+        self.mind_outgrown();
         let view = self.view();
         let round = self.next_round();
         let mut report = SyncReport { rounds: 1, ..SyncReport::default() };
@@ -78,10 +79,10 @@ impl<R: Runtime> Cluster<R> {
                 let unsynced = |&id: &PartitionId| node.clock(id).is_some_and(|(_, synced)| !synced);
                 if shared.iter().any(unsynced) {
                     Need::Unsynced
-                } else if shared.iter().any(|&id| node.has_unseen(id)) {
-                    Need::Unseen
                 } else if shared.iter().any(|&id| node.has_audit_due(partner, id)) {
                     Need::Audit
+                } else if shared.iter().any(|&id| node.has_unseen(id)) {
+                    Need::Unseen
                 } else {
                     Need::Nothing
                 }
@@ -110,7 +111,7 @@ impl<R: Runtime> Cluster<R> {
                 report.seconds = started.elapsed().as_secs_f64();
                 return report;
             }
-            report.converged = self.is_converged();
+            report.converged = self.is_converged() && !self.mind_outgrown();
             quiet = if moved.items == 0 { quiet + 1 } else { 0 };
             if report.converged || quiet == QUIET_ROUNDS || report.rounds == ROUNDS_MAX {
                 report.seconds = started.elapsed().as_secs_f64();
@@ -129,6 +130,7 @@ impl<R: Runtime> Cluster<R> {
     }
 
     fn sync_round(&self, go_on: GoOn<'_>) -> SyncReport {
+        self.mind_outgrown();
         let view = self.view();
         let live: Vec<NodeId> = view.live().iter().collect();
         let sum = |mut sum: SyncReport, one: SyncReport| {

@@ -55,6 +55,8 @@ pub struct Member {
     pub bytes_max: u64,
     /// It is on its way out: it owns nothing and hands over what it has.
     pub leaving: bool,
+    /// It failed because knowledge outgrew it, and comes back when that fits.
+    pub is_outgrown: bool,
 }
 
 /// The nodes that a node shares partitions with, and which.
@@ -93,7 +95,7 @@ impl View {
         let bytes_max = config.bytes_of_a_node();
         let member = |(node, &incarnation): (usize, &Incarnation)| {
             let address = Address { node: node as NodeId, incarnation };
-            Some(Member { address, state: State::Live, bytes_max, leaving: false })
+            Some(Member { address, state: State::Live, bytes_max, leaving: false, is_outgrown: false })
         };
         let mut members: Vec<_> = lives.iter().enumerate().map(member).collect();
         members.resize(usize::from(NODES_MAX), None);

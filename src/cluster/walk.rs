@@ -304,6 +304,7 @@ impl<R: Runtime> Cluster<R> {
             }
             // Whoever changes the membership holds this until it is published.
             drop(self.changes.lock());
+            self.mind_outgrown();
             if self.view().epoch() == view.epoch() {
                 // A node is down, and nobody has noticed: there is nothing to wait for.
                 return done;

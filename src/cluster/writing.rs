@@ -174,9 +174,12 @@ impl<R: Runtime> Cluster<R> {
                     Turn::Pause(_) if wait == Wait::Never => return Ok(Progress::Busy),
                     Turn::Pause(restarts) => {
                         if restarts < PATIENCE {
+                            self.mind_outgrown();
                             pause(restarts);
                         } else if quiet.is_none() {
                             quiet = Some(self.changes.lock());
+                        } else {
+                            self.replace_outgrown();
                         }
                         continue;
                     }

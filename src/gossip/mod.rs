@@ -1,8 +1,8 @@
 //! ```text
 //!   whom?   everyone, in turn
 //!           not synced:          and 7 more with whom it shares what it has not pulled
-//!           writes not all saw:  every other round one of those with whom it shares them
 //!           audits that are due: and 7 more with whom it is to audit
+//!           writes not all saw:  every other round one of those others with whom it shares them
 //!
 //!   what?   same fingerprint     ->  nothing to say
 //!           another              ->  each pulls from the other the partitions whose clocks differ
@@ -27,10 +27,10 @@ const AUDITS_MAX: usize = 8;
 pub enum Need {
     /// There are partitions of which this node has not pulled what it missed.
     Unsynced,
+    /// Something is to be audited with the partner. Then what it may not have seen is pulled first.
+    Audit,
     /// There are writes here that the partner may not have seen.
     Unseen,
-    /// Something is to be audited with the partner.
-    Audit,
     /// Nothing is known.
     Nothing,
 }

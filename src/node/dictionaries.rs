@@ -21,7 +21,9 @@ impl Node {
         self.dictionaries.retain(|known| told.contains(known));
         self.dictionaries.shrink_to_fit();
         self.memory.account(before, self.dictionary_bytes());
-        told.iter().filter(|dictionary| self.learn_one(dictionary)).map(Dictionary::id).collect()
+        let kept = told.iter().filter(|dictionary| self.learn_one(dictionary)).map(Dictionary::id).collect();
+        self.weigh_anew();
+        kept
     }
 
     fn learn_one(&mut self, dictionary: &Dictionary) -> bool {

@@ -41,6 +41,7 @@ use payload::{Parts, Payload};
 use room::Room;
 use slot::{At, Entry, State};
 
+pub use partition::partition_bytes;
 pub use room::{entry_bytes, entry_bytes_max};
 pub use tally::Tally;
 
@@ -68,6 +69,12 @@ pub struct Node {
     audit_reasons: u64,
     /// The number of the last pull.
     pulls: u64,
+    /// Over all partitions held, how many nodes hold each, as this node was told.
+    holders: usize,
+    /// The most that an entry may take.
+    fitting_max: u64,
+    /// Knowledge has outgrown this node: its life is over.
+    is_outgrown: bool,
     /// What values here may need to be unpacked.
     dictionaries: Vec<Dictionary>,
     /// Where to mark what is forgotten, beside this node's memory.
@@ -94,6 +101,9 @@ impl Node {
             epoch: 0,
             audit_reasons: 0,
             pulls: 0,
+            holders: 0,
+            fitting_max: 0,
+            is_outgrown: false,
             dictionaries: Vec::new(),
             forgotten: None,
             stats: NodeStats::default(),
@@ -136,6 +146,15 @@ impl Node {
     /// # Errors
     /// [`Error::ValueTooLarge`] for a write that can never fit; [`Error::OutOfMemory`], and nothing changed.
     pub fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
+        let reply = self.do_and_say(request);
+        if self.memory.bytes_used() > self.bytes_max {
+            self.end_if_outgrown();
+        }
+        reply
+    }
+
+    #[inline]
+    fn do_and_say(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         Ok(match request {
             Request::Write { write, force } => Reply::Written(self.write(write, *force)?),
             Request::Update { from, item, stable_upto, used, epoch } => {

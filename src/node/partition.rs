@@ -10,7 +10,7 @@
 //! ```
 //! What a node knows of one partition beside its entries.
 
-use super::memory::Table;
+use super::memory::{TABLE_BYTES_LEAST, Table};
 use super::slot::ShortDot;
 use super::tally::Tally;
 use crate::clock::{Clock, Dot, Incarnation};
@@ -18,6 +18,12 @@ use crate::entry::{NodeId, PartitionId};
 use crate::message::{Lost, Used};
 use crate::node_set::NodeSet;
 use crate::version::Timestamp;
+
+/// What it takes to know of a partition, if what was seen takes so many bytes: that, as much that is stable, and as much in a
+/// census.
+pub const fn partition_bytes(clock_bytes: usize) -> usize {
+    size_of::<(PartitionId, Partition)>() + TABLE_BYTES_LEAST + size_of::<Unrest>() + 3 * clock_bytes
+}
 
 /// The counter's bits in a [`ShortDot`].
 const COUNTER_BITS: u32 = 48;
@@ -141,11 +147,14 @@ impl Partition {
         Some(Lost { dots: dots.clone(), floor: self.floor()? })
     }
 
-    /// Gives back all memory that can be spared: what is believed of others, and the exact dots of what was lost.
+    /// Gives back memory that can be spared: what is believed of others, and the exact dots of what was lost. A census goes on;
+    /// so does a pull, and counts if nothing at all is forgotten meanwhile.
     pub(super) fn spare(&mut self) {
         self.stable = Clock::new();
         if let Some(unrest) = &mut self.unrest {
-            (unrest.census, unrest.pull) = (None, None);
+            if let Some(pull) = &mut unrest.pull {
+                pull.seen = Clock::new();
+            }
             if let Some(lost) = &mut unrest.lost {
                 lost.dots = Clock::new();
                 unrest.lost_is_all = true;
@@ -341,6 +350,19 @@ impl Partition {
         if let Some(unrest) = &mut self.unrest {
             unrest.unsynced.remove(node);
             unrest.lost_known.remove(node);
+        }
+    }
+
+    /// It is being found out who has seen what was seen here.
+    pub(super) fn has_census(&self) -> bool {
+        self.unrest.as_ref().is_some_and(|unrest| unrest.census.is_some())
+    }
+
+    /// Makes a census smaller: a peer fills the gaps of its own life by itself, as soon as it is asked.
+    pub(super) fn narrow_census(&mut self, is_over: impl Fn(Incarnation) -> bool) {
+        let peers = self.peers;
+        if let Some(census) = self.unrest.as_mut().and_then(|unrest| unrest.census.as_mut()) {
+            census.clock.forget_gaps(|life| peers.contains(life.node()) && !is_over(life));
         }
     }
 

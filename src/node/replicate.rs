@@ -267,7 +267,7 @@ impl Node {
         };
         let Some(place) = self.place(id) else { return Ok(Box::new(delta)) };
         self.hear(place, (to, epoch), clock);
-        self.note_held(id);
+        self.note(id);
         let partition = &self.held[place].1;
         let mut missing: Vec<_> = partition
             .table
@@ -363,6 +363,13 @@ impl Node {
     /// Notes as seen what is here. It was not when it came in a part of an answer whose end never came, or arrived at the
     /// answerer while it answered; and in the order in which it came, each would be a gap.
     pub fn note_held(&mut self, id: PartitionId) {
+        self.note(id);
+        if self.memory.bytes_used() > self.bytes_max {
+            self.end_if_outgrown();
+        }
+    }
+
+    fn note(&mut self, id: PartitionId) {
         let Some(place) = self.place(id).filter(|&place| self.held[place].1.is_partial) else { return };
         let partition = &mut self.held[place].1;
         partition.is_partial = false;
@@ -498,7 +505,7 @@ impl Node {
 
     /// As it is before notes are compared: all that is here is noted as seen.
     pub(super) fn look(&mut self, partitions: &[PartitionId]) -> Vec<(u64, bool)> {
-        partitions.iter().for_each(|&id| self.note_held(id));
+        partitions.iter().for_each(|&id| self.note(id));
         self.keep_bound();
         self.looked(partitions)
     }
@@ -550,18 +557,21 @@ impl Node {
             self.held.reserve_exact(1);
             self.held.push((id, Partition::new(!doubt, self.epoch)));
             self.places[usize::from(id)] = place as u16;
+            self.holders += 1;
             place
         });
         for peer in peers {
             self.meet(*peer);
         }
         // With nobody else left there is nobody to say what lies in the gaps.
-        self.note_held(id);
+        self.note(id);
         let lives = &self.lives;
         let partition = &mut self.held[place].1;
         partition.set_synced(partition.is_synced() && !doubt);
         partition.set_serves(serves);
+        self.holders -= partition.peers().len();
         let is_due = partition.set_peers(peers.iter().map(|peer| peer.node).collect());
+        self.holders += partition.peers().len();
         if peers.is_empty() {
             // Nobody else has what this life wrote here when it held the partition before.
             let retired = self.retired.iter().find(|(retired, _)| *retired == id);
@@ -573,6 +583,7 @@ impl Node {
             self.fall_due(place);
         }
         self.account(place);
+        self.weigh_anew();
         self.keep_bound();
     }
 
@@ -585,6 +596,7 @@ impl Node {
             self.lives.resize(at + 1, Incarnation::default());
             let bytes = |capacity: usize| capacity * size_of::<Incarnation>();
             self.memory.account(bytes(before), bytes(self.lives.capacity()));
+            self.weigh_anew();
         }
         if self.lives[at] != peer.incarnation {
             self.lives[at] = peer.incarnation;
@@ -597,7 +609,7 @@ impl Node {
 
     /// Forgets a partition whose clock is covered by all owners. What was seen since keeps it here.
     pub(super) fn release(&mut self, id: PartitionId, covered: &Clock) -> bool {
-        self.note_held(id);
+        self.note(id);
         let Some(place) = self.place(id) else { return true };
         if !covered.covers(&self.held[place].1.clock) {
             return false;
@@ -606,6 +618,8 @@ impl Node {
             self.take(at);
         }
         let (_, partition) = self.held.swap_remove(place);
+        self.holders -= 1 + partition.peers().len();
+        self.weigh_anew();
         self.held.shrink_to_fit();
         self.places[usize::from(id)] = NOT_HELD;
         if let Some((moved, _)) = self.held.get(place) {
@@ -653,7 +667,7 @@ impl Node {
 }
 
 /// Whether a later life of the same node is known.
-fn is_over(lives: &[Incarnation], life: Incarnation) -> bool {
+pub(super) fn is_over(lives: &[Incarnation], life: Incarnation) -> bool {
     lives.get(usize::from(life.node())).is_some_and(|&present| present > life)
 }
 

@@ -9,16 +9,23 @@
 //! remembered that something was lost.
 
 use super::memory::{self, PAGE_BYTES};
+use super::partition::Partition;
 use super::payload::Payload;
+use super::replicate::is_over;
 use super::slot::{At, SLOT_BYTES, State};
 use super::{Node, expiry};
+use crate::clock::{Clock, Incarnation};
 use crate::counters::Gone;
+use crate::entry::PartitionId;
 use crate::error::{self, Error};
 use crate::hash::KeyHash;
-use crate::message::Write;
+use crate::message::{Address, Write};
 
 /// Markers may take one part in so many of a node's memory.
 const MARKER_PART: usize = 8;
+
+/// With more than one part in so many of a node's memory beside entries, entries give way to a census.
+const MUCH_PART: usize = 4;
 
 /// Kept free of entries for each partition, up to a sixteenth of the node: what nodes note while they find together, so
 /// that repair pushes nothing out.
@@ -58,23 +65,43 @@ impl Node {
         let ends = write.version.lifetime.ends();
         let expiry_bytes = if ends { expiry::bytes_for(1) as u64 } else { 0 };
         let bytes = entry_bytes(write.key.bytes().len(), write.value_bytes()) + expiry_bytes;
-        // What fits beside half a node of tables and clocks fits; else what they really take is looked at.
-        let beside = self.memory.bytes_beside_entries();
-        if bytes < self.bytes_max as u64 / 4 && beside < self.bytes_max / 2 {
-            return Ok(());
-        }
-        // Tables shrink with their entries.
-        let bytes_max = entry_bytes_max(self.bytes_max as u64);
-        let clocks = beside - self.held.iter().map(|(_, held)| held.table.allocation_size()).sum::<usize>();
-        let tables = self.held.len() * memory::TABLE_BYTES_LEAST;
-        // Another owner may have longer clocks: what is accepted is to fit there too.
-        let longer = (clocks / 2).min(self.bytes_max / 16);
-        let left = self.bytes_soft().saturating_sub(clocks + longer + tables + PAGE_BYTES) as u64;
-        if bytes > bytes_max.min(left) {
+        if bytes > self.fitting_max {
             let key = Some(error::short(write.key.bytes()));
-            return Err(Error::ValueTooLarge { key, bytes, bytes_max: bytes_max.min(left) });
+            return Err(Error::ValueTooLarge { key, bytes, bytes_max: self.fitting_max });
         }
         Ok(())
+    }
+
+    /// After partitions, their holders or dictionaries came or went: what fits when everything else is evicted, beside what
+    /// the node may have to know. What it does know plays no part: what fits in a fresh node fits in an old one.
+    pub(super) fn weigh_anew(&mut self) {
+        let fixed = size_of::<Self>() + self.places.capacity() * size_of::<u16>() + size_of_val(&*self.lives);
+        // Of each partition a table, which shrinks with its entries; of each holder a life, and two that are over, in what was
+        // seen, and a life in what is stable.
+        let of_partition = size_of::<(PartitionId, Partition)>() + memory::TABLE_BYTES_LEAST + Clock::REST_BYTES;
+        let clocks = self.held.len() * of_partition + 48 * self.holders;
+        let beside = fixed + self.dictionary_bytes() + clocks + PAGE_BYTES;
+        self.fitting_max = entry_bytes_max(self.bytes_max as u64).min(self.bytes_soft().saturating_sub(beside) as u64);
+    }
+
+    /// After knowledge has grown: what does not fit when all else has given way ends this life, as a crash would.
+    #[cold]
+    pub(super) fn end_if_outgrown(&mut self) {
+        self.keep_bound();
+        if self.memory.bytes_used() <= self.bytes_max {
+            return;
+        }
+        let nobody = Address { node: self.address.node, incarnation: Incarnation(u64::MAX) };
+        let partitions = self.partitions_in_all();
+        let (stats, forgotten) = (self.stats, self.forgotten.take());
+        *self = Self::new(nobody, self.bytes_max as u64, partitions);
+        (self.stats, self.forgotten, self.is_outgrown) = (stats, forgotten, true);
+    }
+
+    /// Whether its knowledge has outgrown it. Then it has nothing, and no message is addressed to it, until it is started anew.
+    #[inline]
+    pub const fn is_outgrown(&self) -> bool {
+        self.is_outgrown
     }
 
     /// Whether so many more bytes, and the longer table that a new entry may need, fit below a limit as things are.
@@ -94,10 +121,23 @@ impl Node {
             match self.memory.oldest(State::Live) {
                 Some(at) => self.evict(at),
                 None if self.drop_marker() => {}
+                // What was accepted as fitting fits when notes give way.
+                None if bytes as u64 <= self.fitting_max && self.spare_notes() => {}
                 None => return false,
             }
         }
         true
+    }
+
+    /// Gives back what the node knows beside what was seen. False when there is nothing to give.
+    fn spare_notes(&mut self) -> bool {
+        let before = self.memory.bytes_used();
+        for place in 0..self.held.len() {
+            self.held[place].1.forget_census();
+            self.held[place].1.spare();
+            self.account(place);
+        }
+        self.memory.bytes_used() < before
     }
 
     /// Evicts an entry.
@@ -201,18 +241,27 @@ impl Node {
         }
     }
 
-    /// After clocks grew: if the reserve is used up, notes give way that can be taken again, and then entries.
+    /// After clocks grew: if the reserve is used up, notes give way that can be taken again, then what has ended, entries,
+    /// markers, and what is believed of others. Where much is known, one census stays: by it lives are closed that are over, and
+    /// without it the lack of room would stay, too. What is still too much then ends this life, when it has answered.
     pub(super) fn keep_bound(&mut self) {
         if self.memory.bytes_used() <= self.bytes_max {
             return;
         }
-        // From the last on: the first can come to their end, and make room for the others.
+        // From the last on: the first can come to its end, and make room for the others.
+        let knows_much = self.memory.bytes_beside_entries() > self.bytes_max / MUCH_PART;
+        let kept = self.held.iter().position(|(_, partition)| knows_much && partition.has_census());
         for place in (0..self.held.len()).rev() {
             if self.memory.bytes_used() <= self.bytes_max {
                 return;
             }
-            self.held[place].1.forget_census();
-            self.held[place].1.stable.forget_gaps();
+            let partition = &mut self.held[place].1;
+            if kept == Some(place) {
+                partition.narrow_census(|life| is_over(&self.lives, life));
+            } else {
+                partition.forget_census();
+            }
+            partition.stable.forget_gaps(|_| true);
             self.account(place);
         }
         while self.memory.bytes_used() > self.bytes_max {
@@ -228,12 +277,16 @@ impl Node {
                 None => break,
             }
         }
-        // Only clocks are left: more than these can be given back, but none of what was seen.
+        // Only clocks are left, and names of lives that nothing here has any more. What was seen does not give way.
         for place in 0..self.held.len() {
             if self.memory.bytes_used() <= self.bytes_max {
                 return;
             }
-            self.held[place].1.spare();
+            let partition = &mut self.held[place].1;
+            partition.spare();
+            if partition.table.is_empty() {
+                partition.take_names();
+            }
             self.account(place);
         }
     }

@@ -31,13 +31,16 @@ use crate::node_set::NodeSet;
 pub fn partition_count(nodes: u8, replicas: u8, node_bytes: u64) -> u16 {
     assert!(nodes > 0 && replicas > 0, "a cache has at least one node and one copy");
     let (nodes, replicas) = (u64::from(nodes), u64::from(replicas));
-    let clocks_max = node_bytes / 100 * CLOCK_PERCENT_MAX / CLOCK_BYTES;
-    let affordable = (clocks_max / replicas).max((SMALL_NODE_CLOCKS / replicas).min(4));
+    let with_many = CLOCK_BYTES + REPLICA_BYTES * replicas.saturating_sub(3);
+    let fitting = node_bytes / CLOCK_PART_MAX / with_many;
+    let clocks_max = (node_bytes / 100 * CLOCK_PERCENT_MAX / CLOCK_BYTES).min(fitting);
+    let of_small = SMALL_NODE_CLOCKS.min(fitting);
+    let affordable = (clocks_max / replicas).max((of_small / replicas).min(4));
     let wished = PER_NODE.max(IN_ALL_MIN.div_ceil(nodes));
     let per_node = wished.min(affordable).min(IN_ALL_MAX / nodes);
     if per_node == 0 {
         // Small nodes that each hold nearly everything: fewer partitions than nodes.
-        return (clocks_max.max(SMALL_NODE_CLOCKS) * nodes / replicas).clamp(1, nodes) as u16;
+        return (clocks_max.max(of_small) * nodes / replicas).clamp(1, nodes) as u16;
     }
     (nodes * per_node) as u16
 }
@@ -51,11 +54,17 @@ const IN_ALL_MIN: u64 = 64;
 /// Partition numbers fit into 11 bits.
 const IN_ALL_MAX: u64 = 2000;
 
-/// What a node spends on one partition that it holds: a clock and the head of a small table, about 150 bytes.
+/// What a node spends on one partition that it holds with two others: clocks and the head of a small table, about 150 bytes.
 const CLOCK_BYTES: u64 = 150;
 
-/// A node holds `partitions * replicas / nodes` clocks; they take at most 3 % of its bytes.
+/// And for each holder more: 16 bytes for its life and 8 for those that are over, in what was seen and in what is stable.
+const REPLICA_BYTES: u64 = 48;
+
+/// A node holds `partitions * replicas / nodes` clocks; with three lives in each they take at most 3 % of its bytes.
 const CLOCK_PERCENT_MAX: u64 = 3;
+
+/// With as many lives in each as there are copies they take at most an eighth of its bytes.
+const CLOCK_PART_MAX: u64 = 8;
 
 /// In a node below 60 KB, 3 % is less than 12 clocks. It keeps up to 12 all the same, for 4 partitions of 3 copies:
 /// with fewer partitions than that, one more or less would be worth a quarter of the node.

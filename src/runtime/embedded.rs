@@ -101,7 +101,7 @@ impl Embedded {
     /// The present life of a node; nothing when it is down.
     pub fn life(&self, node: NodeId) -> Option<Incarnation> {
         let place = self.places.get(usize::from(node)).and_then(OnceLock::get)?;
-        place.node.lock().as_ref().map(|node| node.address().incarnation)
+        place.node.lock().as_ref().filter(|node| !node.is_outgrown()).map(|node| node.address().incarnation)
     }
 }
 
@@ -170,6 +170,11 @@ impl Runtime for Embedded {
             return old.map(|old| old.stats());
         }
         None
+    }
+
+    fn has_outgrown(&self, node: NodeId) -> bool {
+        let place = self.places.get(usize::from(node)).and_then(OnceLock::get);
+        place.is_some_and(|place| place.node.lock().as_ref().is_some_and(Node::is_outgrown))
     }
 
     fn locks(&self, each: &mut dyn FnMut(&RawLock)) {

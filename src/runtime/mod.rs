@@ -94,6 +94,11 @@ pub trait Runtime: Send + Sync {
     /// Ends a node's life; its memory is gone. What it had counted, if that is known.
     fn stop(&self, node: NodeId) -> Option<NodeStats>;
 
+    /// Whether a node's life is over because knowledge outgrew it, and nobody has stopped it or started it anew.
+    fn has_outgrown(&self, _node: NodeId) -> bool {
+        false
+    }
+
     /// Shows each lock of its nodes.
     fn locks(&self, _each: &mut dyn FnMut(&RawLock)) {}
 

@@ -242,8 +242,16 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         add_snapshots(&mut trial, &mut files);
     }
     trial.keys_share_hashes = Chance::new(seed ^ SHARED).permille(60);
+    // And these have more to know than fits, or nearly.
+    let mut crowd = Chance::new(seed ^ CROWDS);
     if seed % LARGE_EVERY == LARGE_EVERY - 1 {
         make_large(&mut trial, options)?;
+    } else if crowd.permille(3) && options == Options::default() {
+        if crowd.permille(250) {
+            make_crowded(&mut trial, &mut crowd)?;
+        } else {
+            make_haunted(&mut trial, &mut crowd)?;
+        }
     }
     Ok(trial)
 }
@@ -281,6 +289,78 @@ fn make_large(trial: &mut Trial, options: Options) -> Result<(), Error> {
     (trial.is_planned, trial.chunk_bytes) = (false, trial.chunk_bytes.map(|bytes| bytes + 1_000));
     trial.faults = faults(&mut chance, nodes, replicas, node_bytes, trial.ends_us);
     trial.faults.push((chance.below(trial.ends_us), Fault::Save { events: 20 }));
+    Ok(())
+}
+
+/// Which seeds are of crowds.
+const CROWDS: u64 = 0x4A68;
+
+/// Up to 100 small nodes with up to as many copies, and a few timestamps; nodes crash, and are cut off.
+fn make_crowded(trial: &mut Trial, chance: &mut Chance) -> Result<(), Error> {
+    let nodes = 10 + chance.below(91);
+    let replicas = 1 + if chance.permille(300) { nodes - 1 } else { chance.below(nodes) };
+    make_small(trial, chance, nodes, replicas)?;
+    trial.ends_us = 600_000 + chance.below(1_200_000);
+    trial.gossip_us = 200_000 + chance.below(300_000);
+    let pause_us = 20_000 + chance.below(200_000);
+    let mut at = 0;
+    loop {
+        at += chance.below(2 * pause_us);
+        if at >= trial.ends_us {
+            return Ok(());
+        }
+        let (node, back_us) = (chance.below(nodes) as NodeId, chance.below(300_000));
+        let fault = match chance.below(4) {
+            0 => Fault::Suspect { node },
+            1 => Fault::Cut { sides: u128::from(chance.bits()) << 64 | u128::from(chance.bits()) },
+            _ => Fault::Crash { node, noticed_us: chance.below(50_000) },
+        };
+        let end = if matches!(fault, Fault::Cut { .. }) { Fault::Heal } else { Fault::Recover { node } };
+        trial.faults.push((at, fault));
+        trial.faults.push((at + back_us, end));
+    }
+}
+
+/// A few small nodes: one is away for long, noticed or not, and another crashes and comes back again and again.
+fn make_haunted(trial: &mut Trial, chance: &mut Chance) -> Result<(), Error> {
+    let nodes = 3 + chance.below(2);
+    let replicas = if chance.permille(850) { nodes } else { 2 + chance.below(nodes - 1) };
+    make_small(trial, chance, nodes, replicas)?;
+    // Each life is to name something in each partition.
+    (trial.ends_us, trial.gossip_us) = (8_000_000 + chance.below(4_000_000), 4_000 + chance.below(8_000));
+    (trial.call_us_max, trial.reads_permille) = (1_000 + chance.below(2_000), 100);
+    trial.weather.delay_us_max = 100 + chance.below(3_000);
+    let away = chance.below(nodes) as NodeId;
+    let (gone, back) = match chance.below(3) {
+        0 => (Fault::Suspect { node: away }, Fault::Recover { node: away }),
+        1 => (Fault::Cut { sides: 1 << away }, Fault::Heal),
+        _ => (Fault::Split { sides: 1 << away }, Fault::Unblock),
+    };
+    trial.faults.push((chance.below(300_000), gone));
+    trial.faults.push((trial.ends_us - chance.below(trial.ends_us / 2), back));
+    let pause_us = 15_000 + chance.below(30_000);
+    let haunted = (away + 1) % nodes as NodeId;
+    let mut at = 300_000;
+    while at < trial.ends_us {
+        at += pause_us / 2 + chance.below(pause_us);
+        let node = if chance.permille(995) { haunted } else { chance.below(nodes) as NodeId };
+        trial.faults.push((at, Fault::Crash { node, noticed_us: chance.below(3_000) }));
+        trial.faults.push((at + 3_000 + chance.below(3_000), Fault::Recover { node }));
+    }
+    Ok(())
+}
+
+/// Nodes of 16 KiB, small values and few timestamps, in a network that loses little. Faults are for the caller to plan.
+fn make_small(trial: &mut Trial, chance: &mut Chance, nodes: u64, replicas: u64) -> Result<(), Error> {
+    let config = Config::new(nodes as usize, Some(replicas as usize))?.node_bytes(16 * 1024)?;
+    trial.config = config.write_quorum(if chance.permille(500) { Quorum::One } else { Quorum::All })?;
+    let lost_permille = if chance.permille(500) { 0 } else { chance.below(50) };
+    trial.weather = Weather { delay_us_max: 100 + chance.below(20_000), lost_permille, ..Weather::FINE };
+    (trial.keys, trial.key_bytes, trial.value_bytes_max) = (20 + chance.below(44), 1, 60);
+    trial.times = if chance.permille(700) { Times::Few } else { Times::Nearly };
+    trial.call_us_max = 2_000 + chance.below(10_000);
+    (trial.is_planned, trial.keys_share_hashes, trial.broken, trial.ttls) = (false, false, 0, None);
+    (trial.jumps, trial.faults) = (Vec::new(), Vec::new());
     Ok(())
 }
 

@@ -175,6 +175,7 @@ impl<'w> World<'w> {
         if node == 0 {
             let before = self.cluster.view().epoch();
             self.release_handed_over();
+            self.counts.outgrown += u64::from(self.cluster.mind_outgrown());
             if self.cluster.view().epoch() != before {
                 self.observe_all();
             }

@@ -153,6 +153,7 @@ impl World<'_> {
         self.drain()?;
         let epoch = self.cluster.view().epoch();
         self.release_handed_over();
+        self.counts.outgrown += u64::from(self.cluster.mind_outgrown());
         if !self.is_large || self.cluster.view().epoch() != epoch {
             self.observe_all();
         }
@@ -209,6 +210,9 @@ impl World<'_> {
 
     fn conclude(&mut self, any_broken: bool) {
         let view = self.cluster.view();
+        if let Some(member) = view.members().find(|member| !any_broken && member.state != State::Live) {
+            self.oracle.fail("I15", || format!("all is well, and {member:?} has not come back"));
+        }
         let mut living = Vec::new();
         for member in view.members().filter(|member| member.state == State::Live) {
             living.push(member.address.incarnation);

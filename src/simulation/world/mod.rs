@@ -71,6 +71,8 @@ pub struct Counts {
     pub markers_lost: u64,
     /// Keys with a write below what everybody had forgotten, which counts as new.
     pub late_keys: u64,
+    /// How often nodes were noticed to be outgrown, or to have room again.
+    pub outgrown: u64,
     /// Virtual microseconds, over all nodes.
     pub node_us: u64,
     /// Rounds of gossip until all agreed, after the faults stopped.
@@ -324,6 +326,10 @@ impl<'w> World<'w> {
 }
 
 fn observe(oracle: &mut Oracle, cluster: &Cluster<Embedded>, node: NodeId, cause: Cause, place: &Where) {
+    if cluster.runtime().has_outgrown(node) {
+        // Nobody has noticed yet.
+        oracle.end(cluster.view().address(node).incarnation);
+    }
     let Some(incarnation) = cluster.runtime().life(node) else { return };
     // It is alive: nobody else is there to end it.
     let _ = cluster.runtime().look(Address { node, incarnation }, &mut |node| oracle.observe(node, cause, place));
