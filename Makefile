@@ -88,7 +88,7 @@ fuzz:
 	  echo "== cargo fuzz: $$target, $(SECONDS_EACH) s"; \
 	  words=fuzz/dictionaries/$$target.txt; \
 	  cargo +nightly fuzz run $(FUZZ_WITH) $$target -- -max_len=4096 -timeout=5 -max_total_time=$(SECONDS_EACH) \
-	    -verbosity=0 $$(test -e $$words && echo -dict=$$words) || exit 1; \
+	    -verbosity=0 -print_final_stats=1 $$(test -e $$words && echo -dict=$$words) || exit 1; \
 	done
 
 wheel: dist/.built

@@ -22,14 +22,16 @@ struct Seen {
     depth: u32,
     /// Bytes of a string.
     bytes: usize,
+    /// The reader has it among what can be used again: whatever it does with it then, it copies it.
+    is_named: bool,
 }
 
 impl Seen {
     /// A number, or something as small.
-    const SMALL: Self = Self { depth: 0, bytes: 0 };
+    const SMALL: Self = Self { depth: 0, bytes: 0, is_named: false };
 
     const fn container(depth: u32) -> Self {
-        Self { depth, bytes: 0 }
+        Self { depth, bytes: 0, is_named: false }
     }
 }
 
@@ -95,7 +97,7 @@ impl Scan<'_> {
                 let depth = self.pop(usize::from(opcode - 0x84))?;
                 self.stack.push(Seen::container(depth + 1));
             }
-            0x94 => self.memo.push(*self.stack.last()?),
+            0x94 => return self.name(self.memo.len()),
             b'q' => return self.memoize(1),
             b'r' => return self.memoize(4),
             b'h' => return self.recall(1),
@@ -126,7 +128,7 @@ impl Scan<'_> {
 
     fn skip_and_push(&mut self, bytes: usize) -> Option<()> {
         self.take(bytes)?;
-        self.stack.push(Seen { depth: 0, bytes });
+        self.stack.push(Seen { bytes, ..Seen::SMALL });
         Some(())
     }
 
@@ -165,25 +167,33 @@ impl Scan<'_> {
         if at > self.memo.len() {
             return Some(Err(NOT_PLAIN));
         }
-        let seen = *self.stack.last()?;
-        self.memo.truncate(at);
-        self.memo.push(seen);
-        Some(Ok(()))
+        self.name(at)
     }
 
-    /// A value that was met before: a string is copied, a container would be copied with all it holds.
+    /// The value on top can be used again from now on. One that could already is copied.
+    fn name(&mut self, at: usize) -> Option<Result<(), &'static str>> {
+        let seen = *self.stack.last()?;
+        self.memo.truncate(at);
+        self.memo.push(Seen { is_named: true, ..seen });
+        self.stack.last_mut()?.is_named = true;
+        Some(if seen.is_named { self.copy(seen) } else { Ok(()) })
+    }
+
+    /// A value that was met before.
     fn recall(&mut self, bytes: usize) -> Option<Result<(), &'static str>> {
         let at = self.number(bytes)?;
         let seen = *self.memo.get(at)?;
+        self.stack.push(seen);
+        Some(self.copy(seen))
+    }
+
+    /// A string is copied; a container would be copied with all it holds.
+    fn copy(&mut self, seen: Seen) -> Result<(), &'static str> {
         if seen.depth > 0 {
-            return Some(Err(SHARED));
+            return Err(SHARED);
         }
         self.copied = self.copied.saturating_add(seen.bytes);
-        if self.copied > self.copied_max {
-            return Some(Err(GROWS));
-        }
-        self.stack.push(seen);
-        Some(Ok(()))
+        if self.copied > self.copied_max { Err(GROWS) } else { Ok(()) }
     }
 }
 
@@ -212,6 +222,17 @@ mod tests {
         assert_eq!(check(&uses(100, 10_000)), Ok(()));
         assert_eq!(check(&uses(10_000, 150)), Ok(()));
         assert_eq!(check(&uses(10_000, 20_000)), Err(GROWS));
+    }
+
+    #[test]
+    fn what_can_be_used_again_is_named_once() {
+        let nested = |name: &[u8]| [&b"\x80\x05)"[..], &b"\x85".repeat(40), &name.repeat(400), b"."].concat();
+        assert_eq!(check(&nested(b"")), Ok(()));
+        assert_eq!(check(&nested(b"\x94")), Err(SHARED));
+        assert_eq!(check(&nested(b"q\x00")), Err(SHARED));
+        let string = |times: usize| [&b"\x80\x05U\xff"[..], &[b'a'; 255], &b"\x94".repeat(times), b"."].concat();
+        assert_eq!(check(&string(400)), Ok(()));
+        assert_eq!(check(&string(10_000)), Err(GROWS));
     }
 
     #[test]
