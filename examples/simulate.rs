@@ -12,7 +12,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().expect("a number"));
     let (first, seeds) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(1000));
     let started = Instant::now();
-    let of_seed = |seed| run(seed, Options::default()).map_err(|violation| (seed, violation));
+    let of_seed = |seed, _: &_| run(seed, Options::default()).map_err(|violation| (seed, violation));
     let mut results = Vec::new();
     workers::each_alone(first..first + seeds, of_seed, |result| {
         results.extend(result);

@@ -450,19 +450,23 @@ def test_threads_may_simulate_at_once(run_threads: Any) -> None:
 
 def test_ctrl_c_ends_a_simulation(run_program: Any) -> None:
     program = """
-        import os, signal, threading
+        import os, signal, threading, time
+        from distributed_consistent_cache._core import shrink
         from distributed_consistent_cache.simulation import Scenario, simulate
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         endless = Scenario(nodes=16, gossip_interval=0.001).unblock(86_400)
-        for run in (lambda: simulate(0, 2**32), endless.run):
+        # A seed of 20,000 holds very many keys: it takes many seconds by itself.
+        large = lambda: simulate(19_999, 1)
+        for run in (lambda: simulate(0, 2**32), endless.run, large, lambda: shrink(19_999)):
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            began = time.monotonic()
             try:
                 run()
             except KeyboardInterrupt:
-                print("ended")
+                print("ended" if time.monotonic() - began < 3 else "ended late")
     """
-    assert run_program(program) == "ended\nended\n"
+    assert run_program(program) == "ended\n" * 4
 
 
 def test_what_happens_to_simulated_nodes_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

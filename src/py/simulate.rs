@@ -68,7 +68,7 @@ pub(super) fn simulate(
     // Results come in no order; the report is of the seeds in theirs.
     let (mut waiting, mut next) = (BTreeMap::new(), first);
     py.detach(|| {
-        let run = |seed| (seed, quietly(|| simulation::run(seed, options)));
+        let run = |seed, is_over: &_| (seed, quietly(|| simulation::run_until_over(seed, options, is_over)));
         workers::each_alone(first..first + seeds, run, |result| {
             if let Some((seed, result)) = result {
                 waiting.insert(seed, result);
@@ -103,7 +103,20 @@ pub(super) fn shrink(
     replicas: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<Vec<String>>> {
     let (seed, options) = (self::seed("seed", seed)?, options(nodes, replicas)?);
-    let shrunken = py.detach(|| quietly(|| simulation::shrink(seed, options)));
+    let (mut shrunken, mut raised) = (None, None);
+    py.detach(|| {
+        let run = |seed, is_over: &_| quietly(|| simulation::shrink(seed, options, is_over));
+        workers::each_alone(seed..seed + 1, run, |result| {
+            if let Some(result) = result {
+                shrunken = result;
+            }
+            raised = Python::attach(|py| py.check_signals()).err();
+            raised.is_none()
+        });
+    });
+    if let Some(raised) = raised {
+        return Err(raised);
+    }
     let line = |(at_us, fault): &(u64, simulation::Fault)| format!("{:.6} s: {fault}", *at_us as f64 / 1e6);
     Ok(shrunken.map(|(trial, _)| trial.faults.iter().map(line).collect()))
 }

@@ -73,13 +73,13 @@ pub fn divide_while<T: Send>(go_on: &mut (dyn FnMut() -> bool + Send), run: impl
 
 /// Does one thing for each number, on as many threads as there are cores, each of which does alone what it would divide. The
 /// calling thread hears each result as it comes, in no order, and nothing now and then. Once it says no, nothing more is
-/// begun, and what was is waited for. When no thread can be had, the calling thread does it.
+/// begun, what was is told by what it was given, and is waited for. When no thread can be had, the calling thread does it.
 pub fn each_alone<T: Send>(
     numbers: Range<u64>,
-    run: impl Fn(u64) -> T + Sync,
+    run: impl Fn(u64, &Arc<AtomicBool>) -> T + Sync,
     mut hear: impl FnMut(Option<T>) -> bool,
 ) {
-    let (next, is_over) = (AtomicU64::new(numbers.start), AtomicBool::new(false));
+    let (next, is_over) = (AtomicU64::new(numbers.start), Arc::new(AtomicBool::new(false)));
     let take = || {
         let is_next = |number| (number < numbers.end && !is_over.load(Ordering::Relaxed)).then(|| number + 1);
         next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_next).ok()
@@ -88,11 +88,11 @@ pub fn each_alone<T: Send>(
     let (tell, told) = channel();
     std::thread::scope(|scope| {
         for _ in 0..cores {
-            let (tell, take, run) = (tell.clone(), &take, &run);
+            let (tell, take, run, is_over) = (tell.clone(), &take, &run, &is_over);
             let apart = move || {
                 IS_ALONE.set(true);
                 while let Some(number) = take() {
-                    let _ = tell.send(run(number));
+                    let _ = tell.send(run(number, is_over));
                 }
             };
             let thread = std::thread::Builder::new().name("cache-simulation".to_owned());
@@ -114,7 +114,7 @@ pub fn each_alone<T: Send>(
         }
     });
     while let Some(number) = take() {
-        if !hear(Some(run(number))) {
+        if !hear(Some(run(number, &is_over))) {
             return;
         }
     }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_runs_alone_is_done_once_each_and_divides_nothing() {
-        let run = |number| {
+        let run = |number, _: &_| {
             let here = std::thread::current().id();
             let is_here = |_| std::thread::current().id() == here;
             (number, divide(|| (0..100).into_par_iter().all(is_here)))

@@ -12,5 +12,5 @@ pub mod world;
 
 pub use oracle::Violation;
 pub use shrink::shrink;
-pub use swarm::{Options, Trial, run, run_with, trial};
+pub use swarm::{Options, Trial, run, run_until_over, run_with, trial};
 pub use world::{Counts, Fault, Operation, World};

@@ -8,6 +8,8 @@
 //! `docs/reliability.md`, by their numbers there.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
 
 use hashbrown::HashTable;
 
@@ -96,6 +98,8 @@ const CLOCK_US: u64 = 2_000;
 /// All that ever happened.
 #[derive(Default)]
 pub struct Oracle {
+    /// Nobody wants to know any more, once it is true.
+    is_over: Arc<AtomicBool>,
     names: HashTable<KeyNumber>,
     keys: Vec<Vec<u8>>,
     hashes: Vec<KeyHash>,
@@ -134,6 +138,20 @@ impl Oracle {
     /// It is to watch nodes that have so many partitions in all.
     pub fn new(partitions: u16) -> Self {
         Self { keys_of: vec![Vec::new(); usize::from(partitions)], ..Self::default() }
+    }
+
+    /// Once this is true nothing more is looked at, and what is said then means nothing.
+    pub fn end_when(&mut self, is_over: &Arc<AtomicBool>) {
+        self.is_over = Arc::clone(is_over);
+    }
+
+    /// Whether nobody wants to know any more. Then it says that something is broken, so that all ends.
+    pub fn is_over(&mut self) -> bool {
+        let is_over = self.is_over.load(atomic::Ordering::Relaxed);
+        if is_over {
+            self.fail("none", || "it was told to end".to_owned());
+        }
+        is_over
     }
 
     /// The number of a key, given at first sight.
@@ -474,6 +492,9 @@ impl Oracle {
     fn look_at_all(&mut self, life: &mut Life, node: &Node) -> u64 {
         let mut ended = 0;
         for partition in 0..node.partitions_in_all() {
+            if self.is_over() {
+                break;
+            }
             if node.clock(partition).is_some() {
                 ended += self.look_at(life, node, partition);
                 continue;

@@ -4,12 +4,17 @@
 //! From a bad day with many faults to one with few: what is left is needed to break the promise. (Delta debugging, Zeller
 //! and Hildebrandt, 2002.)
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::oracle::Violation;
 use super::swarm::{Options, Trial, run_with, trial};
 
-/// The trial of a seed with as few faults as still break a promise, and which; nothing when it breaks none.
-pub fn shrink(seed: u64, options: Options) -> Option<(Trial, Violation)> {
+/// The trial of a seed with as few faults as still break a promise, and which; nothing when it breaks none, or when it is over
+/// before that is known.
+pub fn shrink(seed: u64, options: Options, is_over: &Arc<AtomicBool>) -> Option<(Trial, Violation)> {
     let mut trial = trial(seed, options).ok()?;
+    trial.is_over = Arc::clone(is_over);
     let mut violation = run_with(&trial).err()?;
     let faults = std::mem::take(&mut trial.faults);
     let faults = fewest(faults, |faults| {
@@ -20,7 +25,7 @@ pub fn shrink(seed: u64, options: Options) -> Option<(Trial, Violation)> {
         is_broken
     });
     trial.faults = faults;
-    Some((trial, violation))
+    (!is_over.load(Ordering::Relaxed)).then_some((trial, violation))
 }
 
 /// A part of the list that still breaks something, and does not when a part of it is left out.
@@ -55,6 +60,6 @@ mod tests {
 
     #[test]
     fn a_seed_that_keeps_every_promise_has_nothing_to_shrink() {
-        assert!(shrink(1, Options::default()).is_none());
+        assert!(shrink(1, Options::default(), &Arc::default()).is_none());
     }
 }

@@ -4,7 +4,8 @@
 //! Swarm testing (Groce et al., 2012): each seed picks its own sizes and its own few kinds of faults, so that rare
 //! combinations come up, and no kind drowns the others.
 
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::oracle::Violation;
@@ -61,6 +62,8 @@ pub struct Trial {
     pub filled: u64,
     /// Keys share hashes, two and two.
     pub keys_share_hashes: bool,
+    /// Once it is true the execution ends soon, and its result is no more than that it ended.
+    pub is_over: Arc<AtomicBool>,
 }
 
 /// The clock beside a node is set, back or forth: nodes beside it measure ends by it, and clients take timestamps from it.
@@ -216,6 +219,7 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
         is_planned: false,
         filled: 0,
         keys_share_hashes: false,
+        is_over: Arc::default(),
     };
     trial.faults = faults(&mut chance, nodes, replicas, node_bytes, ends_us);
     if chance.permille(200) {
@@ -466,8 +470,16 @@ fn faults(chance: &mut Chance, nodes: u8, replicas: u8, node_bytes: u64, ends_us
 /// # Errors
 /// The first promise that was broken.
 pub fn run(seed: u64, options: Options) -> Result<Counts, Violation> {
+    run_until_over(seed, options, &Arc::default())
+}
+
+/// The same, unless it is over before: then what comes of it means nothing.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run_until_over(seed: u64, options: Options, is_over: &Arc<AtomicBool>) -> Result<Counts, Violation> {
     match trial(seed, options) {
-        Ok(trial) => run_with(&trial),
+        Ok(trial) => run_with(&Trial { is_over: Arc::clone(is_over), ..trial }),
         Err(error) => Err(Violation { invariant: "options", at_us: 0, what: error.to_string() }),
     }
 }
@@ -500,6 +512,7 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
     };
     let mut world = World::new(trial.seed, trial.config.clone(), trial.weather, trial.gossip_us);
     world.chunk_bytes = trial.chunk_bytes;
+    world.end_when(&trial.is_over);
     if trial.is_planned {
         world.expect_no_failure();
     }

@@ -15,6 +15,7 @@ mod snapshots;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::oracle::{Cause, Oracle, Violation, Where};
 use crate::clock::Incarnation;
@@ -175,6 +176,11 @@ impl<'w> World<'w> {
         self.cluster.runtime().set_now_ms(self.clock_ms(node));
     }
 
+    /// Once this is true it ends soon, and what comes of it means nothing.
+    pub fn end_when(&mut self, is_over: &Arc<AtomicBool>) {
+        self.oracle.end_when(is_over);
+    }
+
     /// The cluster itself.
     pub fn cluster(&self) -> &Cluster<Embedded> {
         &self.cluster
@@ -203,6 +209,9 @@ impl<'w> World<'w> {
     pub fn fill(&mut self, writes: impl Iterator<Item = (&'w [u8], &'w [u8], u64)>) -> Result<(), Violation> {
         self.is_large = true;
         for (key, value, timestamp) in writes {
+            if self.oracle.is_over() {
+                break;
+            }
             let (Ok(key), Ok(value), Some(timestamp)) = (Key::new(key), Value::new(value), Timestamp::new(timestamp))
             else {
                 continue;
@@ -261,6 +270,9 @@ impl<'w> World<'w> {
 
 impl<'w> World<'w> {
     fn step(&mut self) {
+        if self.oracle.is_over() {
+            return;
+        }
         let Some(event) = self.network.next_event() else { return };
         self.counts.events += 1;
         self.oracle.set_now(self.network.now_us());
