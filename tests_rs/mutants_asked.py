@@ -185,7 +185,6 @@ def _ask_python(file: str, names: list[str]) -> str:
         sys.executable,
         "-m",
         "pytest",
-        "-q",
         "-x",
         "-p",
         "no:cacheprovider",
