@@ -124,7 +124,13 @@ impl Forgotten {
     /// For nodes of so many bytes together.
     pub fn new(bytes: u64) -> Self {
         let marks = if ON { (bytes / BYTES_A_MARK).clamp(*MARKS.start(), *MARKS.end()) } else { MARKS_A_WORD };
-        Self((0..marks / MARKS_A_WORD).map(|_| AtomicU64::new(0)).collect())
+        let (mut words, mut room) = ((marks / MARKS_A_WORD) as usize, Vec::new());
+        // Where there is no memory for all, fewer keys are told why they are gone.
+        while room.try_reserve_exact(words).is_err() && words > 1 {
+            words /= 2;
+        }
+        room.resize_with(words, || AtomicU64::new(0));
+        Self(room.into_boxed_slice())
     }
 
     /// Marks a key of which a node forgot the last it knew. Two threads at once may lose one mark.

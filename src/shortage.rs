@@ -23,6 +23,9 @@ use crate::heap::Heap;
 const RESERVE_BYTES: usize = 16 << 20;
 /// Longer pieces are not taken from the reserve: who asks for them can do without.
 const PIECE_BYTES_MAX: usize = 4 << 20;
+/// What the heap of the reserve aligns to by itself, and what it is asked for at most.
+const HEAP_ALIGN: usize = 16;
+const ALIGN_MAX: usize = 4096;
 /// It is short until so much can be had at once.
 const ROOM_BYTES: usize = 1 << 20;
 /// Whoever has the reserve has it for less than a microsecond, but for a thread that a fork left behind.
@@ -60,16 +63,39 @@ impl Reserve {
 
     #[cold]
     fn allocate(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > PIECE_BYTES_MAX || layout.align() > 16 {
+        if layout.size() > PIECE_BYTES_MAX || layout.align() > ALIGN_MAX {
             return std::ptr::null_mut();
         }
         SHORT.store(true, Ordering::Relaxed);
-        let piece = self.with(|heap| heap.as_mut().and_then(|heap| heap.allocate(layout.size()))).flatten();
-        piece.map_or(std::ptr::null_mut(), NonNull::as_ptr)
+        let before = Self::before(layout.align());
+        let piece = self.with(|heap| heap.as_mut().and_then(|heap| heap.allocate(layout.size() + before))).flatten();
+        let Some(piece) = piece.map(NonNull::as_ptr) else { return std::ptr::null_mut() };
+        if before == 0 {
+            return piece;
+        }
+        // Safety: an aligned place lies within `before`, and has at least a word in front of it: there stands where the piece
+        // begins.
+        #[expect(unsafe_code, reason = "a piece within a piece")]
+        unsafe {
+            let aligned = piece.add(before - (piece as usize + before) % layout.align());
+            aligned.cast::<usize>().sub(1).write(piece as usize);
+            aligned
+        }
+    }
+
+    /// What a piece takes more, if the heap's own alignment is not enough.
+    const fn before(align: usize) -> usize {
+        if align <= HEAP_ALIGN { 0 } else { align + size_of::<usize>() }
     }
 
     #[cold]
-    fn free(&self, piece: *mut u8) {
+    fn free(&self, piece: *mut u8, layout: Layout) {
+        let piece = match Self::before(layout.align()) {
+            0 => piece,
+            // Safety: it was allocated with this layout, and a word in front of it says where it begins.
+            #[expect(unsafe_code, reason = "a piece within a piece")]
+            _ => unsafe { *piece.cast::<usize>().sub(1) as *mut u8 },
+        };
         self.with(|heap| {
             if let (Some(heap), Some(piece)) = (heap, NonNull::new(piece)) {
                 // Safety: it lies within the reserve, so it was allocated there.
@@ -184,7 +210,7 @@ unsafe impl GlobalAlloc for WithReserve {
     #[inline]
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         if is_of_reserve(piece) {
-            return RESERVE.free(piece);
+            return RESERVE.free(piece, layout);
         }
         // Safety: as it came, from the system's allocator.
         unsafe { System.dealloc(piece, layout) }

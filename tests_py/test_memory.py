@@ -76,6 +76,20 @@ CALLS = {
         "cache.restore(at)",
     ),
     "a node that joins": (f"{LARGE}; cache.put('large', large)", "cache.add_node(); cache.sync()"),
+    "a bytearray that fits once": ("large = bytearray(40 << 20)", 'cache.put("large", large)'),
+    "another cache": ("", "Cache(nodes=1, node_capacity='8GB', gossip_interval=None)"),
+    "caches until none fits": ("", "more = [Cache(gossip_interval=None) for _ in range(3000)]"),
+    "a first call of many": ("", 'cache.put_many((f"key {n}", n) for n in range(1000))'),
+    "reading a long integer": ('cache.put("large", [1 << (8 * 60 << 20)])', 'cache.get("large")'),
+    "reading a long text": ('cache.put("large", ["e" * (100 << 20)])', 'cache.get("large")'),
+    "reading many objects": (
+        'cache.put("large", {str(n): {n: (n, n / 3)} for n in range(300_000)})',
+        'cache.get("large")',
+    ),
+    "reading small values again and again": (
+        "cache.put_many((str(n), n + 10**6) for n in range(1000)); kept = [None] * 10**6",
+        "for n in range(10**6): kept[n] = cache.get(str(n % 1000))",
+    ),
 }
 OPTIONS = {
     "plain": "compression=None",
@@ -83,7 +97,22 @@ OPTIONS = {
     "zstd": 'compression="zstd"',
     "zstd-dict": 'compression="zstd-dict"',
     "signed": 'signing_key=b"0123456789abcdef"',
+    "plain data": 'compression=None, decode="plain"',
 }
+# What is had in one piece, or in very many, where little is left.
+TIGHT = [
+    ("a bytearray that fits once", "plain", 60),
+    ("another cache", "plain", 1),
+    ("caches until none fits", "plain", 8),
+    ("a first call of many", "plain", 0),
+    ("reading a long integer", "plain data", 60),
+    ("reading a long text", "plain data", 8),
+    ("reading many objects", "plain data", 8),
+    ("reading small values again and again", "plain", 1),
+    ("reading a large value", "lz4", 8),
+    ("reading a large value", "zstd", 8),
+    ("saving", "plain", 200),
+]
 
 
 def limited(call, options="compression=None", nodes=1, replicas=1, room=60):
@@ -120,6 +149,13 @@ def test_replicas_without_memory_do_not_end_the_process(call):
 def test_the_last_piece_of_memory_is_not_the_end(room):
     ended, rest = limited("many small values", room=room)
     assert (ended, rest) == ("MemoryError", ["1", "True", "2", "1"])
+
+
+@pytest.mark.parametrize(("call", "options", "room"), TIGHT, ids=str)
+def test_where_little_is_left_a_call_ends_as_it_should_or_with_a_memory_error(call, options, room):
+    ended, rest = limited(call, OPTIONS[options], room=room)
+    assert ended in ("done", "MemoryError")
+    assert rest == ["1", "True", "2", "1"]
 
 
 def resident_bytes():

@@ -194,9 +194,10 @@ fn what_was_lost_counts_on_when_a_node_spares_all_it_can() {
         node.answer(&Request::Write { write, force: false }).expect("written");
     }
     assert_eq!(node.floor(0).map(Timestamp::get), Some(1000), "markers were lost");
-    // Every other write of the peer arrives, so that what was seen takes all that the node has.
+    // Every other write of the peer arrives, so that what was seen and what was lost of it take all that the node has.
     for counter in (1..900).step_by(2) {
-        let key = Key::new(b"another").expect("short");
+        let name = format!("another {counter}");
+        let key = Key::new(name.as_bytes()).expect("short");
         let version = Version::remove(Timestamp::new(counter).expect("small"));
         let item = Item { key, version, dot: Dot { incarnation: peer.incarnation, counter }, held: Held::Removed };
         let update = Request::Update { from: peer, item, stable_upto: 0, used: Used::NONE, epoch: 0 };
@@ -208,8 +209,9 @@ fn what_was_lost_counts_on_when_a_node_spares_all_it_can() {
     let Ok(Reply::Delta(delta)) = node.answer(&pull) else { panic!("an answer") };
     let lost = delta.lost.expect("whoever pulls hears that markers were lost").lost;
     let first = Dot { incarnation: mine.incarnation, counter: 1 };
-    assert!(lost.dots.has(first) && lost.floor.get() >= 1000, "{lost:?}");
-    assert!(node.floor(0).is_some(), "a peer that has seen nothing does not know of it");
+    let theirs = Dot { incarnation: peer.incarnation, counter: 899 };
+    assert!(lost.dots.has(first) && lost.dots.has(theirs) && lost.floor.get() >= 1000, "{lost:?}");
+    assert!(!node.is_outgrown() && node.floor(0).is_some(), "a peer that has seen nothing does not know of it");
 }
 
 #[test]

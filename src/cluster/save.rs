@@ -360,7 +360,8 @@ impl<R: Runtime> Cluster<R> {
                 continue;
             }
             let record = &gathered.spool[found.record.clone()];
-            let bytes = record.len() + found.large.as_ref().map_or(0, |share| share.value().bytes().len());
+            let large = |share: &Share| found.key.len() + share.value().bytes().len();
+            let bytes = record.len() + found.large.as_ref().map_or(0, large);
             if builder.is_full_for(bytes) {
                 blocks.push(std::mem::take(&mut builder).seal()?);
             }

@@ -97,7 +97,9 @@ impl Met {
     }
 
     fn join(mut self, pickle: &[u8]) -> PyResult<Vec<u8>> {
-        reserve(&mut self.bytes, pickle.len() + 8 * self.lengths.len() + COUNTS_BYTES)?;
+        let more = pickle.len() + 8 * self.lengths.len() + COUNTS_BYTES;
+        // The last there is to come: not twice as much.
+        self.bytes.try_reserve_exact(more).map_err(|_| PyMemoryError::new_err(()))?;
         self.bytes.extend_from_slice(pickle);
         self.lengths.iter().for_each(|length| self.bytes.extend_from_slice(&length.to_le_bytes()));
         self.bytes.extend_from_slice(&(self.lengths.len() as u32).to_le_bytes());

@@ -65,7 +65,7 @@ pub(super) fn text_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py
 #[inline]
 pub(super) fn bytes_object<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
     if text.len() < LARGE_BYTES {
-        return Some(PyBytes::new(py, text).into_any());
+        return bytes_of(py, &[text], Copying::Attached).ok().map(Bound::into_any);
     }
     // So long a value is a share: no node is held.
     bytes_of(py, &[text], Copying::Detached).ok().map(Bound::into_any)
@@ -93,11 +93,58 @@ pub(super) fn long(rest: &[u8]) -> Option<i64> {
 }
 
 #[inline]
-pub(super) fn int_object(py: Python<'_>, int: i64) -> Bound<'_, PyAny> {
-    // An `i64` always becomes an `int`.
-    match int.into_pyobject(py) {
-        Ok(int) => int.into_any(),
+pub(super) fn int_object(py: Python<'_>, int: i64) -> Option<Bound<'_, PyAny>> {
+    // Safety: it makes an object, or none with an exception set.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    made(py, unsafe { ffi::PyLong_FromLongLong(int) })
+}
+
+#[inline]
+pub(super) fn float_object(py: Python<'_>, float: f64) -> Option<Bound<'_, PyAny>> {
+    // Safety: it makes an object, or none with an exception set.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    made(py, unsafe { ffi::PyFloat_FromDouble(float) })
+}
+
+/// An empty dict.
+#[inline]
+pub(super) fn dict_object(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // Safety: it makes an object, or none with an exception set.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    made(py, unsafe { ffi::PyDict_New() })
+}
+
+/// An empty list.
+#[inline]
+pub(super) fn list_object(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // Safety: it makes an object, or none with an exception set.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    made(py, unsafe { ffi::PyList_New(0) })
+}
+
+/// A tuple of these.
+#[inline]
+pub(super) fn tuple_object<'py>(
+    py: Python<'py>,
+    items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+) -> Option<Bound<'py, PyAny>> {
+    // Safety: it makes a tuple of so many places, or none with an exception set; each is given a reference of its own once.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    unsafe {
+        let tuple = made(py, ffi::PyTuple_New(items.len() as ffi::Py_ssize_t))?;
+        for (at, item) in items.enumerate() {
+            ffi::PyTuple_SetItem(tuple.as_ptr(), at as ffi::Py_ssize_t, item.into_ptr());
+        }
+        Some(tuple)
     }
+}
+
+/// An object that was made just now; `None`, and the exception is dropped, when there was no memory for it.
+#[inline]
+fn made(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Bound<'_, PyAny>> {
+    // Safety: it is a reference of its own, or null with an exception set.
+    #[expect(unsafe_code, reason = "a new reference")]
+    unsafe { Bound::from_owned_ptr_or_err(py, object) }.ok()
 }
 
 /// Calls with one argument, or none, that the caller keeps alive: under the stable ABI 10 to 30 ns quicker than `call1`.

@@ -10,13 +10,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyTuple};
 use rayon::prelude::*;
 
 use super::buffers;
 use super::codec::{
     BINBYTES, BINUNICODE, Copying, LONG1, MEMOIZE, PROTO_5, SHORT_BINBYTES, SHORT_BINUNICODE, STOP, TAG_MAX,
-    bytes_object, bytes_of, call, int_object, long, small_int, text_object,
+    bytes_object, bytes_of, call, float_object, int_object, long, small_int, text_object,
 };
 use super::errors::raise;
 use super::plain;
@@ -302,9 +302,9 @@ fn decode_plain<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyAny>>
             let text = text(rest, u32::from_le_bytes(*len) as usize)?;
             if opcode == BINBYTES { bytes_object(py, text) } else { text_object(py, text) }
         }
-        (b'K' | b'M' | b'J', _) => small_int(opcode, rest).map(|int| int_object(py, int)),
-        (LONG1, 1..) if rest.len() == 1 + usize::from(rest[0]) => long(&rest[1..]).map(|int| int_object(py, int)),
-        (b'G', 8) => Some(PyFloat::new(py, f64::from_be_bytes(rest.try_into().ok()?)).into_any()),
+        (b'K' | b'M' | b'J', _) => small_int(opcode, rest).and_then(|int| int_object(py, int)),
+        (LONG1, 1..) if rest.len() == 1 + usize::from(rest[0]) => long(&rest[1..]).and_then(|int| int_object(py, int)),
+        (b'G', 8) => float_object(py, f64::from_be_bytes(rest.try_into().ok()?)),
         (b'N', 0) => Some(py.None().into_bound(py)),
         (0x88 | 0x89, 0) => Some(PyBool::new(py, opcode == 0x88).to_owned().into_any()),
         _ => None,

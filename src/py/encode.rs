@@ -121,8 +121,10 @@ fn encode_object<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
 fn encode_byte_array<'py>(array: &Bound<'py, PyByteArray>) -> PyResult<Encoded<'py>> {
     // What comes before it is written when the length of what was copied is known.
     const HEAD: usize = PROTO_5.len() + 1 + 8;
-    let mut bytes = vec![0; HEAD];
+    let mut bytes = shortage::vector(Need::Value, HEAD + array.len() + 2).map_err(raise)?;
+    bytes.resize(HEAD, 0);
     buffers::append(&mut bytes, array)?;
+    shortage::reserve(Need::Value, &mut bytes, 2).map_err(raise)?;
     let len = bytes.len() - HEAD;
     let framed = len < FRAME_BYTES_MAX;
     bytes[..2].copy_from_slice(&PROTO_5);

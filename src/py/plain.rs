@@ -14,15 +14,20 @@ use crate::lock::MutexGuard;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyList, PySet, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple, PyType};
 use smallvec::SmallVec;
 
 use super::buffers;
-use super::codec::{PROTO_5, bytes_object, int_object, long, small_int, text_object};
-use super::errors;
+use super::codec::{
+    PROTO_5, bytes_object, dict_object, float_object, int_object, list_object, long, small_int, text_object,
+    tuple_object,
+};
+use super::errors::{self, raise};
 use super::key_strings::{self, KeyStrings};
 use super::plain_types;
 use super::plain_work::Work;
+use crate::error::Need;
+use crate::shortage;
 
 /// Objects for which the stack has room at first: those of a dict of ten.
 const STACK: usize = 24;
@@ -174,7 +179,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x88 | 0x89 => self.stack.push(PyBool::new(py, opcode == 0x88).to_owned().into_any()),
             b'G' => {
                 let bits = self.take(8)?.try_into().map_err(|_| Stop::NotPlain)?;
-                self.stack.push(PyFloat::new(py, f64::from_be_bytes(bits)).into_any());
+                self.stack.push(float_object(py, f64::from_be_bytes(bits)).ok_or_else(no_memory)?);
             }
             b'(' => {
                 let above_fence = self.stack.len() > self.fence();
@@ -187,8 +192,8 @@ impl<'py, 'b> Reader<'py, 'b> {
                 }
                 self.marks.push(Mark { start: self.stack.len(), in_dict });
             }
-            b'}' => self.stack.push(PyDict::new(py).into_any()),
-            b']' => self.stack.push(PyList::empty(py).into_any()),
+            b'}' => self.stack.push(dict_object(py).ok_or_else(no_memory)?),
+            b']' => self.stack.push(list_object(py).ok_or_else(no_memory)?),
             b')' => self.stack.push(PyTuple::empty(py).into_any()),
             // SETITEM, SETITEMS
             b's' => {
@@ -263,11 +268,11 @@ impl<'py, 'b> Reader<'py, 'b> {
             (b'C', [_, text @ .., _]) => bytes_object(py, text).ok_or_else(no_memory)?,
             (b'G', bits) => {
                 let bits = bits.try_into().map_err(|_| Stop::NotPlain)?;
-                PyFloat::new(py, f64::from_be_bytes(bits)).into_any()
+                float_object(py, f64::from_be_bytes(bits)).ok_or_else(no_memory)?
             }
             (b'N', _) => py.None().into_bound(py),
             (0x88 | 0x89, _) => PyBool::new(py, opcode == 0x88).to_owned().into_any(),
-            (_, int) => int_object(py, small_int(opcode, int).ok_or(Stop::NotPlain)?),
+            (_, int) => int_object(py, small_int(opcode, int).ok_or(Stop::NotPlain)?).ok_or_else(no_memory)?,
         })
     }
 
@@ -304,7 +309,7 @@ impl<'py, 'b> Reader<'py, 'b> {
                 let bytes = self.take(length)?;
                 self.work.met_int(length);
                 let int = match long(bytes) {
-                    Some(int) => int_object(py, int),
+                    Some(int) => int_object(py, int).ok_or_else(no_memory)?,
                     None => long_object(py, bytes).map_err(drop_error)?,
                 };
                 self.stack.push(int);
@@ -417,8 +422,8 @@ impl<'py, 'b> Reader<'py, 'b> {
 
     fn tuple(&mut self, start: usize) -> Result<(), Stop> {
         self.check_values(start)?;
-        let tuple = PyTuple::new(self.py, self.stack.drain(start..)).map_err(drop_error)?;
-        self.stack.push(tuple.into_any());
+        let tuple = tuple_object(self.py, self.stack.drain(start..)).ok_or_else(no_memory)?;
+        self.stack.push(tuple);
         Ok(())
     }
 
@@ -513,7 +518,7 @@ impl<'py, 'b> Reader<'py, 'b> {
     #[inline]
     fn small(&mut self, opcode: u8, length: usize) -> Result<(), Stop> {
         let int = small_int(opcode, self.take(length)?).ok_or(Stop::NotPlain)?;
-        self.stack.push(int_object(self.py, int));
+        self.stack.push(int_object(self.py, int).ok_or_else(no_memory)?);
         Ok(())
     }
 
@@ -579,7 +584,7 @@ fn are_flat(mut rest: &[u8]) -> bool {
 /// An integer of any length, from its two's complement: by its digits to the base 16, which takes time in proportion to them.
 fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let is_negative = little.last().is_some_and(|&byte| byte >= 0x80);
-    let mut digits = Vec::with_capacity(2 * little.len() + 3);
+    let mut digits = shortage::vector(Need::Value, 2 * little.len() + 3).map_err(raise)?;
     digits.extend_from_slice(if is_negative { b"-0" } else { b"0" });
     let start = digits.len();
     let mut carry = is_negative;
@@ -605,8 +610,8 @@ fn long_object<'py>(py: Python<'py>, little: &[u8]) -> PyResult<Bound<'py, PyAny
 /// Text with lone surrogates, as pickle writes it.
 #[cold]
 fn surrogates<'py>(py: Python<'py>, text: &[u8]) -> Result<Bound<'py, PyAny>, Stop> {
-    let decoded = PyBytes::new(py, text).call_method1("decode", ("utf-8", "surrogatepass"));
-    decoded.map_err(drop_error)
+    let bytes = bytes_object(py, text).ok_or_else(no_memory)?;
+    bytes.call_method1("decode", ("utf-8", "surrogatepass")).map_err(drop_error)
 }
 
 /// An error on the way, as of a key that cannot be hashed: pickle will raise it. That there is no memory is told at once.

@@ -77,7 +77,11 @@ impl Builder {
     /// # Errors
     /// [`Fault::NoMemory`].
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.body.try_reserve(record::HEAD_BYTES_MAX + bytes).map_err(|_| Fault::NoMemory(bytes as u64))
+        let more = record::HEAD_BYTES_MAX + bytes;
+        // A long one is the only one in its block: not twice as much.
+        let reserved =
+            if bytes > BLOCK_BYTES { self.body.try_reserve_exact(more) } else { self.body.try_reserve(more) };
+        reserved.map_err(|_| Fault::NoMemory(bytes as u64))
     }
 
     /// The block, ready to be written.

@@ -88,7 +88,11 @@ impl Contexts {
         to: &mut [u8],
     ) -> Result<(), &'static str> {
         let room = to.len();
-        if self.run_zstd(dictionary, packed, to)? == Ok(room) { Ok(()) } else { Err(BROKEN) }
+        match self.run_zstd(dictionary, packed, to)? {
+            Ok(written) if written == room => Ok(()),
+            Err(code) if code == NO_ROOM_TO_WORK => Err(NO_MEMORY),
+            _ => Err(BROKEN),
+        }
     }
 
     /// Whether more comes out than there is room for, after what fits came out as it should.
@@ -100,6 +104,7 @@ impl Contexts {
     ) -> Result<(), &'static str> {
         match self.run_zstd(dictionary, packed, to)? {
             Err(code) if code == TOO_LITTLE_ROOM => Ok(()),
+            Err(code) if code == NO_ROOM_TO_WORK => Err(NO_MEMORY),
             _ => Err(BROKEN),
         }
     }
@@ -129,6 +134,9 @@ pub(super) const NO_MEMORY: &str = "there is not enough memory for it";
 
 /// What Zstandard answers when what comes out does not fit: error 70, as all of its errors below zero.
 const TOO_LITTLE_ROOM: usize = 0_usize.wrapping_sub(70);
+
+/// What it answers when there is no memory for what it needs: error 64.
+const NO_ROOM_TO_WORK: usize = 0_usize.wrapping_sub(64);
 
 /// Whether more comes out than there is room for.
 pub(super) fn lz4_begins(packed: &[u8], to: &mut [u8]) -> Result<(), &'static str> {

@@ -350,7 +350,7 @@ impl Packing {
             return Ok(());
         }
         let unpacked = self.contexts.with(|contexts| contexts.decompress(*codec, dictionary.as_deref(), packed, to));
-        unpacked.map_err(|why| self.failed(*key, why))?;
+        unpacked.map_err(|why| self.not_unpacked(*key, why, to.len()))?;
         if Value::stored(to, opened.form).digest() != version.digest {
             return Err(self.failed(*key, BROKEN));
         }
@@ -420,10 +420,19 @@ impl Packing {
         let mut room = BELIEVED_BYTES_MAX;
         while *codec != Codec::None && room < *bytes && packed.len().saturating_mul(BELIEVED_TIMES) < *bytes {
             let begins = self.contexts.with(|contexts| contexts.begins(*codec, prepared, packed, room));
-            begins.map_err(|why| self.failed(opened.key, why))?;
+            begins.map_err(|why| self.not_unpacked(opened.key, why, room))?;
             room = room.saturating_mul(4);
         }
         Ok(())
+    }
+
+    /// Where there was no memory, nothing is wrong with the value.
+    #[cold]
+    fn not_unpacked(&self, key: Key<'_>, why: &str, bytes: usize) -> Error {
+        match why {
+            codec::NO_MEMORY => Error::OutOfMemory { what: Need::Value, bytes: bytes as u64 },
+            _ => self.failed(key, why),
+        }
     }
 
     #[cold]
