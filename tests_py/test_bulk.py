@@ -364,6 +364,21 @@ def test_get_many_finds_what_a_loop_of_get_does(name: str, quorum: Any) -> None:
             assert list(found) == list(expected)
 
 
+@pytest.mark.parametrize("quorum", ["one", "majority", "all"])
+def test_get_many_asks_as_many_owners_as_get_does(quorum: Any) -> None:
+    with Cache(4, 4, gossip_interval=None, read_quorum=quorum) as cache:
+        keys = [f"key {number}" for number in range(50)]
+        cache.put_many(dict.fromkeys(keys, "before"), 1)
+        cache.cut([0, 1], [2, 3])
+        for side, node in enumerate([0, 2]):
+            for key in keys[side::2]:
+                cache.node(node).put(key, "after", 2)
+        found = cache.get_many(keys)
+        assert found == {key: cache.get(key) for key in keys}
+        if quorum == "all":
+            assert set(found.values()) == {("after", 2)}
+
+
 def test_a_generator_that_calls_the_cache_itself(cache: Cache) -> None:
     def rows() -> Iterator[tuple[str, Any]]:
         for number in range(5000):
