@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
+use distributed_consistent_cache::cluster::Cluster;
 use distributed_consistent_cache::cluster::get::Answer;
+use distributed_consistent_cache::cluster::stamps::Refused;
 use distributed_consistent_cache::entry::Key;
+use distributed_consistent_cache::hybrid_clock;
 use distributed_consistent_cache::runtime::Wait;
+use distributed_consistent_cache::runtime::embedded::Embedded;
 use distributed_consistent_cache::version::Timestamp;
 use distributed_consistent_cache::{Cache, Config, Quorum};
+
+use super::expiry::{key, put};
 
 const KEYS: usize = 400;
 
@@ -175,4 +181,48 @@ fn what_only_the_one_that_leaves_has_comes_to_owners_that_stay_what_they_were() 
     fill(&cache);
     cache.remove_node(0).expect("leaves");
     check_filled(&cache, "when it is gone");
+}
+
+/// Every key was put by its user at this time, and no owner of now has pulled any.
+fn cluster_that_moves(names: &[String], timestamp: u64) -> Cluster<Embedded> {
+    let config = Config::new(4, Some(1)).expect("valid").gossip_interval(None).expect("valid");
+    let cluster = Cluster::new(config, Embedded::default());
+    for name in names {
+        assert!(is_newest(&cluster, name, timestamp));
+    }
+    for node in 0..4 {
+        cluster.admit_node(None).expect("joined");
+        cluster.retire_node(node).expect("leaves");
+    }
+    cluster
+}
+
+fn is_newest(cluster: &Cluster<Embedded>, name: &str, timestamp: u64) -> bool {
+    cluster.write(put(name, b"value", timestamp, 0), None, None).expect("written").newest
+}
+
+#[test]
+fn a_remove_by_the_clock_shuts_out_no_later_version_of_what_only_those_that_serve_on_know() {
+    let names: Vec<String> = (0..KEYS).map(name).collect();
+    let cluster = cluster_that_moves(&names, 10);
+    for name in &names {
+        let removed = cluster.remove_by_clock(key(name), hybrid_clock::now(), None, None).expect("removed");
+        assert!(removed.newest && removed.was_live, "{name} was there");
+        assert!(!is_newest(&cluster, name, 10), "{name} is removed");
+        assert!(is_newest(&cluster, name, 11), "{name} again");
+    }
+    let cluster = cluster_that_moves(&names, 10);
+    assert_eq!(cluster.clear(None, &mut || true).removed, KEYS);
+    assert!(names.iter().all(|name| is_newest(&cluster, name, 11)));
+}
+
+#[test]
+fn why_a_write_was_refused_is_found_also_where_only_those_that_serve_on_know() {
+    let names: Vec<String> = (0..KEYS).map(name).collect();
+    let cluster = cluster_that_moves(&names, 1 << 62);
+    for name in &names {
+        let now = hybrid_clock::now();
+        assert!(!is_newest(&cluster, name, now.get()), "{name} is of another unit");
+        assert!(matches!(cluster.why_refused(key(name), now), Refused::ByOtherUnit(_)), "{name}");
+    }
 }

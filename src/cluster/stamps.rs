@@ -12,8 +12,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::Cluster;
 use super::put::Outcome;
+use super::{Cluster, PATIENCE, pause};
 use crate::config::Quorum;
 use crate::entry::{Key, NodeId};
 use crate::error::Error;
@@ -103,12 +103,38 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    /// The newest version of a key that an owner knows, also of one that is removed, evicted or has ended.
+    /// The newest version of a key that is known, also of one that is removed, evicted or has ended. While partitions move,
+    /// who serves on knows what owners have yet to pull.
     fn newest_known(&self, key: Key<'_>) -> Option<Version> {
+        let (mut restarts, mut quiet) = (0, None);
+        loop {
+            let epoch = self.routes.epoch();
+            let newest = self.newest_of_asked(key);
+            if self.routes.is_still(epoch) || self.is_closed() {
+                return newest;
+            }
+            // Nodes came or went: who was asked may not be who knows.
+            if restarts < PATIENCE {
+                self.mind_outgrown();
+                pause(restarts);
+            } else if quiet.is_none() {
+                quiet = Some(self.changes.lock());
+            } else {
+                self.replace_outgrown();
+            }
+            restarts += 1;
+        }
+    }
+
+    /// The same, of those that are to be asked in the present view.
+    fn newest_of_asked(&self, key: Key<'_>) -> Option<Version> {
+        let partition = key.hash().partition(self.routes.partitions());
+        // Before the owners: one that has given up the partition by now has nothing that they have not pulled.
+        let serving = (0..).map_while(|at| self.routes.serving(partition, at));
         let mut newest = Known::Nothing;
-        for owner in self.routes.owners(key.hash().partition(self.routes.partitions())) {
+        for node in serving.chain(self.routes.owners(partition)) {
             // A node that went down this moment knows nothing.
-            if let Ok(read) = self.runtime.read(owner, key, false, Wait::ForTurn, &mut |_, _| {})
+            if let Ok(read) = self.runtime.read(node, key, false, Wait::ForTurn, &mut |_, _| {})
                 && read.known.rank() > newest.rank()
             {
                 newest = read.known;
