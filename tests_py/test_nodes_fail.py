@@ -187,7 +187,7 @@ def test_when_every_node_is_down_a_put_is_an_error_and_a_get_a_miss() -> None:
         lambda: cache.put("key", 1, write_quorum="one"),
     ]
     for call in calls:
-        with pytest.raises(NoLiveNodeError, match=r"^every node is down; nothing was written"):
+        with pytest.raises(NoLiveNodeError, match=r"^every node is down; (.*; )?nothing was written"):
             call()
     assert cache.get(KEYS[0]) == (None, -1)
     assert cache.get(KEYS[0], "default") == ("default", -1)

@@ -154,6 +154,50 @@ def write_over_what_is_ahead() -> None:
         assert cache.get(f"key {number}")[0] == "new"
 
 
+def test_a_warning_of_a_clock_that_is_ahead_says_what_became_of_the_cache_if_it_is_an_error(
+    run_program: RunProgram,
+) -> None:
+    elsewhere(refuse_what_is_ahead, run_program)
+
+
+def refuse_what_is_ahead() -> None:
+    path = Path(tempfile.mkdtemp()) / "cache.snapshot"
+    cache = Cache(gossip_interval=None)
+    cache.put("key", "from the future", timestamp=cache.now() + 2000 * DAYS)
+    cache.save(path)
+    warnings.simplefilter("error")
+    with pytest.raises(TimestampWarning, match=r"go on from it; nothing was written$"):
+        cache.put("key", "new")
+    assert cache.get("key")[0] == "from the future"
+    assert cache.put("key", "new"), "it is told once"
+    cache.clear()
+    with pytest.raises(TimestampWarning, match=r"all of it is restored$"):
+        Cache(gossip_interval=None).restore(path)
+    restored = Cache(gossip_interval=None)
+    with pytest.raises(TimestampWarning):
+        restored.restore(path)
+    assert restored.get("key")[0] == "from the future"
+    assert restored.restored is not None
+    assert restored.restored.applied == 1
+    with pytest.raises(TimestampWarning, match=r"; load closed the cache that it made$"):
+        Cache.load(path)
+    many = Cache(gossip_interval=None)
+    ahead = many.now() + 100 * DAYS
+    many.put("key", "from the future", timestamp=ahead)
+    with pytest.raises(TimestampWarning, match="put_many stopped after 3 items: they are written, and nothing after"):
+        many.put_many({"before": 1, "key": "new", "after": 2})
+    assert {key: hit[0] for key, hit in many.get_many(["before", "key", "after"]).items()} == {
+        "before": 1,
+        "key": "new",
+        "after": 2,
+    }
+    explicit = Cache(gossip_interval=None)
+    explicit.put("key", "by the clock")
+    with pytest.raises(TimestampWarning, match=r"was refused: .*; it changed nothing"):
+        explicit.remove("key", 5)
+    assert "key" in explicit
+
+
 def test_of_a_clock_that_is_ahead_by_less_than_a_minute_nobody_is_told(run_program: RunProgram) -> None:
     elsewhere(write_over_what_is_a_little_ahead, run_program)
 

@@ -1,11 +1,15 @@
 """The error that ends a call with many entries says in its own text how many were done, which stopped it, and that the
 rest was not; one value that cannot be read does not hide the others."""
 
+import json
+import pickle
 import random
 import re
 import signal
+import sqlite3
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from distributed_consistent_cache import (
     NoLiveNodeError,
     QuorumError,
     SerializationError,
+    TimestampWarning,
     ValueTooLargeError,
 )
 
@@ -86,12 +91,11 @@ def test_a_wrong_key_is_named_with_how_many_were_done(verb: str, wrong: str, at:
         call(cache, keys())
     text = str(raised.value)
     many, verbs = ("" if at == 1 else "s"), ("is" if at == 1 else "are")
-    if at == 0:
-        assert re.search(r"; nothing was (done|written)$", text), "as of a single call"
-    else:
-        assert f"; {verb} stopped at {one} {at}, {shown}" in text
-        assert text.endswith(f": {at} {one}{many} {verbs} {word}, it and those after it are not"), text
-        assert "nothing was" not in text, "that is not true"
+    assert f"; {verb} stopped at {one} {at}, {shown}" in text
+    said, became = f": {at} {one}{many} {verbs} {word}, it and those after it are not", "; nothing was (done|written)"
+    # What a single call says became of the cache is true where nothing was done.
+    assert re.search(re.escape(said) + (became if at == 0 else "") + "$", text), text
+    assert len(re.findall(became, text)) == (at == 0), text
     assert len(text) < 500
     (note,) = raised.value.__notes__
     assert note.startswith(f"stopped at {one} {at}, {shown}")
@@ -111,15 +115,10 @@ def test_a_value_that_cannot_be_written_is_named(at: int, cache: Cache) -> None:
         with pytest.raises(error) as raised:
             cache.put_many([*((key, 1) for key in names(at)), ("bad", value), ("later", 1)])
         text = str(raised.value)
-        if at == 0:
-            assert re.search(r"; put_many stopped at item 0, 'bad'; (the cache is as it was|nothing was .*)$", text), (
-                text
-            )
-        else:
-            ending = rf"; put_many stopped at item {at}, 'bad': {at} items are written, it and those after it are not$"
-            assert re.search(ending, text), text
-            assert "the cache is as it was" not in text
-            assert "nothing was" not in text
+        ending = rf"; put_many stopped at item {at}, 'bad': {at} items are written, it and those after it are not"
+        became = "; (the cache is as it was|nothing was .*)"
+        assert re.search(ending + (became if at == 0 else "") + "$", text), text
+        assert len(re.findall(became, text)) == (at == 0), text
         assert "later" not in cache
 
 
@@ -142,19 +141,22 @@ class DetailedError(Exception):
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_an_iterable_raises_stays_what_it_is_and_says_how_many_were_done(verb: str, at: int, cache: Cache) -> None:
     call, one, word = VERBS[verb]
-    failures = {
+    failures: dict[str, BaseException] = {
         "text": RuntimeError("the source failed"),
         "own class": PlainError("the source failed"),
         "no text": PlainError(),
         "details": DetailedError(7),
-        "system": OSError(5, "Input/output error", "rows.csv"),
         "two parts": ValueError("a", "b"),
-        "key": KeyError("row"),
+        "a number": RuntimeError(7),
+        "an end": SystemExit("bye"),
+        "a group": ExceptionGroup("two", [ValueError(1), ValueError(2)]),
+        "a key that is no text": KeyError(5),
+        "no key": KeyError(),
     }
     if verb != "put_many":
         cache.put_many(dict.fromkeys(names(700), 1), 1)
 
-    def keys(failure: Exception) -> Iterator[str]:
+    def keys(failure: BaseException) -> Iterator[str]:
         yield from names(at)
         raise failure
 
@@ -175,6 +177,154 @@ def test_what_an_iterable_raises_stays_what_it_is_and_says_how_many_were_done(ve
             assert str(failure) == before
     if verb != "get_many":
         assert done(cache, verb) == set(names(at))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_usual_errors_of_a_source_say_it_in_their_text_and_keep_what_they_are(verb: str, cache: Cache) -> None:
+    call, one, word = VERBS[verb]
+    said = f"{verb} stopped after 3 {one}s: they are {word}, and nothing after them"
+    failures: list[tuple[BaseException, str, dict[str, Any]]] = [
+        (TimeoutError("late"), f"late; {said}", {"errno": None}),
+        (OSError(), said, {"errno": None}),
+        (ConnectionResetError(104, "reset"), f"[Errno 104] reset; {said}", {"errno": 104, "args": (104, "reset")}),
+        (
+            FileNotFoundError(2, "No such file", "rows.csv"),
+            f"[Errno 2] No such file ({said}): 'rows.csv'",
+            {"errno": 2, "filename": "rows.csv", "args": (2, "No such file")},
+        ),
+        (KeyError("row"), f"'row'; {said}", {"args": ("row",)}),
+        (ImportError("nope", name="rows"), f"nope; {said}", {"name": "rows", "msg": f"nope; {said}"}),
+        (SyntaxError("odd", ("rows.py", 7, 1, "x")), f"odd; {said} (rows.py, line 7)", {"lineno": 7}),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), f" in position 0: bad; {said}", {"object": b"\xff"}),
+        (json.JSONDecodeError("bad", "document", 1), f" (char 1); {said}", {"msg": "bad", "pos": 1}),
+        (sqlite3.OperationalError("locked"), f"locked; {said}", {}),
+        (StopAsyncIteration("over"), f"over; {said}", {}),
+    ]
+
+    def keys(failure: BaseException) -> Iterator[str]:
+        yield from names(3)
+        raise failure
+
+    for failure, text, kept in failures:
+        with pytest.raises(type(failure)) as raised:
+            call(cache, keys(failure))
+        assert raised.value is failure
+        assert str(failure).endswith(text), str(failure)
+        assert {name: getattr(failure, name) for name in kept} == kept
+        copy = pickle.loads(pickle.dumps(failure))
+        assert type(copy) is type(failure)
+        assert failure.__notes__ == [said]
+        assert {name: getattr(copy, name) for name in kept} == kept
+        assert all(type(argument).__module__ == "builtins" for argument in copy.args)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_error_that_is_raised_again_tells_of_the_later_call_only(verb: str, cache: Cache) -> None:
+    call, one, word = VERBS[verb]
+    failures: list[tuple[BaseException, str]] = [
+        (RuntimeError("the source failed"), "the source failed; {}"),
+        (RuntimeError("(put_many) failed"), "(put_many) failed; {}"),
+        (KeyboardInterrupt(), "{}"),
+        (OSError(2, "No such file", "rows.csv"), "[Errno 2] No such file ({}): 'rows.csv'"),
+        (KeyError("row"), "'row'; {}"),
+        (ImportError("nope"), "nope; {}"),
+        (ValueError("a", 2), "('a', 2)"),
+    ]
+
+    def keys(failure: BaseException, count: int) -> Iterator[str]:
+        yield from names(count)
+        raise failure
+
+    for failure, text in failures:
+        failure.add_note("stopped at noon")
+        for count in (2, 3, 300):
+            for before in VERBS.values():
+                with pytest.raises(type(failure)):
+                    before[0](cache, keys(failure, 7))
+            with pytest.raises(type(failure)):
+                call(Cache(gossip_interval=None), keys(failure, count))
+            said = f"{verb} stopped after {count} {one}s: they are {word}, and nothing after them"
+            assert failure.__notes__ == ["stopped at noon", said]
+            assert str(failure) == text.format(said)
+
+
+def test_an_error_of_a_call_within_a_source_tells_of_both_calls(cache: Cache) -> None:
+    other = Cache(gossip_interval=None)
+
+    def keys() -> Iterator[str]:
+        yield "first"
+        put_many(other, ["second", "third", 5])
+
+    with pytest.raises(TypeError) as raised:
+        put_many(cache, keys())
+    inner = "put_many stopped at item 2, 5: 2 items are written, it and those after it are not"
+    outer = "put_many stopped after 1 item: it is written, and nothing after it"
+    assert str(raised.value) == f"key must be str, not int; {inner}; {outer}"
+    assert len(raised.value.__notes__) == 2
+
+
+@pytest.mark.parametrize("at", [0, 1, 300])
+def test_an_error_that_a_value_raises_for_a_reason_of_its_own_names_the_key(at: int, cache: Cache) -> None:
+    class Fails:
+        def __reduce__(self) -> Any:
+            raise failure
+
+    failures: list[Exception] = [OSError(5, "Input/output error"), TimeoutError("late"), OSError(5, "a", "b")]
+    for failure in failures:
+        with pytest.raises(OSError, match="stopped at item") as raised:
+            cache.put_many([*((key, 1, 5) for key in names(at)), ("bad", Fails())])
+        assert raised.value is failure
+        assert f"put_many stopped at item {at}, 'bad': {at} item" in str(failure)
+        assert failure.__notes__[0].startswith(f"stopped at item {at}, 'bad': ")
+
+
+def test_items_that_were_refused_are_not_told_to_be_written(cache: Cache) -> None:
+    cache.put_many(dict.fromkeys(names(200), 1), 9)
+    said = "300 items are written or refused (200), it and those after it are not"
+    with pytest.raises(TypeError, match=re.escape(f"stopped at item 300, 5: {said}")):
+        put_many(cache, [*names(300), 5])
+
+    def keys() -> Iterator[str]:
+        yield from names(300)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError, match=r"300 items: they are written or refused \(200\), and nothing after them"):
+        put_many(cache, keys())
+
+
+def test_a_warning_that_is_an_error_says_what_is_written(cache: Cache) -> None:
+    for old, new in ({"timestamp": 10**18}, {}), ({}, {"timestamp": 5}):
+        keys = [f"{old} {key}" for key in names(5000)]
+        known, others = keys[200:400], keys[:200] + keys[400:600]
+        cache.put_many(dict.fromkeys(known, "old"), **old)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(TimestampWarning) as raised:
+                cache.put_many(((key, "new") for key in keys), **new)
+        found = re.search(
+            r"; put_many stopped after (\d+) items: they are written or refused \(200\), and nothing after them$",
+            str(raised.value),
+        )
+        assert found, str(raised.value)
+        assert "nothing was written" not in str(raised.value)
+        assert len(raised.value.__notes__) == 1
+        done = keys[: int(found[1])]
+        assert {key for key in cache if key in keys} == {*done}
+        assert set(others) <= set(done)
+        assert [cache.get(key)[0] for key in done] == ["old" if key in known else "new" for key in done]
+
+
+def test_what_a_source_raises_is_not_lost_to_a_warning_that_is_an_error(cache: Cache) -> None:
+    cache.put("known", "old")
+
+    def keys() -> Iterator[str]:
+        yield "known"
+        raise KeyboardInterrupt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyboardInterrupt, match=r"after 1 item: it is written or refused \(1\)"):
+            put_many(cache, keys())
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -217,7 +367,8 @@ def test_too_few_owners_are_told_with_what_became_of_the_others(count: int, cach
     cache.fail_node(0)
     with pytest.raises(NoLiveNodeError) as down:
         cache.put_many({"key": 1, "other": 2})
-    assert str(down.value) == "every node is down; nothing was written"
+    said = "put_many stopped at item 0, 'key': 0 items are written, it and those after it are not; nothing was written"
+    assert str(down.value) == f"every node is down; {said}"
     assert down.value.__notes__ == [
         "stopped at item 0, 'key': the items before it are written, it and those after it are not"
     ]

@@ -108,7 +108,7 @@ pub(super) fn put_many<'py>(
     cluster.check_open().map_err(raise)?;
     // A timestamp that is wrong is wrong before anything is written.
     let timestamp = timestamp.map(|given| convert::timestamp(Some(given))).transpose()?;
-    let refused = PyList::empty(py);
+    let (call, refused) = (Call::begin(&PUT_MANY), PyList::empty(py));
     let rows = match items.cast::<PyMapping>() {
         Ok(mapping) if mapping.len()? <= LISTED_MAX => mapping.items()?.into_any(),
         Ok(mapping) => mapping.call_method0("items")?,
@@ -117,10 +117,10 @@ pub(super) fn put_many<'py>(
     let mut rows = rows.try_iter()?;
     let mut written = 0;
     loop {
-        let (batch, ending) = collect(py, (cluster, packing), format, &mut rows, timestamp, written);
+        let (batch, ending) = collect(py, (cluster, packing), format, &mut rows, timestamp);
         let lifetime = cluster.lifetime(ttl);
         let puts = batch.iter().map(Item::put).collect::<PyResult<Vec<_>>>();
-        let puts = puts.map_err(|error| PUT_MANY.after(py, error, written))?;
+        let puts = puts.map_err(|error| call.after(py, error, written))?;
         let write = |put: &Put<'_>, timestamp: Timestamp, buffer: &mut Vec<u8>| {
             let write = Write::put_living(put.key, timestamp, put.value(buffer)?, lifetime);
             if packing.leaves(&write) {
@@ -130,25 +130,34 @@ pub(super) fn put_many<'py>(
         };
         let mut outcomes =
             py.detach(|| each(&puts, |put| put.key.hash(), |put, buffer| write(put, put.timestamp, buffer)));
+        let mut warned = Ok(());
         for ((item, put), tried) in batch.iter().zip(&puts).zip(&mut outcomes) {
-            if let Some(Ok(Outcome { newest: false, .. })) = tried
-                && timestamps::refused(py, cluster, put.key, put.timestamp, item.by_clock)?
-            {
+            let Some(Ok(Outcome { newest: false, .. })) = tried else { continue };
+            let (again, told) = timestamps::refused(py, cluster, put.key, put.timestamp, item.by_clock);
+            // A warning that is an error ends the call when all of the batch is written.
+            warned = warned.and(told);
+            if again {
                 *tried = Some(py.detach(|| write(put, hybrid_clock::now(), &mut Vec::new())));
             }
         }
         check_all(
             py,
-            &PUT_MANY,
+            &call,
             outcomes,
             written,
             |at| batch[at].key.as_any(),
             |at, outcome| {
-                if outcome.newest { Ok(()) } else { refused.append(&batch[at].key) }
+                if outcome.newest {
+                    return Ok(());
+                }
+                call.refused(refused.len() + 1);
+                refused.append(&batch[at].key)
             },
         )?;
         written += batch.len();
-        if ending.go_on(py, &PUT_MANY, written)? == Ended::All {
+        let ended = ending.go_on(py, &call, written)?;
+        warned.map_err(|error| call.after(py, error, written))?;
+        if ended == Ended::All {
             return Ok(refused);
         }
     }
@@ -196,13 +205,13 @@ fn check_fits(py: Python<'_>, (cluster, packing): (&Cluster<Embedded>, &Packing)
 }
 
 /// Why a batch ended.
-enum Ending {
+enum Ending<'py> {
     /// It is full.
     More,
     /// There are no more entries.
     Last,
-    /// An entry that is wrong.
-    Wrong(PyErr),
+    /// An entry that is wrong, and its key.
+    Wrong(PyErr, Bound<'py, PyAny>),
     /// What the entries come from failed.
     Source(PyErr),
 }
@@ -214,12 +223,12 @@ enum Ended {
     NotYet,
 }
 
-impl Ending {
+impl Ending<'_> {
     /// Once the batch is done. Ctrl-C is heard here.
     fn go_on(self, py: Python<'_>, call: &Call, done: usize) -> PyResult<Ended> {
         match self {
             Self::Last => Ok(Ended::All),
-            Self::Wrong(error) => Err(error),
+            Self::Wrong(error, key) => Err(call.at(py, error, done, &key)),
             Self::Source(error) => Err(call.after(py, error, done)),
             Self::More => py.check_signals().map(|()| Ended::NotYet).map_err(|error| call.after(py, error, done)),
         }
@@ -227,12 +236,7 @@ impl Ending {
 }
 
 /// Takes keys until a batch is full.
-fn take_keys<'py>(
-    py: Python<'py>,
-    call: &Call,
-    keys: &mut Bound<'py, PyIterator>,
-    before: usize,
-) -> (Vec<Bound<'py, PyString>>, Ending) {
+fn take_keys<'py>(keys: &mut Bound<'py, PyIterator>) -> (Vec<Bound<'py, PyString>>, Ending<'py>) {
     let mut batch = Vec::with_capacity(BATCH);
     while batch.len() < BATCH {
         let key = match keys.next() {
@@ -242,10 +246,7 @@ fn take_keys<'py>(
         };
         match convert::text_of_key(key.clone()) {
             Ok(key) => batch.push(key),
-            Err(error) => {
-                let error = call.at(py, error, before + batch.len(), &key);
-                return (batch, Ending::Wrong(error));
-            }
+            Err(error) => return (batch, Ending::Wrong(error, key)),
         }
     }
     (batch, Ending::More)
@@ -258,8 +259,7 @@ fn collect<'py>(
     format: &Format,
     rows: &mut Bound<'py, PyIterator>,
     timestamp: Option<Timestamp>,
-    written: usize,
-) -> (Vec<Item<'py>>, Ending) {
+) -> (Vec<Item<'py>>, Ending<'py>) {
     let (mut batch, mut bytes, turn) = (Vec::with_capacity(BATCH), 0, Instant::now());
     while batch.len() < WRITES && bytes < BATCH_BYTES {
         // A look at the clock takes as long as a part of an item.
@@ -282,8 +282,7 @@ fn collect<'py>(
             }
             Err(error) => {
                 let key = row.cast::<PyTuple>().ok().and_then(|row| row.get_item(0).ok()).unwrap_or(row);
-                let error = PUT_MANY.at(py, error, written + batch.len(), &key);
-                return (batch, Ending::Wrong(error));
+                return (batch, Ending::Wrong(error, key));
             }
         }
     }
@@ -324,14 +323,14 @@ pub(super) fn get_many<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     cluster.check_open().map_err(raise)?;
     let found = PyDict::new(py);
-    let mut keys = convert::keys(keys)?;
+    let (call, mut keys) = (Call::begin(&GET_MANY), convert::keys(keys)?);
     let unpacker = Unpacker { packing, library: cluster };
     let mut turn = Instant::now();
     let mut done = 0;
     loop {
-        let (batch, ending) = take_keys(py, &GET_MANY, &mut keys, done);
+        let (batch, ending) = take_keys(&mut keys);
         let hashed = batch.iter().map(|key| convert::key(key)).collect::<PyResult<Vec<_>>>();
-        let hashed = hashed.map_err(|error| GET_MANY.after(py, error, done))?;
+        let hashed = hashed.map_err(|error| call.after(py, error, done))?;
         let mut taken: Vec<Taken> = Vec::new();
         taken.resize_with(hashed.len(), || Taken::Nothing);
         let mut take = |at: usize, read, lent: Lent<'_>| taken[at] = format.take(py, packing, read, lent);
@@ -344,7 +343,7 @@ pub(super) fn get_many<'py>(
             if at == unpacked {
                 unpacked += unpack_some(py, unpacker, &hashed[at..], &mut taken[at..]);
             }
-            let stopped = |error| GET_MANY.at(py, error, done + at, key);
+            let stopped = |error| call.at(py, error, done + at, key);
             let Some(timestamp) = answer.found().map_err(raise).map_err(stopped)? else { continue };
             let taken = std::mem::replace(&mut taken[at], Taken::Nothing);
             let value = match format.decode(py, unpacker, taken, *hash) {
@@ -357,7 +356,7 @@ pub(super) fn get_many<'py>(
             hit(py, value, timestamp).and_then(|hit| found.set_item(key, hit)).map_err(stopped)?;
         }
         done += batch.len();
-        if ending.go_on(py, &GET_MANY, done)? == Ended::All {
+        if ending.go_on(py, &call, done)? == Ended::All {
             return Ok(found);
         }
         if turn.elapsed() > TURN {
@@ -405,16 +404,16 @@ pub(super) fn remove_many(
 ) -> PyResult<usize> {
     cluster.check_open().map_err(raise)?;
     let timestamp = timestamp.map(|given| convert::timestamp(Some(given))).transpose()?;
-    let mut keys = convert::keys(keys)?;
+    let (call, mut keys) = (Call::begin(&REMOVE_MANY), convert::keys(keys)?);
     let (mut removed, mut done) = (0, 0);
     loop {
-        let (batch, ending) = take_keys(py, &REMOVE_MANY, &mut keys, done);
+        let (batch, ending) = take_keys(&mut keys);
         let hashed = batch.iter().map(|key| convert::key(key)).collect::<PyResult<Vec<_>>>();
-        let hashed = hashed.map_err(|error| REMOVE_MANY.after(py, error, done))?;
+        let hashed = hashed.map_err(|error| call.after(py, error, done))?;
         let outcomes = py.detach(|| remove_each(cluster, &hashed, timestamp, quorum));
         check_all(
             py,
-            &REMOVE_MANY,
+            &call,
             outcomes,
             done,
             |at| batch[at].as_any(),
@@ -424,7 +423,7 @@ pub(super) fn remove_many(
             },
         )?;
         done += batch.len();
-        if ending.go_on(py, &REMOVE_MANY, done)? == Ended::All {
+        if ending.go_on(py, &call, done)? == Ended::All {
             return Ok(removed);
         }
     }

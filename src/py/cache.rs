@@ -24,6 +24,7 @@ use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use super::statistics::Stats;
+use super::stopped::saying;
 use super::timestamps;
 use crate::cluster::get::Answer;
 use crate::cluster::put::Outcome;
@@ -670,13 +671,14 @@ impl Cache {
     ///
     /// path: a str, bytes or os.PathLike, of a file that `save` wrote and that you trust: it holds pickles.
     ///
-    /// Returns a RestoreReport. Raises SnapshotError for a file that is none, is damaged, cut short or of another format,
+    /// Returns a RestoreReport. A TimestampWarning tells of what is ahead of this machine's clock; if it is an error, all is
+    /// restored. Raises SnapshotError for a file that is none, is damaged, cut short or of another format,
     /// OSError, ClosedError, TypeError or ValueError: nothing was written. The whole file is verified before the first
     /// entry is written; what ends it after that (Ctrl-C, close) says in its message or in a note how much was.
     fn restore(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
-        let report = super::snapshot::restore(py, self.cluster()?, path)?;
+        let (report, told) = super::snapshot::restore(py, self.cluster()?, path)?;
         *self.living()?.restored.lock() = Some(report.clone());
-        Ok(report)
+        told.map(|()| report)
     }
 
     /// What the last restore into this cache did, or None: also that of `Cache.load`.
@@ -777,9 +779,15 @@ impl Cache {
     /// Returns the keys that were refused because something newer is known: an empty list when all are the newest.
     ///
     /// Raises as `put`, or what the iterable raises; Ctrl-C is heard. Those before the item that it stopped at are written:
-    /// the error says how many, which item that was, and what became of the rest, in its text and in a note. What the
-    /// iterable raises, and KeyboardInterrupt, stay what they are: their text says it if it is a single string or none, and
-    /// the note always.
+    /// the error says how many, which item that was, and what became of the rest, in its text and in a note. A
+    /// TimestampWarning that is an error ends the call once all that was taken is written.
+    ///
+    /// What the iterable or a value raises, and KeyboardInterrupt, stay the objects that they are, with their `errno`,
+    /// `filename`, `name` or key. Their text goes on if it is their only argument, a str, or if they have none; an OSError
+    /// with an errno has it in `strerror`, an ImportError and a SyntaxError in `msg`, a UnicodeError in `reason`. Only the
+    /// note says it for other arguments, as those of `ValueError("a", 2)`, for SystemExit, ExceptionGroup and `KeyError()`,
+    /// and for a class with a `__str__` of its own, or with an `__init__` or `__new__` and no `__reduce__`. An error that is
+    /// raised again tells of the later call alone.
     #[pyo3(signature = (items, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put_many<'py>(
         &self,
@@ -831,7 +839,8 @@ impl Cache {
     /// Removes every key whose timestamp is not newer than this one, and remembers it. None removes what is there: see
     /// `remove`. Returns how many values were removed.
     ///
-    /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few owners) says how many values were removed.
+    /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few owners) says how many values were removed,
+    /// as in `put_many`.
     #[pyo3(signature = (timestamp=None))]
     fn clear(&self, py: Python<'_>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let timestamp = timestamp.map(|timestamp| convert::timestamp(Some(timestamp))).transpose()?;
@@ -901,9 +910,11 @@ pub(super) fn put(
         return Ok(true);
     }
     for _ in 0..TRIES_MAX {
-        if !timestamps::refused(py, cluster, key, timestamp, by_clock)? {
-            return Ok(false);
+        let (again, told) = timestamps::refused(py, cluster, key, timestamp, by_clock);
+        if !again {
+            return told.map(|()| false);
         }
+        told.map_err(|error| saying(py, error, "nothing was written"))?;
         timestamp = hybrid_clock::now();
         if put(timestamp)? {
             return Ok(true);
@@ -952,7 +963,7 @@ pub(super) fn remove(
         write(py, cluster, Write::remove(key, stamp), quorum, via)?
     };
     if !outcome.newest {
-        timestamps::refused(py, cluster, key, stamp, false)?;
+        timestamps::refused(py, cluster, key, stamp, timestamp.is_none()).1?;
     }
     Ok(outcome.newest && outcome.was_live)
 }

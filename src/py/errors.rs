@@ -80,7 +80,8 @@ static CLOSED: Kind =
 
 static TIMESTAMP_WARNING: Kind = kind(
     "TimestampWarning",
-    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead.",
+    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead.\n\
+     If warnings are errors, its text says what became of the write, or of all of a call.",
     false,
 );
 
@@ -253,9 +254,9 @@ pub(super) fn is_serialization(py: Python<'_>, error: &PyErr) -> bool {
     SERIALIZATION.class(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
-/// Whether a value is wrong, and not what it is written under.
-pub(super) fn is_of_value(py: Python<'_>, error: &PyErr) -> bool {
-    [&SERIALIZATION, &VALUE_TOO_LARGE].iter().any(|kind| kind.class(py).is_ok_and(|class| error.is_instance(py, class)))
+/// Whether an error is one of a cache.
+pub(super) fn is_cache_error(py: Python<'_>, error: &PyErr) -> bool {
+    CACHE_ERROR.class(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
 /// Whether an error that was raised while a value was pickled or unpickled says that this value cannot be. Those are the

@@ -14,7 +14,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::cache::Cache;
 use super::errors::raise;
 use super::interrupts::{heard, interruptible};
-use super::stopped;
+use super::stopped::{CLEAR, Call};
 use crate::cluster::Cluster;
 use crate::cluster::clear::Cleared;
 use crate::cluster::walk::Keys;
@@ -35,9 +35,10 @@ pub(super) fn len(py: Python<'_>, cluster: &Cluster<Embedded>) -> PyResult<usize
 /// Removes all that is not newer than this. What ends it early says how much was removed.
 pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Option<Timestamp>) -> PyResult<usize> {
     cluster.check_open().map_err(raise)?;
+    let call = Call::begin(&CLEAR);
     let (Cleared { removed, error, .. }, raised) = heard(py, |go_on| cluster.clear(timestamp, go_on));
     let Some(error) = raised.or_else(|| error.map(raise)) else { return Ok(removed) };
-    Err(stopped::CLEAR.after(py, error, removed))
+    Err(call.after(py, error, removed))
 }
 
 /// Iterates over the live keys of a cache. A key that is live from the beginning to the end is there once; one that is written

@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
 use super::convert;
-use super::errors::raise;
+use super::errors::{is_cache_error, raise};
+use super::stopped::saying;
 use super::timestamps;
 use crate::cluster::Cluster;
 use crate::cluster::restore::{self, Verifying};
@@ -29,15 +31,18 @@ pub(super) fn save(py: Python<'_>, cluster: &Cluster<Embedded>, path: &Bound<'_,
     }
 }
 
-pub(super) fn restore(py: Python<'_>, cluster: &Cluster<Embedded>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
+/// What was restored, and the warning of what is ahead, if that is an error.
+pub(super) fn restore(
+    py: Python<'_>,
+    cluster: &Cluster<Embedded>,
+    path: &Bound<'_, PyAny>,
+) -> PyResult<(RestoreReport, PyResult<()>)> {
     let path = convert::path(path)?;
     let mut restoring = py.detach(|| cluster.begin_restore(path)).map_err(raise)?;
     loop {
         if let Some(report) = py.detach(|| restoring.step()).map_err(raise)? {
-            if let Some(ahead) = restoring.ahead() {
-                timestamps::tell_ahead(py, ahead)?;
-            }
-            return Ok(report.into());
+            let told = restoring.ahead().map_or(Ok(()), |ahead| timestamps::tell_ahead(py, ahead));
+            return Ok((report.into(), told));
         }
         if let Err(error) = py.check_signals() {
             let (done, records) = (restoring.done(), restoring.records());
@@ -91,7 +96,8 @@ pub(super) fn load<'py>(
     if let Err(error) = cache.call_method1("restore", (path,)) {
         // Nobody will have it.
         cache.call_method0("close")?;
-        return Err(error);
+        let is_of_file = is_cache_error(py, &error) || error.is_instance_of::<PyOSError>(py);
+        return Err(if is_of_file { error } else { saying(py, error, "load closed the cache that it made") });
     }
     Ok(cache)
 }

@@ -73,7 +73,8 @@ pub(super) fn given_clock(clock: Option<&Bound<'_, PyAny>>) -> PyResult<Option<h
     }
 }
 
-/// A write was refused. True if it is to be made again with the clock's next timestamp. What is worth a word is told once.
+/// A write was refused: whether it is to be made again with the clock's next timestamp, and what is worth a word, which is
+/// told once: an error if warnings are errors.
 #[cold]
 pub(super) fn refused(
     py: Python<'_>,
@@ -81,7 +82,7 @@ pub(super) fn refused(
     key: Key<'_>,
     tried: Timestamp,
     by_clock: bool,
-) -> PyResult<bool> {
+) -> (bool, PyResult<()>) {
     let refused = py.detach(|| cluster.why_refused(key, tried));
     let again = by_clock && matches!(refused, Refused::ByClockAhead(_));
     let name = String::from_utf8_lossy(key.bytes());
@@ -91,25 +92,22 @@ pub(super) fn refused(
             "the entry of {name} has a timestamp {} ahead of this machine's clock; writes without a timestamp go on from it",
             told(by)
         ),
-        Refused::Older | Refused::ByClockAhead(_) => return Ok(again),
+        Refused::Older | Refused::ByClockAhead(_) => return (again, Ok(())),
         Refused::ByOtherUnit(known) => format!(
             "the write of {name} with the clock's timestamp {tried} (microseconds since 1970) was refused: {} has {}, of \
-             another unit; nothing was written. Give every write of a key a timestamp, or none",
+             another unit; it changed nothing. Give every write of a key a timestamp, or none",
             what_is_there(known.kind()),
             known.timestamp
         ),
         Refused::ByClock(known) => format!(
             "the write of {name} with timestamp {tried} was refused: {} has the clock's timestamp {} (microseconds since \
-             1970); nothing was written. Give every write of a key a timestamp, or none; cache.now() is the clock's, and a \
+             1970); it changed nothing. Give every write of a key a timestamp, or none; cache.now() is the clock's, and a \
              time to live is ttl=",
             what_is_there(known.kind()),
             known.timestamp
         ),
     };
-    if cluster.told().is_first(refused) {
-        warn(py, &what)?;
-    }
-    Ok(again)
+    (again, if cluster.told().is_first(refused) { warn(py, &what) } else { Ok(()) })
 }
 
 /// A snapshot came from a machine whose clock was ahead.
