@@ -72,6 +72,6 @@ fn a_remove_by_the_clock_has_the_timestamp_of_what_is_there_if_that_is_of_anothe
     let (before, stamp) = (hybrid_clock::now(), hybrid_clock::now());
     cluster.remove_by_clock(key("never there"), stamp, None, None).expect("remembered");
     assert!(!cluster.write(put("never there", b"late", before.get(), 0), None, None).expect("refused").newest);
-    assert!(matches!(cluster.why_refused(key("never there"), at(6)), Refused::ByClock(_)));
-    assert_eq!(cluster.why_refused(key("never there"), before), Refused::Older);
+    assert!(matches!(cluster.why_refused(key("never there"), at(6), false), Refused::ByClock(_)));
+    assert_eq!(cluster.why_refused(key("never there"), before, false), Refused::Older);
 }

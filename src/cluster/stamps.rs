@@ -1,6 +1,7 @@
 //! ```text
 //!   a put by the clock, refused    ->  by a timestamp of a clock that is ahead?  go on from it: the put is made again
 //!                                  ->  by one of another unit?                   told once
+//!                                  ->  by a later one, and the clock is not set?  told once
 //!   a remove by the clock          ->  of an entry whose timestamp has another unit: at that timestamp
 //! ```
 //! Writes that come without a timestamp, where not every timestamp is this clock's. What a timestamp of the clock is, says
@@ -37,6 +38,8 @@ pub enum Refused {
     ByOtherUnit(Version),
     /// A write with a timestamp that is no clock's, by one of the clock.
     ByClock(Version),
+    /// A write by a clock that says it is before 2001, by a timestamp that is so much ahead of it.
+    ByLater(Version, Duration),
 }
 
 /// What was told of refused writes: each once for a cache.
@@ -51,19 +54,26 @@ impl Told {
             Refused::ByClockAhead(_) => 1,
             Refused::ByOtherUnit(_) => 2,
             Refused::ByClock(_) => 4,
+            Refused::ByLater(..) => 8,
         };
         self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
 impl<R: Runtime> Cluster<R> {
-    /// Why a write with this timestamp was refused.
+    /// Why a write with this timestamp, which the clock gave or the user did, was refused.
     #[cold]
-    pub fn why_refused(&self, key: Key<'_>, tried: Timestamp) -> Refused {
+    pub fn why_refused(&self, key: Key<'_>, tried: Timestamp, by_clock: bool) -> Refused {
         let Some(known) = self.newest_known(key) else { return Refused::Older };
-        match [tried, known.timestamp].map(hybrid_clock::is_of_clock) {
+        let [is_tried, is_known] = [tried, known.timestamp].map(hybrid_clock::is_of_clock);
+        match [is_tried || by_clock, is_known] {
             [true, true] if known.timestamp >= tried => {
                 hybrid_clock::observe(known.timestamp).map_or(Refused::Older, Refused::ByClockAhead)
+            }
+            [true, false] if !is_tried => {
+                // What was written since by this clock is not ahead of it: nothing is wrong.
+                let by_us = known.timestamp.get().saturating_sub(hybrid_clock::reading_us());
+                if by_us == 0 { Refused::Older } else { Refused::ByLater(known, Duration::from_micros(by_us)) }
             }
             [true, false] if known.timestamp > tried => Refused::ByOtherUnit(known),
             [false, true] if known.timestamp > tried => Refused::ByClock(known),

@@ -80,8 +80,8 @@ static CLOSED: Kind =
 
 static TIMESTAMP_WARNING: Kind = kind(
     "TimestampWarning",
-    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead.\n\
-     If warnings are errors, its text says what became of the write, or of all of a call.",
+    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead, or that\n\
+     is not set. If warnings are errors, its text says what became of the write, or of all of a call.",
     false,
 );
 

@@ -83,7 +83,7 @@ pub(super) fn refused(
     tried: Timestamp,
     by_clock: bool,
 ) -> (bool, PyResult<()>) {
-    let refused = py.detach(|| cluster.why_refused(key, tried));
+    let refused = py.detach(|| cluster.why_refused(key, tried, by_clock));
     let again = by_clock && matches!(refused, Refused::ByClockAhead(_));
     let name = String::from_utf8_lossy(key.bytes());
     let name = Quoted(&name);
@@ -105,6 +105,14 @@ pub(super) fn refused(
              time to live is ttl=",
             what_is_there(known.kind()),
             known.timestamp
+        ),
+        Refused::ByLater(known, by) => format!(
+            "the write of {name} with the clock's timestamp {tried} (microseconds since 1970) was refused: {} has {}, {} ahead \
+             of this machine's clock, which is not set; it changed nothing. Set the clock, or give every write of a key a \
+             timestamp",
+            what_is_there(known.kind()),
+            known.timestamp,
+            told(by)
         ),
     };
     (again, if cluster.told().is_first(refused) { warn(py, &what) } else { Ok(()) })
