@@ -223,6 +223,6 @@ fn why_a_write_was_refused_is_found_also_where_only_those_that_serve_on_know() {
     for name in &names {
         let now = hybrid_clock::now();
         assert!(!is_newest(&cluster, name, now.get()), "{name} is of another unit");
-        assert!(matches!(cluster.why_refused(key(name), now), Refused::ByOtherUnit(_)), "{name}");
+        assert!(matches!(cluster.why_refused(key(name), now, true), Refused::ByOtherUnit(_)), "{name}");
     }
 }
