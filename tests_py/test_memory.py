@@ -86,6 +86,10 @@ CALLS = {
         'cache.put("large", {str(n): {n: (n, n / 3)} for n in range(300_000)})',
         'cache.get("large")',
     ),
+    "reading very many": (
+        "cache.put_many((str(n), bytes(1000)) for n in range(100_000))",
+        "found = cache.get_many(str(n) for n in range(100_000))",
+    ),
     "reading small values again and again": (
         "cache.put_many((str(n), n + 10**6) for n in range(1000)); kept = [None] * 10**6",
         "for n in range(10**6): kept[n] = cache.get(str(n % 1000))",
@@ -109,6 +113,7 @@ TIGHT = [
     ("reading a long text", "plain data", 8),
     ("reading many objects", "plain data", 8),
     ("reading small values again and again", "plain", 1),
+    ("reading very many", "plain", 8),
     ("reading a large value", "lz4", 8),
     ("reading a large value", "zstd", 8),
     ("saving", "plain", 200),

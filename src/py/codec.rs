@@ -139,6 +139,14 @@ pub(super) fn tuple_object<'py>(
     }
 }
 
+/// Whether there is memory for some more small objects, of which Python takes a mebibyte at a time.
+#[cold]
+pub(super) fn has_room(py: Python<'_>) -> bool {
+    // Safety: it makes bytes, which are written by nobody and read by nobody, or none with an exception set.
+    #[expect(unsafe_code, reason = "what pyo3 makes it panics without memory for")]
+    made(py, unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), 2 << 20) }).is_some()
+}
+
 /// An object that was made just now; `None`, and the exception is dropped, when there was no memory for it.
 #[inline]
 fn made(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Bound<'_, PyAny>> {

@@ -11,12 +11,13 @@
 use std::cell::Cell;
 
 use pyo3::exceptions::{
-    PyBaseException, PyImportError, PyKeyError, PyOSError, PySyntaxError, PySystemExit, PyUnicodeError,
+    PyBaseException, PyImportError, PyKeyError, PyMemoryError, PyOSError, PySyntaxError, PySystemExit, PyUnicodeError,
 };
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
+use super::codec::has_room;
 use super::given::shown;
 
 thread_local! {
@@ -120,6 +121,10 @@ impl Call {
 
     /// An error that says this, too. Whatever it cannot take, it is still the error.
     fn add(&self, py: Python<'_>, error: PyErr, text: &str, fate: Fate, note: &str) -> PyErr {
+        // Without memory not even a note can be made.
+        if error.is_instance_of::<PyMemoryError>(py) && !has_room(py) {
+            return error;
+        }
         let value = error.value(py);
         // What was told since this call began was told by a call within it, and is true beside this.
         if TOLD.get() == self.told {
