@@ -72,7 +72,9 @@ def test_explain_says_what_the_cache_says(key: str, cache: Cache, url: str) -> N
     explained = cache.explain(key)
     assert (done.returncode, done.stderr) == (0 if explained.hit else 3, "")
     assert done.stdout.startswith(f"partition {explained.partition}: a get ")
-    assert len(done.stdout.splitlines()) == 4 + len(explained.owners)
+    answer, _, owners = done.stdout.partition("\n\n")
+    assert " ".join(answer.split()) == f"partition {explained.partition}: {explained.sentence}"
+    assert len(owners.splitlines()) == 2 + len(explained.owners)
     said = json.loads(run("explain", "--json", "--url", url, "--", key).stdout)
     assert (said["key"], said["hit"], said["reason"]) == (key, explained.hit, explained.reason)
     assert [owner["node"] for owner in said["owners"]] == [owner.node for owner in explained.owners]
@@ -329,3 +331,41 @@ def test_help_says_what_it_does_and_its_exit_codes(command: str) -> None:
     assert done.returncode == 0
     assert "xit code:" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_every_answer_fits_in_80_columns(cache: Cache, url: str) -> None:
+    cache.put("large", b"x" * 1000, timestamp=10**18 + 7, ttl=3e9)
+    for command in (["explain", "never put"], ["explain", "large"], ["status"], ["top", "--count", "1"]):
+        done = run(*command, url=url)
+        assert done.stderr == ""
+        assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    said = run("explain", "large", url=url).stdout
+    assert str(10**18 + 7) in said
+    headers = [line.split() for line in said.splitlines() if line.startswith("node")]
+    assert headers == [["node", "state", "synced", "knows", "timestamp", "value", "age", "ttl"], ["node", "idle"]]
+
+
+def test_no_server_makes_a_line_longer_than_80_columns(url: str) -> None:
+    stats = json.loads(run("status", "--json", url=url).stdout)
+    explained = json.loads(run("explain", "--json", "key 7", url=url).stdout)
+    stats["process"]["program"] = explained["sentence"] = explained["owners"][0]["knows"] = "x" * 500
+    stats["misses_by_reason"] = {"y" * 500: 3}
+    stats["latency"] = {"z" * 500: {"count": 1, "p50": 1, "p90": 1, "p99": 1, "p999": 1, "max": 1}}
+    stats["nodes"][0]["hits"] = explained["owners"][0]["node"] = 10**100
+    for command, said in (("status", stats), ("top --count 1", stats), ("explain x", explained)):
+        with answering(json.dumps(said).encode()) as there:
+            done = run(*command.split(), "--url", there)
+            assert "x" * 70 in done.stdout, done
+            assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "bench", "simulate", "snapshot info x", "status", "top", "explain x", "metrics"]
+)
+def test_wrong_usage_is_never_printed_raw(command: str) -> None:
+    odd = ODD.replace("\x00", "")
+    for wrong in (f"--{odd}", odd):
+        done = run(*command.split(), "more", wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "u202e" in done.stderr
+        check_plain(done)

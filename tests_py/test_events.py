@@ -109,6 +109,17 @@ def test_what_a_callback_raises_is_logged_and_harms_nothing(caplog: pytest.LogCa
     assert str(records[0].exc_info[1]) == "of the callback"
 
 
+def test_what_a_callback_raises_is_never_logged_raw(caplog: pytest.LogCaptureFixture) -> None:
+    def bad(_: Event) -> None:
+        raise ValueError("\x1b[31m\r\u202e")
+
+    with Cache(2, gossip_interval=None) as cache:
+        cache.on_event(bad)
+        cache.fail_node(0)
+        wait_until(lambda: r"\x1b[31m\r\u202e" in caplog.text)
+    assert [char for char in caplog.text if char != "\n" and not char.isprintable()] == []
+
+
 def test_a_slow_callback_loses_events_and_is_told_how_many() -> None:
     heard: list[Event] = []
     gate = threading.Event()

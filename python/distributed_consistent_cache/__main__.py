@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Final, NoReturn, Protocol, TextIO
 
 from . import __version__, _text, bench, demo, explain, metrics, simulate, snapshot, status, top
 
@@ -98,8 +98,15 @@ def _give_up_unwritten() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that prints nothing raw of what it was given. The parsers of its commands are of this class, too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_text.shown(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dccache", description="A replicated in-process cache: N nodes, R copies, the newest timestamp wins."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

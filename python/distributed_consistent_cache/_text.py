@@ -2,7 +2,10 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
+
+# Columns of a terminal that is as narrow as most are.
+WIDTH: Final = 80
 
 # Of Unicode's categories those that move a cursor, turn the direction of reading, or are not seen: controls, formats,
 # surrogates, private use, separators of lines and paragraphs.
@@ -28,6 +31,34 @@ def all_shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {shown(name): all_shown(item) for name, item in value.items()}
     return value
+
+
+def wrapped(line: str, width: int = WIDTH) -> str:
+    """A line as lines of at most so many characters, those after the first indented. Longer words are broken."""
+    lines = [""]
+    for word in line.split(" "):
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("  " + word)
+        else:
+            lines[-1] += " " + word if lines[-1] else word
+        while len(lines[-1]) > width:
+            lines[-1:] = [lines[-1][:width], "  " + lines[-1][width:]]
+    return "\n".join(lines)
+
+
+def tables(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, width: int = WIDTH) -> str:
+    """A table of at most so many characters a line: what is wider becomes several, each with the first column."""
+    most = width // 2 - 2
+    lines = [[cell if len(cell) <= most else f"{cell[: most - 3]}..." for cell in line] for line in (headers, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    parts = [[0]]
+    for column in range(1, len(widths)):
+        if sum(widths[other] + 2 for other in parts[-1]) + widths[column] > width:
+            parts.append([0])
+        parts[-1].append(column)
+    of = [[[line[column] for column in part] for line in lines] for part in parts]
+    lefts = [sum(column < left for column in part) for part in parts]
+    return "\n\n".join(table(some[0], some[1:], left=count) for some, count in zip(of, lefts, strict=True))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

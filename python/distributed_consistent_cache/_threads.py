@@ -5,7 +5,11 @@ one wherever it is, and then only Python may be on its stack.
 """
 
 import logging
+import sys
+import traceback
 from typing import TYPE_CHECKING
+
+from ._text import shown
 
 if TYPE_CHECKING:
     from ._core import Event, _Feed
@@ -24,6 +28,18 @@ def _call_all(feed: "_Feed", event: "Event") -> None:
     for callback in feed.callbacks():
         try:
             callback(event)
-        except BaseException:
-            # Whatever it raises is nobody's but the log's.
-            logging.getLogger("distributed_consistent_cache").exception("a callback of Cache.on_event raised")
+        except BaseException:  # noqa: BLE001 - whatever it raises is nobody's but the log's
+            _log_raised()
+
+
+def _log_raised() -> None:
+    """Log what is being handled. Nothing of its text is written raw but the ends of its lines."""
+    logger = logging.getLogger("distributed_consistent_cache")
+    if not logger.isEnabledFor(logging.ERROR):
+        return
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "a callback of Cache.on_event raised", (), sys.exc_info()
+    )
+    # What a formatter finds here it does not format itself.
+    record.exc_text = shown("".join(traceback.format_exception(*sys.exc_info())).rstrip("\n"), keep="\n")
+    logger.handle(record)

@@ -7,7 +7,7 @@ import argparse
 from typing import Any, Final
 
 from . import remote
-from ._text import duration, size, table
+from ._text import duration, size, tables, wrapped
 
 HELP: Final = "tell why a served cache finds a key or not: what each of its owners knows"
 
@@ -56,7 +56,8 @@ def summary(explained: dict[str, Any]) -> str:
         ]
         for owner in explained["owners"]
     ]
-    return f"partition {explained['partition']}: {explained['sentence']}\n\n{table(headers, rows, left=4)}"
+    answer = wrapped(f"partition {explained['partition']}: {explained['sentence']}")
+    return f"{answer}\n\n{tables(headers, rows, left=4)}"
 
 
 def _or_dash(value: Any, text: Any) -> str:

@@ -7,7 +7,7 @@ import argparse
 from typing import Any, Final
 
 from . import remote
-from ._text import percent, size, table
+from ._text import percent, size, tables, wrapped
 
 HELP: Final = "tell how a served cache is: its nodes, what they hold, what was found"
 
@@ -47,7 +47,7 @@ def summary(stats: dict[str, Any]) -> str:
         f"{size(stats['bytes_used'])} of {size(stats['bytes_max'])} used; {stats['evictions']:,} evictions",
         process(stats),
     ]
-    return "\n".join(_wrapped(line) for line in lines) + "\n\n" + nodes_table(stats["nodes"])
+    return "\n".join(wrapped(line) for line in lines) + "\n\n" + nodes_table(stats["nodes"])
 
 
 def process(stats: dict[str, Any]) -> str:
@@ -72,14 +72,4 @@ def nodes_table(nodes: list[dict[str, Any]]) -> str:
         ]
         for node in nodes
     ]
-    return table(headers, rows, left=2)
-
-
-def _wrapped(line: str, width: int = 80) -> str:
-    words, lines = line.split(" "), [""]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > width and lines[-1]:
-            lines.append("  " + word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return "\n".join(lines)
+    return tables(headers, rows, left=2)

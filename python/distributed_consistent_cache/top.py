@@ -13,7 +13,7 @@ import time
 from typing import Any, Final
 
 from . import remote
-from ._text import all_shown, duration, percent, shown, size, table
+from ._text import all_shown, duration, percent, shown, size, table, tables, wrapped
 from .status import nodes_table, process
 
 HELP: Final = "watch a served cache: calls a second, hits, latencies, nodes"
@@ -151,11 +151,11 @@ def page(url: str, stats: dict[str, Any], before: dict[str, Any] | None, seconds
     ]
     now = time.strftime("%H:%M:%S")
     parts = [
-        f"{url}  {now}  {title}\n{process(stats)}",
+        f"{url}  {now}  {title}\n{wrapped(process(stats))}",
         _beside(table(["calls", ""], calls), table(["held now", ""], held)),
     ]
     if latencies:
-        parts.append(table(["time of a", "p50", "p90", "p99", "p99.9", "max"], latencies))
+        parts.append(tables(["time of a", "p50", "p90", "p99", "p99.9", "max"], latencies))
     parts.append(nodes_table(stats["nodes"]))
     return "\n\n".join(parts)
 
