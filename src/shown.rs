@@ -19,13 +19,23 @@ const TAIL: usize = CHARS_MAX - HEAD;
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a str);
 
-/// The same between quotation marks.
+/// The same, however long it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownWhole<'a>(pub &'a str);
+
+/// The same as [`Shown`], between quotation marks.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(self.0, f, |c| matches!(c, '"' | '\'' | '\\'))
+        show(self.0, f, stays)
+    }
+}
+
+impl fmt::Display for ShownWhole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(self.0, f, stays)
     }
 }
 
@@ -37,10 +47,17 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// What has a meaning between quotation marks only.
+const fn stays(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\')
+}
+
+fn escape(text: &str, f: &mut fmt::Formatter<'_>, stays: impl Fn(char) -> bool) -> fmt::Result {
+    text.chars().try_for_each(|c| if stays(c) { f.write_char(c) } else { escaped(c, f) })
+}
+
 fn show(text: &str, f: &mut fmt::Formatter<'_>, stays: impl Fn(char) -> bool) -> fmt::Result {
-    let escape = |part: &str, f: &mut fmt::Formatter<'_>| {
-        part.chars().try_for_each(|c| if stays(c) { f.write_char(c) } else { escaped(c, f) })
-    };
+    let escape = |part: &str, f: &mut fmt::Formatter<'_>| escape(part, f, &stays);
     let (Some((head, _)), Some((tail, _))) =
         (text.char_indices().nth(HEAD), text.char_indices().rev().nth(TAIL.saturating_sub(1)))
     else {
@@ -76,6 +93,7 @@ mod tests {
             ("\u{202e}txt\u{2066}\u{2028}\u{feff}", "\\u{202e}txt\\u{2066}\\u{2028}\\u{feff}"),
         ] {
             assert_eq!(Shown(text).to_string(), shown);
+            assert_eq!(ShownWhole(text).to_string(), shown);
         }
         assert_eq!(Quoted("a \"b\" c\\d it's\n").to_string(), r#""a \"b\" c\\d it's\n""#);
     }
@@ -89,6 +107,7 @@ mod tests {
         let long = format!("begin{}end", "\u{1f980}".repeat(1 << 20));
         let shown = Shown(&long).to_string();
         assert!(shown.starts_with("begin") && shown.ends_with("end"), "{shown}");
+        assert_eq!(ShownWhole(&long).to_string(), long);
         assert_eq!(shown.chars().count(), CHARS_MAX + 3);
         assert_eq!(Shown(&"x".repeat(CHARS_MAX + 1)).to_string().len(), CHARS_MAX + 3);
     }

@@ -226,7 +226,7 @@ def test_an_unknown_word_for_a_quorum_is_a_value_error(quorum: str, cache: Cache
 
 @pytest.mark.parametrize("quorum", [True, 1.0, b"one"], ids=repr)
 def test_a_quorum_of_another_type_is_a_type_error(quorum: Any, cache: Cache) -> None:
-    message = f"^(read|write)_quorum must be int.*, not {type(quorum).__name__}; nothing was done$"
+    message = f"^(read|write)_quorum must be int or str, not {type(quorum).__name__}; nothing was done$"
     check_refused(cache, WITH_A_QUORUM, quorum, TypeError, message)
 
 
@@ -236,9 +236,12 @@ def test_what_is_no_pair_and_no_triple_is_no_item(item: Any, cache: Cache) -> No
     check_refused(cache, {"put_many": lambda cache, item: cache.put_many([item])}, item, TypeError, message)
 
 
+ODD: Any = type("\x1b[31m", (), {})
+
+
 OTHERS: dict[str, tuple[Callable[[Cache], Any], type[Exception], str]] = {
     "a node on both sides": (lambda cache: cache.cut([0, 1], [1, 2]), ValueError, "node.* 1,.* on one side only"),
-    "a side that is no list": (lambda cache: cache.cut(0, [1]), TypeError, "iterable"),
+    "a side that is no list": (lambda cache: cache.cut(0, [1]), TypeError, "^side_a must be an iterable of int,"),
     "a small new node": (
         lambda cache: cache.add_node(16383),
         ValueError,
@@ -246,9 +249,10 @@ OTHERS: dict[str, tuple[Callable[[Cache], Any], type[Exception], str]] = {
     ),
     "a big new node": (lambda cache: cache.add_node("big"), ValueError, f"^capacity is 'big', but must be .*{SIZE}"),
     "a half new node": (lambda cache: cache.add_node(1.5), TypeError, "^capacity must be int or str, not float"),
-    "no items": (lambda cache: cache.put_many(5), TypeError, "iterable"),
-    "no keys": (lambda cache: cache.get_many(5), TypeError, "iterable"),
-    "no keys to remove": (lambda cache: cache.remove_many(None), TypeError, "iterable"),
+    "no items": (lambda cache: cache.put_many(5), TypeError, "^items must be .* iterable .*, not int; nothing was"),
+    "no keys": (lambda cache: cache.get_many(5), TypeError, "^keys must be an iterable of str, not int; nothing"),
+    "no keys to remove": (lambda cache: cache.remove_many(ODD()), TypeError, r"^keys must be .*, not \\u{1b}\[31m;"),
+    "odd items": (lambda cache: cache.put_many(ODD()), TypeError, r"^items must be .*, not \\u{1b}\[31m; nothing was"),
     "letters for keys": (lambda cache: cache.get_many("abc"), TypeError, "^keys must be an iterable of str, not str;"),
     "letters to remove": (lambda cache: cache.remove_many("abc"), TypeError, "^keys must be an iterable of str, not"),
     "no value": (lambda cache: cache.put("a"), TypeError, "value"),

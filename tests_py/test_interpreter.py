@@ -74,14 +74,14 @@ def test_cycles_through_what_a_cache_holds_are_collected(tie: Callable[[Any], No
     pytest.fail("it is never freed")
 
 
-def test_caches_nodes_and_servers_are_referred_to_weakly() -> None:
+def test_caches_nodes_servers_and_iterators_are_referred_to_weakly() -> None:
     cache = Cache(gossip_interval=None)
-    node, server = cache.node(0), cache.serve()
-    weak = [weakref.ref(one) for one in (cache, node, server)]
-    assert [one() for one in weak] == [cache, node, server]
-    del node, server, cache
+    node, server, keys = cache.node(0), cache.serve(), iter(cache)
+    weak = [weakref.ref(one) for one in (cache, node, server, keys)]
+    assert [one() for one in weak] == [cache, node, server, keys]
+    del node, server, keys, cache
     gc.collect()
-    assert [one() for one in weak] == [None] * 3
+    assert [one() for one in weak] == [None] * 4
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -208,3 +208,44 @@ def test_a_process_ends_whose_other_interpreter_imported_the_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LATE = [
+    "cache.on_event(print)",
+    "cache.put('key', {1, 2})",
+    "cache.put('key', object)",
+    "cache.put('key', lambda: 1)",
+    "cache.put(5, 1)",
+    "cache.put('key', 1, timestamp=5.5)",
+    "cache.put('key', 1, timestamp=-1)",
+    "cache.put('key', 1, ttl=-1)",
+    "cache.put('key', 1, write_quorum=9)",
+    "cache.put('k' * 70_000, 1)",
+    "cache.put('key', bytes(3 << 20))",
+    "cache.put_many({'key': {1}, 'other': object})",
+    "cache.put_many({5: 1})",
+    "cache.get_many(5)",
+    "cache.get_many([5])",
+    "cache.remove_many(['key', 5])",
+    "cache.node(0).put('key', object)",
+    "cache.node(7)",
+    "cache.fail_node(7)",
+    "cache.load('nowhere')",
+    "cache.close(); cache.get('key')",
+    "cache.close(); cache.put_many({'key': 1})",
+    "cache.close(); list(cache)",
+    "str(cache.explain('key')) + str(cache.stats()) + str(cache.advise())",
+]
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_what_is_called_when_the_interpreter_has_ended_raises_at_most_an_error_of_its_own(late: str) -> None:
+    program = (
+        "import builtins\nfrom distributed_consistent_cache import Cache, InternalError\nclass Late:\n"
+        "    def __init__(self): self.cache = Cache(4, 2, '1MiB'); self.fault = InternalError\n"
+        "    def __del__(self):\n        cache, fault = self.cache, self.fault\n"
+        f"        try: {late}\n        except fault as error: print('a fault', error)\n        except Exception: pass\n"
+        "builtins.late = Late()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -127,9 +127,20 @@ def test_infinity_of_any_kind_is_for_ever_and_what_is_beyond_floats_is_not(cache
     for ttl in (math.inf, numpy.float32("inf"), Float(math.inf)):
         assert cache.put("key", 1, ttl=ttl)
         assert cache.ttl("key") is None
-    for beyond in (10**400, Index(10**400), Fraction(10**400)):
+    assert cache.put("key", 1, ttl=Decimal("Infinity"))
+    for beyond in (10**400, Index(10**400), Fraction(10**400), Decimal("1e400"), Decimal("-1e400")):
         with pytest.raises(ValueError, match=r"^ttl is .*, but must be above 0"):
             cache.put("key", 1, ttl=beyond)
+
+
+def test_a_number_that_is_no_float_is_refused_by_name(cache: Cache) -> None:
+    before = state(cache)
+    for given in (Decimal("NaN"), Decimal("sNaN")):
+        with pytest.raises(ValueError, match=r"^ttl is .*, but must be above 0 .*; nothing was done$"):
+            cache.put("key", 1, ttl=given)
+        with pytest.raises(ValueError, match=r"^gossip_interval is .*, but must be from .*; nothing was done$"):
+            Cache(gossip_interval=given)
+    assert state(cache) == before
 
 
 NO_NUMBERS: list[Any] = [
@@ -138,6 +149,9 @@ NO_NUMBERS: list[Any] = [
     numpy.bool_(True),
     "5",
     b"5",
+    numpy.str_("5"),
+    numpy.str_("all"),
+    numpy.bytes_(b"5"),
     None.__class__,
     1j,
     numpy.complex64(5),

@@ -456,10 +456,11 @@ impl Cache {
     /// Cuts the nodes of one side from those of the other, as a broken network would; callers reach both. Raises
     /// ValueError for a node that is not there or on both sides.
     fn cut(&self, py: Python<'_>, side_a: &Bound<'_, PyAny>, side_b: &Bound<'_, PyAny>) -> PyResult<()> {
-        let side = |nodes: &Bound<'_, PyAny>| {
+        let side = |argument, nodes: &Bound<'_, PyAny>| {
+            convert::check_iterable(argument, "an iterable of int", nodes)?;
             nodes.try_iter()?.map(|node| convert::node(self.cluster()?, &node?)).collect::<PyResult<Vec<_>>>()
         };
-        let (a, b) = (side(side_a)?, side(side_b)?);
+        let (a, b) = (side("side_a", side_a)?, side("side_b", side_b)?);
         self.detached(py, |cluster| cluster.cut(&a, &b))?.map_err(raise)
     }
 
@@ -798,6 +799,7 @@ impl Cache {
         write_quorum: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (quorum, ttl) = (self.quorum("write_quorum", write_quorum)?, convert::ttl(ttl)?);
+        convert::check_iterable("items", "a mapping or an iterable of (key, value)", items)?;
         super::bulk::put_many(py, (self.cluster()?, &self.packing), &self.format, items, timestamp, ttl, quorum)
     }
 

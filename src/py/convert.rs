@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyVal
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
-use super::errors::raise;
+use super::errors::{made, raise};
 use super::given::{shown, type_name};
 use crate::cluster::Cluster;
 use crate::config::{Compression, NODE_BYTES_MAX, NODE_BYTES_MIN, Quorum, SigningKey, parse_bytes};
@@ -67,7 +67,8 @@ fn unusual_timestamp(given: &Bound<'_, PyAny>) -> PyResult<Timestamp> {
         return Ok(timestamp);
     }
     let said = format!("timestamp is {}, but must be from 0 to 2**63-1; nothing was done", shown(&number));
-    Err(if number.lt(0)? { PyValueError::new_err(said) } else { PyOverflowError::new_err(said) })
+    let error = if number.lt(0)? { PyValueError::new_err(said) } else { PyOverflowError::new_err(said) };
+    Err(made(given.py(), error))
 }
 
 /// A path: `str`, `bytes` or `os.PathLike`.
@@ -145,9 +146,10 @@ pub(super) fn quorum(argument: &'static str, quorum: &Bound<'_, PyAny>, replicas
             _ => Err(out_of_range(argument, quorum, "\"one\", \"majority\", \"all\" or an int")),
         };
     }
+    let Some(quorum) = index(quorum)? else { return Err(wrong_type(argument, "int or str", quorum)) };
     let range = 1..=u64::from(replicas);
     // At most the replicas, of which there are at most 100.
-    whole(argument, quorum, range, &format!("from 1 to {replicas}")).map(|count| Quorum::Count(count as u8))
+    whole(argument, &quorum, range, &format!("from 1 to {replicas}")).map(|count| Quorum::Count(count as u8))
 }
 
 /// An argument as it was given, `None` included; or nothing, when it was not given.
@@ -262,7 +264,18 @@ pub(super) fn keys<'py>(keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyItera
     if keys.is_instance_of::<PyString>() {
         return Err(wrong_type("keys", "an iterable of str", keys));
     }
+    check_iterable("keys", "an iterable of str", keys)?;
     keys.try_iter()
+}
+
+/// Whether something can be iterated over. What that raises is another thing.
+pub(super) fn check_iterable(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyResult<()> {
+    let class = given.get_type();
+    let is_iterable = match class.getattr_opt("__iter__")? {
+        Some(method) => !method.is_none(),
+        None => class.hasattr("__getitem__")?,
+    };
+    if is_iterable { Ok(()) } else { Err(wrong_type(argument, expected, given)) }
 }
 
 /// An int: one of Python's own, or what has `__index__`; no `bool`.
@@ -288,8 +301,8 @@ fn index<'py>(given: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> 
     py.get_type::<PyInt>().call_method1("__int__", (index,)).map(Some)
 }
 
-/// A number, whole or not, and what to show of it; nothing when it is none. One beyond every float is not a number, which is
-/// out of every range.
+/// A number, whole or not, and what to show of it; nothing when it is none. One beyond every float, or that is no float, is not
+/// a number, which is out of every range.
 fn number<'py>(given: &Bound<'py, PyAny>) -> PyResult<Option<(f64, Bound<'py, PyAny>)>> {
     if let Ok(float) = given.cast_exact::<PyFloat>() {
         return Ok(Some((float.value(), given.clone())));
@@ -303,8 +316,17 @@ fn number<'py>(given: &Bound<'py, PyAny>) -> PyResult<Option<(f64, Bound<'py, Py
     let py = given.py();
     match py.get_type::<PyFloat>().call1((given,)) {
         Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(None),
-        Err(error) if error.is_instance_of::<PyOverflowError>(py) => Ok(Some((f64::NAN, given.clone()))),
-        float => float.and_then(|float| Ok(Some((float.extract()?, float)))),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) || error.is_instance_of::<PyValueError>(py) => {
+            Ok(Some((f64::NAN, given.clone())))
+        }
+        float => {
+            let float = float?;
+            let number: f64 = float.extract()?;
+            // A `Decimal` beyond every float becomes infinity without a word. What cannot be compared is what it says.
+            let is = |inside: PyResult<bool>| inside.unwrap_or(false);
+            let is_beyond = number.is_infinite() && (is(given.lt(&float)) || is(given.gt(&float)));
+            Ok(Some(if is_beyond { (f64::NAN, given.clone()) } else { (number, float) }))
+        }
     }
 }
 
@@ -327,11 +349,15 @@ fn seconds<'py>(given: &Bound<'py, PyAny>) -> PyResult<Option<(f64, Bound<'py, P
     Ok(Some((seconds.extract()?, seconds)))
 }
 
-/// What can be turned into a number and is none: a `bool`, and what numpy turns into one with a warning, or without its unit.
+/// What can be turned into a number and is none: a `bool`, text of numpy's, and what numpy turns into one with a warning, or
+/// without its unit.
 fn is_none_of_ours(given: &Bound<'_, PyAny>) -> bool {
     const OF_NUMPY: [&str; 7] =
         ["bool", "bool_", "timedelta64", "datetime64", "complex64", "complex128", "clongdouble"];
-    given.is_instance_of::<PyBool>() || is_of_numpy(given, &OF_NUMPY)
+    given.is_instance_of::<PyBool>()
+        || given.is_instance_of::<PyString>()
+        || given.is_instance_of::<PyBytes>()
+        || is_of_numpy(given, &OF_NUMPY)
 }
 
 fn is_of_numpy(given: &Bound<'_, PyAny>, names: &[&str]) -> bool {
@@ -341,9 +367,11 @@ fn is_of_numpy(given: &Bound<'_, PyAny>, names: &[&str]) -> bool {
 }
 
 pub(super) fn out_of_range(argument: &str, given: &Bound<'_, PyAny>, expected: &str) -> PyErr {
-    PyValueError::new_err(format!("{argument} is {}, but must be {expected}; nothing was done", shown(given)))
+    let said = format!("{argument} is {}, but must be {expected}; nothing was done", shown(given));
+    made(given.py(), PyValueError::new_err(said))
 }
 
 pub(super) fn wrong_type(argument: &str, expected: &str, given: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{argument} must be {expected}, not {}; nothing was done", type_name(given)))
+    let said = format!("{argument} must be {expected}, not {}; nothing was done", type_name(given));
+    made(given.py(), PyTypeError::new_err(said))
 }

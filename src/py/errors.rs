@@ -26,7 +26,7 @@ use std::path::Path;
 
 use super::given::text_of;
 use crate::error::{Error, IS_REPLACED};
-use crate::shown::Shown;
+use crate::shown::{Shown, ShownWhole};
 
 /// The module that users see.
 const MODULE: &str = "distributed_consistent_cache";
@@ -124,7 +124,7 @@ impl Kind {
 
     fn error(&'static self, py: Python<'_>, message: String) -> PyErr {
         match self.class(py) {
-            Ok(class) => PyErr::from_type(class.clone(), message),
+            Ok(class) => made(py, PyErr::from_type(class.clone(), message)),
             Err(error) => error,
         }
     }
@@ -177,6 +177,14 @@ pub(super) fn break_down(py: Python<'_>, detached: bool) {
     if detached { py.detach(fail) } else { fail() }
 }
 
+/// An error as one that was raised before. pyo3 makes any other when it is first looked at, and asks for the GIL anew to do
+/// it, which nobody is given any more when the interpreter ends and only what it takes apart still runs.
+#[cold]
+pub(super) fn made(py: Python<'_>, error: PyErr) -> PyErr {
+    error.restore(py);
+    PyErr::fetch(py)
+}
+
 /// What Python raises for an error of the core.
 #[cold]
 pub(super) fn raise(error: Error) -> PyErr {
@@ -189,8 +197,10 @@ pub(super) fn raise(error: Error) -> PyErr {
         Error::File { path, os_error, why } | Error::FileReplaced { path, os_error, why } => {
             return os_error_of(path, *os_error, why, &error);
         }
-        Error::Invalid { .. } | Error::NoSuchNode { .. } => return PyValueError::new_err(message),
-        Error::OutOfMemory { .. } => return PyMemoryError::new_err(message),
+        Error::Invalid { .. } | Error::NoSuchNode { .. } => {
+            return Python::attach(|py| made(py, PyValueError::new_err(message)));
+        }
+        Error::OutOfMemory { .. } => return Python::attach(|py| made(py, PyMemoryError::new_err(message))),
         Error::KeyTooLarge { .. } => &KEY_TOO_LARGE,
         Error::ValueTooLarge { .. } | Error::UnpacksTooLarge { .. } => &VALUE_TOO_LARGE,
         Error::NoLiveNode => &NO_LIVE_NODE,
@@ -233,6 +243,7 @@ fn os_error_of(path: &Path, os_error: Option<i32>, why: &str, error: &Error) -> 
 
 /// An error with a note: what else became of the cache. Without its note the error is still the error.
 pub(super) fn noted(py: Python<'_>, error: PyErr, note: impl AsRef<str>) -> PyErr {
+    let error = made(py, error);
     let _ = error.value(py).call_method1("add_note", (note.as_ref(),));
     error
 }
@@ -240,6 +251,7 @@ pub(super) fn noted(py: Python<'_>, error: PyErr, note: impl AsRef<str>) -> PyEr
 /// A `SerializationError` raised from an error that says something about the value. Any other error goes through as it is.
 #[cold]
 pub(super) fn serialization(py: Python<'_>, what: &str, cause: PyErr) -> PyErr {
+    let cause = made(py, cause);
     if !is_about_the_value(py, &cause) {
         return cause;
     }
@@ -284,22 +296,9 @@ fn is_about_the_value(py: Python<'_>, error: &PyErr) -> bool {
         || is_a_pickle_error()
 }
 
-/// Text that may come from outside, its control characters escaped.
+/// Text that may come from outside, as a message shows it; all of it.
 pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() || is_invisible(letter) {
-            printable.extend(letter.escape_unicode());
-        } else {
-            printable.push(letter);
-        }
-    }
-    printable
-}
-
-/// Ends of lines that are no control characters, and what turns the direction of text around.
-const fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    ShownWhole(text).to_string()
 }
 
 /// The error of a cache that a fork brought into another process.

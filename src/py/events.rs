@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::errors::made;
 use crate::cluster::Cluster;
 use crate::entry::NodeId;
 use crate::events::{self, Events, What};
@@ -115,7 +116,7 @@ impl Listeners {
     ) -> PyResult<()> {
         self.run(py, cluster).map_err(|error| {
             let message = format!("no thread can be had to call back from: {}; nothing was done", error.value(py));
-            let raised = PyOSError::new_err(message);
+            let raised = made(py, PyOSError::new_err(message));
             raised.set_cause(py, Some(error));
             raised
         })?;

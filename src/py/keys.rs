@@ -43,7 +43,7 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Opti
 
 /// Iterates over the live keys of a cache. A key that is live from the beginning to the end is there once; one that is written
 /// or removed meanwhile may be there or not.
-#[pyclass(frozen, module = "distributed_consistent_cache")]
+#[pyclass(frozen, weakref, module = "distributed_consistent_cache")]
 pub(super) struct KeyIterator {
     /// Nothing once it is at its end.
     cache: Mutex<Option<Py<Cache>>>,

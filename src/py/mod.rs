@@ -41,6 +41,8 @@ mod table;
 mod timestamps;
 
 use pyo3::prelude::*;
+use pyo3::type_object::PyTypeInfo;
+use pyo3::types::PyMapping;
 
 /// The native module. Everything public is re-exported by `distributed_consistent_cache`.
 ///
@@ -85,6 +87,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(snapshot::verify_snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(key_hash, module)?)?;
     module.add_function(wrap_pyfunction!(errors::break_down, module)?)?;
+    // Looked up at its first use it might not be found: when the interpreter ends nothing can be imported.
+    PyMapping::type_object(module.py());
     process::watch(module.py())?;
     logging::start(module.py());
     Ok(())

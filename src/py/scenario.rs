@@ -219,6 +219,7 @@ impl Scenario {
 /// Steps as Python gives them, and the nodes that they may name. What is wrong in one is raised with a note that says
 /// in which.
 fn parse(steps: &Bound<'_, PyAny>, nodes: usize) -> PyResult<(Vec<(u64, Step)>, Numbers)> {
+    convert::check_iterable("steps", "an iterable of steps", steps)?;
     let rows = steps.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let is_join = |row: &&Bound<'_, PyAny>| row.get_item(1).is_ok_and(|kind| kind.eq("join").unwrap_or(false));
     let numbers = Numbers { nodes, joins: rows.iter().filter(is_join).count() };
