@@ -656,3 +656,30 @@ urllib.request.urlopen(server.url + "metrics").read()
     started = time.monotonic()
     assert run_program(program, seconds=30) == ""
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="there are no limits here")
+def test_it_answers_when_no_more_threads_can_be_had(run_program: RunProgram) -> None:
+    program = f"""
+        import http.client, os, resource
+        from distributed_consistent_cache import Cache
+        cache = Cache(4, 2, gossip_interval=None)
+        cache.put("user:1", 1)
+        server = cache.serve()
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        # What Python imports for a request is there before the user may read nothing.
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        for path in {list(PATHS)!r}:
+            for _ in range(2):
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                assert answer.status == 200, path
+                answer.read()
+        print("answered")
+    """
+    assert run_program(program) == "answered\n"

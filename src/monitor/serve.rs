@@ -31,8 +31,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet, spawn_blocking};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::places::{Place, Places};
@@ -115,8 +115,13 @@ pub fn serve<R: Runtime + 'static>(
     let listening = inherited::Listening::new(listener);
     listening.socket.set_nonblocking(true)?;
     let address = listening.socket.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
-    let site = Site { cluster: Arc::downgrade(cluster), values, listening_at: (!any_host).then(|| address.ip()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let site = Site {
+        cluster: Arc::downgrade(cluster),
+        values,
+        listening_at: (!any_host).then(|| address.ip()),
+        counting: Arc::new(Semaphore::new(1)),
+    };
     let (end, ended) = watch::channel(());
     let has_ended = Arc::new(AtomicBool::new(false));
     let run = {
@@ -140,6 +145,8 @@ struct Site<R: Runtime> {
     values: Values,
     /// It answers to the names of its own machine only, and to this address; without, to any.
     listening_at: Option<IpAddr>,
+    /// Whoever counts the gauges has it.
+    counting: Arc<Semaphore>,
 }
 
 async fn accept<R: Runtime + 'static>(listening: inherited::Listening, site: Rc<Site<R>>, ended: watch::Receiver<()>) {
@@ -238,8 +245,8 @@ pub fn say<R: Runtime + 'static>(
     listening_at: Option<IpAddr>,
     asked: &[u8],
 ) -> io::Result<Vec<u8>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build()?;
-    let site = Site { cluster: Arc::downgrade(cluster), values, listening_at };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let site = Site { cluster: Arc::downgrade(cluster), values, listening_at, counting: Arc::new(Semaphore::new(1)) };
     let (mut said, site) = (Vec::new(), &site);
     let service = service_fn(|request| async move { Ok::<_, Infallible>(site.answer(&request).await) });
     // What a client did wrong is its own matter.
@@ -270,7 +277,7 @@ impl<R: Runtime + 'static> Site<R> {
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/metrics" => {
-                let said = metrics::openmetrics(&cluster, gauges(&cluster, METRICS_TIME).await, (self.values)());
+                let said = metrics::openmetrics(&cluster, self.gauges(&cluster, METRICS_TIME).await, (self.values)());
                 if wants_openmetrics(request) {
                     answer(StatusCode::OK, metrics::OPENMETRICS, said)
                 } else {
@@ -278,7 +285,7 @@ impl<R: Runtime + 'static> Site<R> {
                 }
             }
             "/api/stats.json" => {
-                let gauges = gauges(&cluster, STATS_TIME).await;
+                let gauges = self.gauges(&cluster, STATS_TIME).await;
                 json(StatusCode::OK, &report::stats(&cluster, gauges, (self.values)()))
             }
             "/api/ring.json" => json(StatusCode::OK, &report::ring(&cluster)),
@@ -306,20 +313,35 @@ impl<R: Runtime + 'static> Site<R> {
         let authority = request.uri().authority().is_none_or(|authority| ours(authority.as_str()));
         authority && host.to_str().is_ok_and(ours)
     }
-}
 
-/// The gauges, counted on another thread if it is time: they look at every key.
-async fn gauges<R: Runtime + 'static>(cluster: &Arc<Cluster<R>>, patience: Duration) -> Option<(Gauges, Duration)> {
-    if let Some((gauges, ago, false)) = cluster.last_gauges() {
-        return Some((gauges, ago));
-    }
-    let counting = {
-        let cluster = Arc::clone(cluster);
-        spawn_blocking(move || cluster.recent_gauges())
-    };
-    match timeout(patience, counting).await {
-        Ok(Ok(Ok(gauges))) => Some(gauges),
-        _ => cluster.last_gauges().map(|(gauges, ago, _)| (gauges, ago)),
+    /// The gauges, counted on another thread if it is time: they look at every key. One thread counts at a time. When there can
+    /// be none, this one counts.
+    async fn gauges(&self, cluster: &Arc<Cluster<R>>, patience: Duration) -> Option<(Gauges, Duration)> {
+        let fresh = || cluster.last_gauges().filter(|(_, _, is_due)| !is_due);
+        let counting = async {
+            let turn = Arc::clone(&self.counting).acquire_owned().await;
+            if fresh().is_some() {
+                return;
+            }
+            let (tell, told) = oneshot::channel();
+            let count = {
+                let cluster = Arc::clone(cluster);
+                move || {
+                    let _ = cluster.recent_gauges();
+                    drop((cluster, turn));
+                    let _ = tell.send(());
+                }
+            };
+            match std::thread::Builder::new().name("cache-gauges".to_owned()).spawn(count) {
+                // A panic has told so already.
+                Ok(_) => drop(told.await),
+                Err(_) => drop(cluster.recent_gauges()),
+            }
+        };
+        if fresh().is_none() {
+            let _ = timeout(patience, counting).await;
+        }
+        cluster.last_gauges().map(|(gauges, ago, _)| (gauges, ago))
     }
 }
 
