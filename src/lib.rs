@@ -16,6 +16,7 @@ pub mod heap;
 pub mod hybrid_clock;
 pub mod lifetime;
 pub mod lock;
+pub mod mapped;
 pub mod message;
 pub mod miss_ratio;
 #[cfg(feature = "monitor")]

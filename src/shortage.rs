@@ -1,6 +1,6 @@
 //! ```text
 //!   small allocation  ->  the system's allocator  --none left-->  the reserve     and it is short from then on
-//!   large allocation  ->  the system's allocator  --none left-->  the caller is told, and says so: `OutOfMemory`
+//!   large allocation  ->  the same, or a mapping  --none left-->  the caller is told, and says so: `OutOfMemory`
 //!
 //!   a call that begins, a loop over many keys:  check  ->  short?  ->  room again?  ->  go on, or `OutOfMemory`
 //! ```
@@ -8,16 +8,19 @@
 //! pieces here and there, for which Rust has no way to fail but to end the process. They are served from a reserve that
 //! was put aside when the module was loaded, so that a call that has begun can come to its end; the next one is refused.
 //!
+//! Long pieces, on Linux, are mappings of their own (`mapped.rs`), which go back to the operating system when they are freed.
+//!
 //! Promise: a piece of up to 4 MiB is had as long as 16 MiB of reserve last, and while some of it is in use every write, and
 //! every walk over many keys, is refused with `OutOfMemory` until there is room again.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Need};
 use crate::heap::Heap;
+use crate::mapped::{self, System};
 
 /// What is put aside. It takes addresses, and memory only once it is used.
 const RESERVE_BYTES: usize = 16 << 20;
@@ -238,8 +241,10 @@ unsafe impl GlobalAlloc for WithReserve {
     }
 }
 
-/// Gives back what the process has freed, where the C library keeps it: after much was freed at once.
+/// Gives back what the process has freed, where it is kept for the next or the C library keeps it: after much was freed at
+/// once.
 pub fn give_back() {
+    mapped::give_back();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // Safety: it may be called at any time, by any thread.
     #[expect(unsafe_code, reason = "a call of the C library")]

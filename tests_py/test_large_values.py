@@ -1,5 +1,6 @@
 """Large buffers go in and out beside the pickle: what comes out is equal, its memory its own and writable if it was."""
 
+import gc
 import pickle
 import random
 import struct
@@ -266,3 +267,28 @@ def test_many_threads(run_threads: RunThreads, cache: Cache) -> None:
                 assert str(value[0]) == key
 
     run_threads(16, work)
+
+
+class Meddler:
+    """Replaces what is being read, and closes the cache, while it is read."""
+
+    cache: Cache
+
+    def __reduce__(self) -> Any:
+        return Meddler._again, ()
+
+    @staticmethod
+    def _again() -> int:
+        Meddler.cache.put("key", b"another" * 100_000)
+        Meddler.cache.put("other", b"another" * 100_000)
+        Meddler.cache.close()
+        gc.collect()
+        return 1
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_a_value_that_is_being_unpickled_stays_as_it_was(compression: Any) -> None:
+    Meddler.cache = cache = Cache(nodes=1, node_capacity="4MiB", gossip_interval=None, compression=compression)
+    large = bytearray(range(256)) * 4000
+    cache.put("key", [Meddler(), large, bytes(large)])
+    assert cache.get("key")[0] == [1, large, bytes(large)]

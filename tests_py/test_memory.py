@@ -214,6 +214,52 @@ def test_a_process_takes_a_quarter_more_than_the_capacity_at_most(sizes, reads, 
     assert closed < 16, "a closed cache keeps memory, though a variable names it"
 
 
+LONG_VALUES = """
+import os, threading, time
+from distributed_consistent_cache import Cache
+
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+half = os.urandom(3_500_000)
+value = {value}
+cache = Cache(nodes=1, node_capacity="64MiB", gossip_interval=None, compression={compression!r})
+base = resident()
+end = time.monotonic() + 1.5
+def work(seed):
+    count = 0
+    while count < 4 or time.monotonic() < end:
+        cache.put(f"{{seed}}-{{count % 3}}", value)
+        count += 1
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+rest = resident() - base
+cache.{end}()
+print(rest, resident() - base)
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "clear"])
+@pytest.mark.parametrize(
+    ("value", "compression"),
+    [
+        ("half + bytes(3_500_000)", None),
+        ("half + bytes(3_500_000)", "zstd"),
+        ("half + bytes(3_500_000)", "lz4"),
+        ("bytearray(half)", None),
+        ("'x' * 7_000_000", None),
+        ("[bytearray(half + half), 1]", None),
+        ("memoryview(bytearray(half))", None),
+    ],
+)
+def test_what_calls_with_long_values_needed_is_not_kept(value, compression, end):
+    code = LONG_VALUES.format(value=value, compression=compression, end=end)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    rest, left = map(float, run.stdout.split())
+    assert rest < 64 * 1.25 + 8, "calls that are over keep memory"
+    assert left < 16
+
+
 GIVEN_BACK = """
 from distributed_consistent_cache import Cache
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20

@@ -10,6 +10,8 @@
 //! runs: it may be changed before the value is pickled to its end. What is stored begins with a byte that no pickle begins with exactly when there are buffers beside the pickle.
 //! What comes out has memory of its own, writable if it was; bytes that were not written here are an error.
 
+use std::ffi::{c_int, c_void};
+
 use crate::lock::Mutex;
 use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
@@ -19,7 +21,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 
 use super::codec::{Copying, LARGE_BYTES, bytes_object, bytes_of, call};
+use super::errors::raise;
 use super::plain;
+use crate::error::Need;
+use crate::message::Kept;
+use crate::shortage;
 
 /// The first byte of a pickle with buffers beside it: no pickle begins with it.
 const TAG: u8 = 0;
@@ -47,8 +53,8 @@ const COUNTS_BYTES: usize = 4 + 8;
 /// What pickling gave.
 pub(super) enum Pickled<'py> {
     Pickle(Bound<'py, PyBytes>),
-    /// A tagged body with buffers.
-    Tagged(Vec<u8>),
+    /// A pickle of several pieces, or a tagged body with buffers.
+    Joined(Vec<u8>),
 }
 
 /// Pickles a value, its large buffers beside the pickle.
@@ -61,9 +67,13 @@ pub(super) fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
         return pickle_view(view);
     }
     let pickler = Pickler::take(value.py())?;
-    let (pickle, met) = pickler.dump(value)?;
-    pickler.keep(pickle.as_bytes().len());
-    if met.lengths.is_empty() { Ok(Pickled::Pickle(pickle)) } else { met.join(pickle.as_bytes()).map(Pickled::Tagged) }
+    let (pickled, met) = pickler.dump(value)?;
+    let pickle = match &pickled {
+        Pickled::Pickle(bytes) => bytes.as_bytes(),
+        Pickled::Joined(bytes) => bytes,
+    };
+    pickler.keep(pickle.len());
+    if met.lengths.is_empty() { Ok(pickled) } else { met.join(pickle).map(Pickled::Joined) }
 }
 
 /// A pickler that is used again and again: making one takes longer than pickling a small dict.
@@ -131,6 +141,46 @@ impl Aside {
     }
 }
 
+/// What was written and could change, as it was then. Its memory is not the C library's, which keeps what is long.
+#[pyclass(frozen)]
+struct Piece(Vec<u8>);
+
+impl Piece {
+    /// A copy, or null with an exception set.
+    ///
+    /// # Safety
+    /// An object that is alive, with Python's state attached.
+    #[expect(unsafe_code, reason = "called by a function of C")]
+    unsafe fn of(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // Safety: as the caller says.
+        let (py, object) = unsafe {
+            let py = Python::assume_attached();
+            (py, Bound::from_borrowed_ptr(py, object))
+        };
+        let mut bytes = Vec::new();
+        match append(&mut bytes, &object).and_then(|()| Bound::new(py, Self(bytes))) {
+            Ok(piece) => piece.into_ptr(),
+            Err(error) => {
+                error.restore(py);
+                std::ptr::null_mut()
+            }
+        }
+    }
+}
+
+/// What a pickler wrote, as one.
+fn joined(written: &Bound<'_, PyList>) -> PyResult<Vec<u8>> {
+    fn bytes_of<'a>(piece: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+        match piece.cast_exact::<PyBytes>() {
+            Ok(bytes) => Ok(bytes.as_bytes()),
+            Err(_) => Ok(&piece.cast_exact::<Piece>()?.get().0),
+        }
+    }
+    let pieces: Vec<_> = written.iter().collect();
+    let pieces = pieces.iter().map(bytes_of).collect::<PyResult<Vec<&[u8]>>>()?;
+    shortage::joined(Need::Value, &pieces).map_err(raise)
+}
+
 /// `write` of the file that a pickler writes to, bound to a list. Pickle hands over what is long as it is, and a `bytearray`,
 /// or what else can change, is copied here, before the pickler goes on to run somebody's code.
 ///
@@ -144,7 +194,7 @@ unsafe extern "C" fn write(list: *mut ffi::PyObject, piece: *mut ffi::PyObject) 
         let appended = if ffi::PyBytes_CheckExact(piece) != 0 {
             ffi::PyList_Append(list, piece)
         } else {
-            let copy = ffi::PyBytes_FromObject(piece);
+            let copy = Piece::of(piece);
             if copy.is_null() {
                 return copy;
             }
@@ -212,17 +262,17 @@ impl Pickler {
 
     /// The pickle, and what is beside it. After an error this is not to be used again.
     #[inline]
-    fn dump<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Met)> {
+    fn dump<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<(Pickled<'py>, Met)> {
         let py = value.py();
         call(self.dump.bind(py), &[value.as_ptr()])?;
         call(self.clear_memo.bind(py), &[])?;
         let written = self.written.bind(py);
         let pickle = match written.len() {
-            1 => written.get_item(0)?,
-            _ => PyBytes::new(py, b"").call_method1("join", (written,))?,
+            1 => Pickled::Pickle(written.get_item(0)?.cast_into()?),
+            _ => Pickled::Joined(joined(written)?),
         };
         written.del_slice(0, usize::MAX)?;
-        Ok((pickle.cast_into::<PyBytes>()?, std::mem::take(&mut *self.aside.get().0.lock())))
+        Ok((pickle, std::mem::take(&mut *self.aside.get().0.lock())))
     }
 
     #[inline]
@@ -394,11 +444,11 @@ fn pickle_view<'py>(view: &Bound<'py, PyMemoryView>) -> PyResult<Pickled<'py>> {
         return Err(PyValueError::new_err("a memoryview of too many dimensions"));
     };
     if buffer.is_c_contiguous() {
-        return join_view(about.as_bytes(), Memory::of(&buffer)).map(Pickled::Tagged);
+        return join_view(about.as_bytes(), Memory::of(&buffer)).map(Pickled::Joined);
     }
     let copy = view.call_method0("tobytes")?;
     let memory = Memory { read_only: buffer.readonly(), ..Memory::of(&PyUntypedBuffer::get(&copy)?) };
-    join_view(about.as_bytes(), memory).map(Pickled::Tagged)
+    join_view(about.as_bytes(), memory).map(Pickled::Joined)
 }
 
 /// A `bytearray` of these bytes, copied without the GIL when they are many.
@@ -415,6 +465,25 @@ pub(super) fn byte_array<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'
         let start = ffi::PyByteArray_AsString(object.as_ptr()) as usize;
         py.detach(|| std::ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()));
         Ok(object)
+    }
+}
+
+/// A value's bytes, lent to whoever reads them as a buffer. They do not change, and stay while somebody has that buffer.
+#[pyclass(frozen)]
+pub(super) struct Lending(pub(super) Kept);
+
+#[pymethods]
+impl Lending {
+    #[expect(unsafe_code, reason = "Python's buffers")]
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let bytes = slf.get().0.value().bytes();
+        // Safety: Python gives a view to be filled. It takes a reference of this object, whose bytes stay where they are, and is
+        // refused when it wants to write.
+        let filled = unsafe {
+            let start = bytes.as_ptr().cast_mut().cast::<c_void>();
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, bytes.len() as ffi::Py_ssize_t, 1, flags)
+        };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }
 

@@ -15,17 +15,18 @@ use rayon::prelude::*;
 
 use super::buffers;
 use super::codec::{
-    BINBYTES, BINUNICODE, Copying, LONG1, MEMOIZE, PROTO_5, SHORT_BINBYTES, SHORT_BINUNICODE, STOP, TAG_MAX,
-    bytes_object, bytes_of, call, float_object, int_object, long, small_int, text_object,
+    BINBYTES, BINUNICODE, Copying, LARGE_BYTES, LONG1, MEMOIZE, PROTO_5, SHORT_BINBYTES, SHORT_BINUNICODE, STOP,
+    TAG_MAX, bytes_object, bytes_of, call, float_object, int_object, long, small_int, text_object,
 };
 use super::errors::raise;
 use super::plain;
 use crate::dictionary::Library;
 use crate::entry::{Form, Key, Value};
-use crate::error::Error;
+use crate::error::{Error, Need};
 use crate::message::{Kept, Lent, Read};
 use crate::packed::Parts;
 use crate::runtime::workers;
+use crate::shortage;
 use crate::values::{Opened, Packing};
 use crate::version::{Timestamp, Version};
 
@@ -126,7 +127,7 @@ impl Taken {
     pub(super) fn unpacked(self, py: Python<'_>, unpacker: Unpacker<'_>, key: Key<'_>) -> PyResult<Self> {
         match self {
             Self::Kept(kept) if !unpacker.packing.left(kept.0.value().form()) => {
-                unpack(py, unpacker, key, kept.1, kept.0.value()).map(|bytes| Self::Bytes(bytes.unbind()))
+                unpack(py, unpacker, key, kept.1, kept.0.value())
             }
             Self::Broken(error) => Err(raise(*error)),
             taken => Ok(taken),
@@ -145,7 +146,7 @@ impl Taken {
                 let bytes = bytes.bind(py);
                 match decode(py, bytes.as_bytes(), plain_only) {
                     Some(value) => value,
-                    None => unpickle(bytes),
+                    None => unpickle(bytes.as_any()),
                 }
             }
             Self::Nothing => Ok(py.None().into_bound(py)),
@@ -157,7 +158,10 @@ impl Taken {
                 }
                 match decode(py, value.bytes(), plain_only) {
                     Some(value) => value,
-                    None => unpickle(&whole(py, value, Copying::Detached)?),
+                    None if is_lent(value.form(), value.bytes().len()) => {
+                        unpickle(Bound::new(py, buffers::Lending(kept.0))?.as_any())
+                    }
+                    None => unpickle(whole(py, value, Copying::Detached)?.as_any()),
                 }
             }
         }
@@ -239,26 +243,35 @@ impl<'a> Room<'a> {
     }
 }
 
-/// A value that is packed or signed as Python bytes: a pickle without its frame, or what else was stored. Without the GIL
-/// when it takes long.
-fn unpack<'py>(
-    py: Python<'py>,
-    unpacker: Unpacker<'_>,
-    key: Key<'_>,
-    version: Version,
-    value: Value<'_>,
-) -> PyResult<Bound<'py, PyBytes>> {
+/// A value that is packed or signed, unpacked: a pickle without its frame, or what else was stored. Without the GIL when it
+/// takes long.
+fn unpack(py: Python<'_>, unpacker: Unpacker<'_>, key: Key<'_>, version: Version, value: Value<'_>) -> PyResult<Taken> {
     let Unpacker { packing, library } = unpacker;
     let is_long = packing.unpacks_long(value);
     let open = || packing.open(key, version, value, library);
     let opened = if is_long { py.detach(open) } else { open() }.map_err(raise)?;
+    if is_lent(opened.form(), opened.bytes()) {
+        let mut bytes = shortage::vector(Need::Value, opened.bytes()).map_err(raise)?;
+        py.detach(|| {
+            bytes.resize(opened.bytes(), 0);
+            packing.unpack_into(&opened, &mut bytes)
+        })
+        .map_err(raise)?;
+        return Ok(Taken::Kept(Box::new((Kept::Copy(bytes, opened.form()), version))));
+    }
     let start = if opened.form() == Form::Unframed { PROTO_5.len() } else { 0 };
-    PyBytes::new_with(py, start + opened.bytes(), |bytes| {
+    let bytes = PyBytes::new_with(py, start + opened.bytes(), |bytes| {
         let (proto, body) = bytes.split_at_mut(start);
         proto.copy_from_slice(&PROTO_5[..start]);
         let mut unpack = || packing.unpack_into(&opened, body);
         if is_long { py.detach(unpack) } else { unpack() }.map_err(raise)
-    })
+    })?;
+    Ok(Taken::Bytes(bytes.unbind()))
+}
+
+/// Whether the unpickler reads a value's bytes where they are: a copy that is Python's would stay with the C library.
+fn is_lent(form: Form, bytes: usize) -> bool {
+    form != Form::Unframed && bytes >= LARGE_BYTES
 }
 
 /// A value's pickle as Python bytes. The frame that was taken off stays off: it only told a length.
@@ -322,7 +335,7 @@ fn text(rest: &[u8], len: usize) -> Option<&[u8]> {
 
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-fn unpickle<'py>(pickled: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
+fn unpickle<'py>(pickled: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = pickled.py();
     let loads = LOADS.get_or_try_init(py, || py.import("pickle")?.getattr("loads").map(Bound::unbind))?.bind(py);
     call(loads, &[pickled.as_ptr()])

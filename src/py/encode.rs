@@ -278,7 +278,7 @@ fn encode_int(int: i64, body: &mut [u8; 12]) -> usize {
 fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Encoded<'py>> {
     match buffers::pickle(value) {
         Ok(Pickled::Pickle(bytes)) => Ok(Encoded::Pickle(bytes)),
-        Ok(Pickled::Tagged(bytes)) => Ok(Encoded::Long { bytes, framed: false }),
+        Ok(Pickled::Joined(bytes)) => Ok(Encoded::Long { bytes, framed: false }),
         Err(error) => {
             let what = format!("a value of type {} cannot be pickled", type_name(value));
             Err(serialization(value.py(), &what, error))
