@@ -416,8 +416,8 @@ BESIDE: Final[tuple[Mutant, ...]] = (
         (
             Edit(
                 CONVERT,
-                "given.is_instance_of::<PyBool>() || is_of_numpy(given, &OF_NUMPY)",
-                "is_of_numpy(given, &OF_NUMPY)",
+                "given.is_instance_of::<PyBool>() || given.is_instance_of::<PyString>()",
+                "given.is_instance_of::<PyString>()",
             ),
         ),
         test="tests_py/test_arguments.py::test_a_timestamp_of_another_type_is_a_type_error",
