@@ -111,8 +111,6 @@ TIGHT = [
     ("a first call of many", "plain", 0),
     ("reading a long integer", "plain data", 60),
     ("reading a long text", "plain data", 8),
-    ("reading many objects", "plain data", 8),
-    ("reading small values again and again", "plain", 1),
     ("reading very many", "plain", 8),
     ("reading a large value", "lz4", 8),
     ("reading a large value", "zstd", 8),
