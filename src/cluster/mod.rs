@@ -43,7 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::lock::Mutex;
+use crate::lock::{Mutex, MutexGuard};
 use arc_swap::ArcSwap;
 
 use crate::clock::Incarnation;
@@ -248,6 +248,20 @@ impl<R: Runtime> Cluster<R> {
 
     fn next_round(&self) -> u64 {
         self.rounds.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Before a call begins again because nodes come and go: waits for a change, or, out of patience, has the next one wait
+    /// until the call drops `quiet`.
+    #[cold]
+    fn be_patient<'c>(&'c self, restarts: u32, quiet: &mut Option<MutexGuard<'c, ()>>) {
+        if restarts < PATIENCE {
+            self.mind_outgrown();
+            pause(restarts);
+        } else if quiet.is_none() {
+            *quiet = Some(self.changes.lock());
+        } else {
+            self.replace_outgrown();
+        }
     }
 }
 

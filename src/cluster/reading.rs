@@ -8,8 +8,8 @@
 //! Promise: a read ends after a bounded number of messages; what it finds was asked for at most once of each owner, unless
 //! nodes came or went.
 
+use super::Cluster;
 use super::get::{Answer, Get};
-use super::{Cluster, PATIENCE, pause};
 use crate::config::Quorum;
 use crate::counters::{self, Gone, Miss};
 use crate::entry::{Key, NodeId, PartitionId};
@@ -200,14 +200,7 @@ impl<R: Runtime> Cluster<R> {
     pub(super) fn read_again(&self, get: &mut Get, key: Key<'_>, touch: bool, take: Take<'_>) -> Answer {
         let (mut restarts, mut quiet) = (0, None);
         loop {
-            if restarts < PATIENCE {
-                self.mind_outgrown();
-                pause(restarts);
-            } else if quiet.is_none() {
-                quiet = Some(self.changes.lock());
-            } else {
-                self.replace_outgrown();
-            }
+            self.be_patient(restarts, &mut quiet);
             restarts += 1;
             if self.is_closed() {
                 return Answer::Closed;

@@ -13,8 +13,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use super::Cluster;
 use super::put::Outcome;
-use super::{Cluster, PATIENCE, pause};
 use crate::config::Quorum;
 use crate::entry::{Key, NodeId};
 use crate::error::Error;
@@ -124,14 +124,7 @@ impl<R: Runtime> Cluster<R> {
                 return newest;
             }
             // Nodes came or went: who was asked may not be who knows.
-            if restarts < PATIENCE {
-                self.mind_outgrown();
-                pause(restarts);
-            } else if quiet.is_none() {
-                quiet = Some(self.changes.lock());
-            } else {
-                self.replace_outgrown();
-            }
+            self.be_patient(restarts, &mut quiet);
             restarts += 1;
         }
     }

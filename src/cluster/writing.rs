@@ -7,8 +7,8 @@
 //!
 //! Promise: a write ends after a bounded number of messages, and is counted once.
 
+use super::Cluster;
 use super::put::{Outcome, Put, Step};
-use super::{Cluster, PATIENCE, pause};
 use crate::config::{NODE_BYTES_MIN, Quorum};
 use crate::dictionary::Library;
 use crate::entry::{Form, Key, NodeId, Value};
@@ -173,14 +173,7 @@ impl<R: Runtime> Cluster<R> {
                     Turn::Done(outcome) => return Ok(Progress::Done(outcome)),
                     Turn::Pause(_) if wait == Wait::Never => return Ok(Progress::Busy),
                     Turn::Pause(restarts) => {
-                        if restarts < PATIENCE {
-                            self.mind_outgrown();
-                            pause(restarts);
-                        } else if quiet.is_none() {
-                            quiet = Some(self.changes.lock());
-                        } else {
-                            self.replace_outgrown();
-                        }
+                        self.be_patient(restarts, &mut quiet);
                         continue;
                     }
                 },
