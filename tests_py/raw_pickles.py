@@ -12,10 +12,11 @@ CPYTHONS_PICKLER = pickle.Pickler
 
 
 class Bytes:
-    """A value whose pickle is known: these bytes, whatever they are."""
+    """A value whose pickle is known: these bytes, whatever they are, and these buffers beside them."""
 
-    def __init__(self, pickled: bytes) -> None:
+    def __init__(self, pickled: bytes, buffers: tuple[bytes, ...] = ()) -> None:
         self.pickled = pickled
+        self.buffers = buffers
 
 
 class Pickler:
@@ -23,6 +24,7 @@ class Pickler:
 
     def __init__(self, file: Any, *arguments: Any) -> None:
         self._file = file
+        self._take_buffer = arguments[-1] if arguments else None
         pickler = CPYTHONS_PICKLER(file, *arguments)
         self._dump = pickler.dump
         self.clear_memo = pickler.clear_memo
@@ -30,6 +32,8 @@ class Pickler:
     def dump(self, value: object) -> None:
         if type(value) is Bytes:
             self._file.write(bytes(value.pickled))
+            for buffer in value.buffers:
+                self._take_buffer(pickle.PickleBuffer(buffer))
         else:
             self._dump(value)
 
@@ -37,9 +41,9 @@ class Pickler:
 pickle.Pickler = Pickler  # type: ignore[assignment, misc]
 
 
-def get_of(cache: Cache, pickled: bytes) -> Any:
+def get_of(cache: Cache, pickled: bytes, buffers: tuple[bytes, ...] = ()) -> Any:
     """What a get gives for these bytes."""
-    assert cache.put("raw", Bytes(pickled))
+    assert cache.put("raw", Bytes(pickled, buffers))
     value, timestamp = cache.get("raw")
     assert timestamp >= 0
     return value

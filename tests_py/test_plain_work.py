@@ -23,13 +23,13 @@ PROGRAM = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimpo
 PRIME = 2**61 - 1  # an int's hash is its remainder
 
 
-def seconds(pickled: bytes) -> float:
+def seconds(pickled: bytes, buffers: tuple[bytes, ...] = ()) -> float:
     from raw_pickles import get_of  # it changes what `pickle` is, for the whole process
 
     cache = Cache(1, 1, "64MiB", gossip_interval=None, decode="plain")
     began = time.process_time()
     with contextlib.suppress(SerializationError):
-        get_of(cache, pickled)
+        get_of(cache, pickled, buffers)
     return time.process_time() - began
 
 
@@ -67,6 +67,57 @@ def decimals_of_one_hash(size: int) -> bytes:
     return one + b"0\x8f(" + b"".join(b"h\0\x8c" + bytes([len(t)]) + t + b"\x85R" for t in texts) + b"\x90."
 
 
+def int_with_hash_5(length: int) -> bytes:
+    number = 1 << (length * 8 - 2)
+    number += (5 - number) % PRIME
+    return b"\x8b" + struct.pack("<I", length) + number.to_bytes(length, "little")
+
+
+def decimal_and_long_int(around: bytes, size: int) -> bytes:
+    """`Decimal(5)` and an int of its hash, written in tens to compare them; `around` makes a key of each."""
+    keys = b"cdecimal\nDecimal\n\x8c\x015\x85R", int_with_hash_5(size * 12_500)
+    mark = b"(" if around == b"\x91" else b""
+    return b"\x8f(" + mark + keys[0] + around + mark + keys[1] + around + b"\x94" + b"h\0" * 20 + b"\x90."
+
+
+def long_int_and_decimals(size: int) -> bytes:
+    """The int comes first: each `Decimal` is compared with it."""
+    five = b"cdecimal\nDecimal\n\x8c\x015\x85R\x94"
+    return b"\x8f(" + int_with_hash_5(size * 12_500) + five + b"h\0" * 20 + b"\x90."
+
+
+def frozensets_of_one_hash(size: int) -> bytes:
+    ints = [pickle.dumps(PRIME * (2**40 + n), 5)[2:-1] for n in range(size * 100)]
+    one, other = b"(" + b"".join(ints) + b"\x91\x94", b"(" + b"".join(reversed(ints)) + b"\x91\x94"
+    return b"\x8f(" + raw(size * 35_000) + b"0" + one + other + b"h\x02" * 100 + b"\x90."
+
+
+def way(number: int, slots: int, taken: set[int], in_a_row: int) -> int:
+    """How often CPython looks for the slot of an int, up to a free one."""
+    at, looks = number % slots, 1
+    while all((at + n) % slots in taken for n in range(in_a_row)):
+        number >>= 5
+        at = (5 * at + number + 1) % slots
+        looks += 1
+    return looks
+
+
+def int_led_through_the_slots_of_others(is_set: bool, size: int) -> bytes:
+    """Ints that have the slots on the way of one that comes again and again. A set looks at ten in a row."""
+    count, slots, in_a_row = size * 1225, 2048 * size, 10 if is_set else 1
+    at, others = 0, dict[int, None]()
+    while len(others) < count - in_a_row:
+        others.update(dict.fromkeys(range(at, min(at + in_a_row, slots))))
+        at = (5 * at + 1) % slots
+    rng, set_of_others = random.Random(size), set(others)
+    numbers = iter(lambda: rng.randrange(slots, 64 * slots), 0)
+    led = next(n for n in numbers if way(n, slots, set_of_others, in_a_row) * in_a_row > count / 2)
+    value, end = (b"", b"\x90.") if is_set else (b"N", b"u.")
+    ints = value.join(pickle.dumps(number, 5)[2:-1] for number in [*others, led])
+    again = b"\x94" + value + (b"h\0" + value) * (size * 10_000)
+    return (b"\x8f(" if is_set else b"}(") + ints + again + end
+
+
 BOMBS: dict[str, Callable[[int], bytes]] = {
     "equal long texts in a set": lambda n: b"\x8f(" + 2 * text(n << 15) + b"h\x01" * (n * 10_000) + b"\x90.",
     "equal long bytes in a set": lambda n: b"\x8f(" + 2 * raw(n << 15) + b"h\x01" * (n * 10_000) + b"\x90.",
@@ -96,6 +147,13 @@ BOMBS: dict[str, Callable[[int], bytes]] = {
         b"\x8f(\x8b" + struct.pack("<I", n << 15) + b"\x7f" * (n << 15)
         + b"\x94" + b"h\0" * (n * 10_000) + b"\x90."
     ),
+    "a decimal and a long integer": lambda n: decimal_and_long_int(b"", n),
+    "a decimal and a long integer in tuples": lambda n: decimal_and_long_int(b"\x85", n),
+    "a decimal and a long integer in frozensets": lambda n: decimal_and_long_int(b"\x91", n),
+    "a long integer and decimals": long_int_and_decimals,
+    "frozensets of integers of one hash": frozensets_of_one_hash,
+    "an integer led through the slots of a dict": lambda n: int_led_through_the_slots_of_others(False, n),
+    "an integer led through the slots of a set": lambda n: int_led_through_the_slots_of_others(True, n),
     "classes that are no values": lambda n: b"(" + b"cdecimal\nDecimal\n" * (n * 5_000) + b"l.",
     "empty containers": lambda n: b"](" + b"}]\x8f)" * (n * 10_000) + b"e.",
 }  # fmt: skip
@@ -115,6 +173,16 @@ def grows(make: Callable[[int], bytes]) -> str | None:
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_takes_time_in_proportion_to_its_length(bomb: str, run_program: RunProgram) -> None:
     assert run_program(PROGRAM + f"print(tests.grows(tests.BOMBS[{bomb!r}]))") == "None\n"
+
+
+def test_equal_buffers_are_compared_once(run_program: RunProgram) -> None:
+    # Each comparison takes a ten thousandth of a second: a hundred seconds, if each is made.
+    assert float(run_program(PROGRAM + "print(tests.seconds_of_equal_buffers())")) < 10
+
+
+def seconds_of_equal_buffers() -> float:
+    one, other = b"x" * (1 << 21), bytes(bytearray(b"x" * (1 << 21)))
+    return seconds(b"\x8f(\x97\x98\x97\x98\x94" + b"h\0" * 1_000_000 + b"\x90.", (one, other))
 
 
 WORDS = [

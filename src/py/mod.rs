@@ -26,6 +26,7 @@ mod logging;
 mod monitor;
 mod node;
 mod plain;
+mod plain_slots;
 mod plain_types;
 mod plain_work;
 mod process;

@@ -25,7 +25,7 @@ use super::codec::{
 use super::errors::{self, raise};
 use super::key_strings::{self, KeyStrings};
 use super::plain_types;
-use super::plain_work::Work;
+use super::plain_work::{KEYS_AT_ONCE, Work};
 use crate::error::Need;
 use crate::shortage;
 
@@ -135,7 +135,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             memo: remember.then(Vec::new),
             beside,
             keys: key_strings::table(),
-            work: Work::new(pickle.len()),
+            work: Work::new(pickle.len() + beside.iter().map(|buffer| buffer.len().unwrap_or(0)).sum::<usize>()),
             has_class: false,
             foreign: None,
         }
@@ -231,7 +231,7 @@ impl<'py, 'b> Reader<'py, 'b> {
     /// not, and nothing was read.
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>) -> Result<bool, Stop> {
-        if !are_flat(self.rest) {
+        if self.work.has_slots() || !are_flat(self.rest) {
             return Ok(false);
         }
         while let [0x8c, length, rest @ ..] = self.rest
@@ -347,17 +347,24 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x8f => self.stack.push(PySet::empty(py).map_err(drop_error)?.into_any()),
             0x90 => {
                 let start = self.mark()?;
-                self.check_keys(start, 1)?;
-                let (below, items) = self.split(start)?;
-                let set = below.cast_exact::<PySet>().map_err(|_| Stop::NotPlain)?;
-                items.iter().try_for_each(|item| set.add(item)).map_err(drop_error)?;
+                let (below, _) = self.split(start)?;
+                let set = below.cast_exact::<PySet>().map_err(|_| Stop::NotPlain)?.clone();
+                self.add_items(&set, start)?;
                 self.stack.truncate(start);
             }
             0x91 => {
                 let start = self.mark()?;
-                self.check_keys(start, 1)?;
                 self.check_values(start)?;
-                let set = PyFrozenSet::new(py, &self.stack[start..]).map_err(drop_error)?;
+                self.share_texts(start, self.stack.len(), 1)?;
+                // It takes as long in a set, which tells of keys that are there twice.
+                if self.stack.len() - start > 4 * KEYS_AT_ONCE {
+                    let set = PySet::empty(py).map_err(drop_error)?;
+                    self.add_items(&set, start)?;
+                }
+                let keys = &self.stack[start..];
+                let cost = self.work.frozen_keys(keys).ok_or(Stop::NotPlain)?;
+                let set = PyFrozenSet::new(py, keys).map_err(drop_error)?;
+                self.work.made(&set, cost);
                 self.stack.truncate(start);
                 self.stack.push(set.into_any());
             }
@@ -385,6 +392,9 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x97 => {
                 let (buffer, others) = self.beside.split_first().ok_or(Stop::NotPlain)?;
                 self.beside = others;
+                if let Ok(bytes) = buffer.cast_exact::<PyBytes>() {
+                    self.work.met_text(bytes.as_bytes().len());
+                }
                 self.stack.push(buffer.clone());
             }
             0x98 if self.stack[self.above(1)?].is_exact_instance_of::<PyBytes>() => {}
@@ -398,17 +408,32 @@ impl<'py, 'b> Reader<'py, 'b> {
 
     #[inline]
     fn set_items(&mut self, start: usize) -> Result<(), Stop> {
-        self.check_keys(start, 2)?;
         let (below, items) = self.split(start)?;
-        let dict = below.cast_exact::<PyDict>().map_err(|_| Stop::NotPlain)?;
-        let pairs = items.chunks_exact(2);
-        if !pairs.remainder().is_empty() {
+        let dict = below.cast_exact::<PyDict>().map_err(|_| Stop::NotPlain)?.clone();
+        if !items.len().is_multiple_of(2) {
             return Err(Stop::NotPlain);
         }
-        for pair in pairs {
-            dict.set_item(&pair[0], &pair[1]).map_err(drop_error)?;
+        let end = self.stack.len();
+        for from in (start..end).step_by(2 * KEYS_AT_ONCE) {
+            let to = end.min(from + 2 * KEYS_AT_ONCE);
+            self.check_keys(&dict, from, to, 2)?;
+            for pair in self.stack[from..to].chunks_exact(2) {
+                dict.set_item(&pair[0], &pair[1]).map_err(drop_error)?;
+            }
+            self.check_put(&dict)?;
         }
         self.stack.truncate(start);
+        Ok(())
+    }
+
+    fn add_items(&mut self, set: &Bound<'py, PySet>, start: usize) -> Result<(), Stop> {
+        let end = self.stack.len();
+        for from in (start..end).step_by(KEYS_AT_ONCE) {
+            let to = end.min(from + KEYS_AT_ONCE);
+            self.check_keys(set, from, to, 1)?;
+            self.stack[from..to].iter().try_for_each(|item| set.add(item)).map_err(drop_error)?;
+            self.check_put(set)?;
+        }
         Ok(())
     }
 
@@ -445,21 +470,32 @@ impl<'py, 'b> Reader<'py, 'b> {
         if self.has_class && self.stack[start..].iter().any(is_class) { Err(Stop::NotPlain) } else { Ok(()) }
     }
 
-    /// Refuses keys that take longer to hash and to compare than the bytes justify: every `step`th object from `start` on.
+    /// Puts the first that is equal in the place of long strings: every `step`th object, which become keys.
     #[inline]
-    fn check_keys(&mut self, start: usize, step: usize) -> Result<(), Stop> {
+    fn share_texts(&mut self, from: usize, to: usize, step: usize) -> Result<(), Stop> {
         // Without a memo every string is there once.
         if self.work.has_long_text() && self.memo.is_some() {
-            for key in self.stack[start..].iter_mut().step_by(step) {
+            for key in self.stack[from..to].iter_mut().step_by(step) {
                 if let Some(first) = self.work.first(key).map_err(drop_error)? {
                     *key = first;
                 }
             }
         }
-        let (below, keys) = self.stack.split_at(start);
-        let container = below.last().map_or(0, |container| container.as_ptr() as usize);
-        let within = keys.iter().step_by(step).all(|key| self.work.key(container, key));
-        if within { Ok(()) } else { Err(Stop::NotPlain) }
+        Ok(())
+    }
+
+    /// Refuses keys that take longer to hash and to compare than the bytes justify: every `step`th object.
+    #[inline]
+    fn check_keys(&mut self, container: &Bound<'py, PyAny>, from: usize, to: usize, step: usize) -> Result<(), Stop> {
+        self.share_texts(from, to, step)?;
+        let keys = self.stack[from..to].iter().step_by(step);
+        if self.work.keys(container, keys) { Ok(()) } else { Err(Stop::NotPlain) }
+    }
+
+    /// Tells that those keys are in their container.
+    #[inline]
+    fn check_put(&mut self, container: &Bound<'py, PyAny>) -> Result<(), Stop> {
+        if self.work.put(container) { Ok(()) } else { Err(Stop::NotPlain) }
     }
 
     /// The container below `start`, and what is above it: values.

@@ -105,6 +105,11 @@ pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: &Bound<'py, PyT
     if is_written_by_pickle { callable.call1(arguments).ok() } else { None }
 }
 
+/// Whether this is a number of `decimal`.
+pub(super) fn is_decimal(object: &Bound<'_, PyAny>) -> bool {
+    is_a(object, Kind::Decimal)
+}
+
 fn is_a(object: &Bound<'_, PyAny>, kind: Kind) -> bool {
     let class = |plain: &&Plain| plain.kind == kind && plain.class.get(object.py()).is_some();
     PLAIN
