@@ -138,6 +138,8 @@ def test_only_the_names_of_this_machine_are_answered_to(server: Server) -> None:
         f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}", f"127.0.0.2:{port}",
         # Behind a forwarded port: ssh -L, kubectl port-forward, docker -p.
         "localhost:9000", "127.0.0.1:1", "[::1]:65535", "localhost", "127.0.0.1", "[::1]",
+        # Nobody else can have them.
+        "localhost.", f"cache.localhost:{port}",
     ):  # fmt: skip
         assert ask(server, "/healthz", host=host)[0] == 200, host
     for host in (
@@ -389,6 +391,42 @@ def test_a_client_that_says_nothing_is_hung_up_on(server: Server) -> None:
             while connection.recv(65536):
                 pass
     assert 4 < time.monotonic() - started < 20
+
+
+def test_clients_that_ask_again_and_again_and_read_nothing_have_no_probe_reset(server: Server) -> None:
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
+    stop = threading.Event()
+
+    def hold() -> None:
+        held: list[socket.socket] = []
+        while not stop.is_set():
+            while len(held) < 80:
+                held.append(socket.create_connection((server.host, server.port), timeout=10))
+                held[-1].sendall(asked)
+                held[-1].setblocking(False)
+            for client in held.copy():
+                try:
+                    client.send(asked)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    held.remove(client)
+                    client.close()
+        for client in held:
+            client.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        for _ in range(100):
+            # As a probe does: one connection for one question, some milliseconds after it was made.
+            with socket.create_connection((server.host, server.port), timeout=10) as probe:
+                time.sleep(0.005)
+                probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert probe.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        stop.set()
+        holder.join()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30], ids=len)

@@ -89,6 +89,38 @@ def test_timestamps_of_two_units_are_told_once(cache: Cache) -> None:
         assert other.put("never there", "v6", timestamp=6) is False
 
 
+@pytest.mark.parametrize("verb", ["remove", "remove_many", "clear"])
+@pytest.mark.parametrize("of_clock", [True, False])
+def test_what_a_remove_of_another_unit_leaves_is_told_once(verb: str, of_clock: bool) -> None:
+    cache = Cache(gossip_interval=None)
+    kept, timestamp = (None, SECONDS) if of_clock else (SECONDS * 10**9, cache.now())
+    cache.put("gone", 1, timestamp - 1)
+    cache.put("kept", 2, kept)
+    remove = {
+        "remove": lambda: cache.remove("kept", timestamp),
+        "remove_many": lambda: cache.remove_many(["gone", "kept"], timestamp),
+        "clear": lambda: cache.clear(timestamp),
+    }[verb]
+    with pytest.warns(TimestampWarning) as told:
+        assert remove() == (verb != "remove")
+    assert [str(warning.message).startswith('the write of "kept" with') for warning in told] == [True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert remove() == 0
+    assert "kept" in cache
+
+
+def test_a_clear_of_what_is_older_tells_nothing(cache: Cache) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.put("newer", 1, timestamp=9)
+        assert cache.clear(8) == 0
+        as_of = cache.now()
+        cache.put("by the clock", 2)
+        assert cache.clear(as_of) == 1
+        assert cache.remove_many(["by the clock"], as_of) == 0
+
+
 def test_puts_of_one_unit_are_refused_without_a_word(cache: Cache) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -196,6 +228,16 @@ def refuse_what_is_ahead() -> None:
     with pytest.raises(TimestampWarning, match=r"was refused: .*; it changed nothing"):
         explicit.remove("key", 5)
     assert "key" in explicit
+    explicit = Cache(gossip_interval=None)
+    explicit.put("key", "by the clock")
+    explicit.put("old", "version", 4)
+    with pytest.raises(TimestampWarning, match="clear stopped after 1 value: it is removed, and nothing after it"):
+        explicit.clear(5)
+    assert list(explicit) == ["key"]
+    explicit = Cache(gossip_interval=None)
+    explicit.put("key", "by the clock")
+    with pytest.raises(TimestampWarning, match="remove_many stopped after 2 keys: they are done, and nothing after"):
+        explicit.remove_many(["key", "other"], 5)
 
 
 def test_of_a_clock_that_is_ahead_by_less_than_a_minute_nobody_is_told(run_program: RunProgram) -> None:

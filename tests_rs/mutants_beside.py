@@ -382,8 +382,14 @@ BESIDE: Final[tuple[Mutant, ...]] = (
     Mutant(
         "who-is-answered-gives-way",
         "A connection whose answer is being made gives way for another.",
-        (Edit(PLACES, "(place.is_answered.get(), place.asked.get())", "place.asked.get()"),),
+        (Edit(PLACES, "Stage::IsAnswered => true", "Stage::IsAnswered => false"),),
         test="src/monitor/places.rs::who_has_asked_for_nothing_for_longest_gives_way",
+    ),
+    Mutant(
+        "who-has-just-come-gives-way",
+        "A connection has no time to ask before it gives way to one that comes after it.",
+        (Edit(PLACES, "self.asked.get().elapsed() < TIME_TO_ASK", "false"),),
+        test="src/monitor/places.rs::who_has_just_come_is_not_pushed_out_by_those_who_ask_again_and_again",
     ),
     Mutant(
         "second-host-is-not-looked-at",

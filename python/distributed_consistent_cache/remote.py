@@ -52,6 +52,10 @@ def _url(text: str) -> str:
     wrong = argparse.ArgumentTypeError(f"{shown(text)!r} is no URL like http://127.0.0.1:8080")
     try:
         parts = urllib.parse.urlsplit(text)
+        if "@" in parts.netloc:
+            # It is not printed: it may hold a password.
+            why = "a served cache asks for no user and no password: leave them out of the URL"
+            raise argparse.ArgumentTypeError(why)
         is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError as error:
         # A port, or brackets, that make no sense.
@@ -67,9 +71,22 @@ def address(arguments: argparse.Namespace) -> str:
     if not arguments.url:
         parser.error(f"say where the cache is: --url URL, or set {URL_VARIABLE}")
     try:
-        return _url(arguments.url).rstrip("/")
+        return _asked_at(_url(arguments.url).rstrip("/"))
     except argparse.ArgumentTypeError as error:
         parser.error(f"{URL_VARIABLE}: {error}")
+
+
+def _asked_at(url: str) -> str:
+    """The same cache, where it answers: 0.0.0.0 is no name of this machine, and what listens there has others."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        ip = ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return url
+    if not ip.is_unspecified:
+        return url
+    host = "127.0.0.1" if ip.version == 4 else "[::1]"
+    return parts._replace(netloc=host if parts.port is None else f"{host}:{parts.port}").geturl()
 
 
 def ask(
@@ -150,8 +167,7 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(ip, "ipv4_mapped", None)
-    # What listens everywhere is asked at 0.0.0.0 by some.
-    return ip.is_loopback or ip.is_unspecified or bool(mapped and mapped.is_loopback)
+    return ip.is_loopback or bool(mapped and mapped.is_loopback)
 
 
 def _read(answer: Any) -> bytes:

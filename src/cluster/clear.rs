@@ -1,7 +1,7 @@
 //! ```text
 //!   some partitions at a time  ->  every key that any node has a value of (walk.rs)  ->  a remove of each  ->  some more
 //! ```
-//! Removes everything that is not newer than a moment. Done in steps, so that whoever drives it can stop in between; all cores
+//! Removes everything that is not newer than a timestamp. Done in steps, so that whoever drives it can stop in between; all cores
 //! work on a step.
 //!
 //! Promise: when it is over no value is left that was there when it began and is not newer, also while nodes come and go; and it
@@ -10,6 +10,7 @@
 use rayon::prelude::*;
 
 use super::Cluster;
+use super::stamps::Refused;
 use super::walk::{GoOn, Keys};
 use crate::entry::Key;
 use crate::error::Error;
@@ -33,13 +34,34 @@ pub struct Cleared {
     pub is_over: bool,
     /// What ended it early.
     pub error: Option<Error>,
+    /// A key that it left, as its timestamp is of another unit than that of the clear.
+    pub of_other_unit: Option<Box<[u8]>>,
+}
+
+/// What became of removes.
+#[derive(Default)]
+struct Removes {
+    removed: usize,
+    error: Option<Error>,
+    of_other_unit: Option<Box<[u8]>>,
+}
+
+impl Removes {
+    fn and(self, other: Self) -> Self {
+        Self {
+            removed: self.removed + other.removed,
+            error: self.error.or(other.error),
+            of_other_unit: self.of_other_unit.or(other.of_other_unit),
+        }
+    }
 }
 
 impl<R: Runtime> Cluster<R> {
     /// Removes every key whose timestamp is not newer than this one, and remembers it, or what is there now: as a remove of
     /// each would.
     pub fn clear(&self, timestamp: Option<Timestamp>, go_on: GoOn<'_>) -> Cleared {
-        let mut cleared = Cleared { removed: 0, is_over: true, error: self.check_open().err() };
+        let error = self.check_open().err();
+        let mut cleared = Cleared { removed: 0, is_over: true, error, of_other_unit: None };
         let mut from = 0;
         while let Some((keys, next)) = self.some(from, |id| self.kept_keys(id)).filter(|_| cleared.error.is_none()) {
             let keys: Vec<&[u8]> = keys.iter().flat_map(Keys::iter).collect();
@@ -48,11 +70,11 @@ impl<R: Runtime> Cluster<R> {
                 if !go_on() {
                     return Cleared { is_over: false, ..cleared };
                 }
-                match self.remove_all(step, timestamp) {
-                    (removed, error @ Some(_)) => {
-                        return Cleared { removed: cleared.removed + removed, error, ..cleared };
-                    }
-                    (removed, None) => cleared.removed += removed,
+                let Removes { removed, error, of_other_unit } = self.remove_all(step, timestamp);
+                cleared.removed += removed;
+                cleared.of_other_unit = cleared.of_other_unit.or(of_other_unit);
+                if error.is_some() {
+                    return Cleared { error, ..cleared };
                 }
             }
             from = next;
@@ -61,8 +83,7 @@ impl<R: Runtime> Cluster<R> {
         cleared
     }
 
-    /// How many of these keys had a value that was removed, and the first error.
-    fn remove_all(&self, keys: &[&[u8]], timestamp: Option<Timestamp>) -> (usize, Option<Error>) {
+    fn remove_all(&self, keys: &[&[u8]], timestamp: Option<Timestamp>) -> Removes {
         let stamp = timestamp.unwrap_or_else(hybrid_clock::now);
         let remove = |key: &&[u8]| {
             let outcome = Key::new(key).and_then(|key| match timestamp {
@@ -70,15 +91,25 @@ impl<R: Runtime> Cluster<R> {
                 None => self.remove_by_clock(key, stamp, None, None),
             });
             match outcome {
-                Ok(outcome) => (usize::from(outcome.newest && outcome.was_live), None),
-                Err(error) => (0, Some(error)),
+                Ok(outcome) => Removes {
+                    removed: usize::from(outcome.newest && outcome.was_live),
+                    error: None,
+                    of_other_unit: (!outcome.newest && self.is_of_other_unit(key, timestamp)).then(|| (*key).into()),
+                },
+                Err(error) => Removes { error: Some(error), ..Removes::default() },
             }
         };
-        let both = |one: (usize, Option<Error>), other: (usize, Option<Error>)| (one.0 + other.0, one.1.or(other.1));
         if keys.len() < REMOVES_AT_A_TIME {
-            return keys.iter().map(remove).fold((0, None), both);
+            return keys.iter().map(remove).fold(Removes::default(), Removes::and);
         }
         let removes = keys.par_iter().with_min_len(REMOVES_AT_A_TIME).map(remove);
-        workers::divide(|| removes.reduce(|| (0, None), both))
+        workers::divide(|| removes.reduce(Removes::default, Removes::and))
+    }
+
+    /// Whether a remove with this timestamp was refused by one of another unit, and nobody was told of such before.
+    fn is_of_other_unit(&self, key: &[u8], timestamp: Option<Timestamp>) -> bool {
+        let (Ok(key), Some(timestamp)) = (Key::new(key), timestamp) else { return false };
+        let refused = self.why_refused(key, timestamp, false);
+        matches!(refused, Refused::ByClock(_) | Refused::ByOtherUnit(_)) && !self.told().was(refused)
     }
 }

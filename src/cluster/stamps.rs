@@ -49,14 +49,25 @@ pub struct Told(AtomicU8);
 impl Told {
     /// Whether this kind of refusal was not told before; from now on it was.
     pub fn is_first(&self, refused: Refused) -> bool {
-        let bit = match refused {
-            Refused::Older => return false,
+        let bit = Self::bit(refused);
+        bit != 0 && self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Whether this kind of refusal was told.
+    pub fn was(&self, refused: Refused) -> bool {
+        let bit = Self::bit(refused);
+        self.0.load(Ordering::Relaxed) & bit == bit
+    }
+
+    const fn bit(refused: Refused) -> u8 {
+        match refused {
+            // Not worth a word.
+            Refused::Older => 0,
             Refused::ByClockAhead(_) => 1,
             Refused::ByOtherUnit(_) => 2,
             Refused::ByClock(_) => 4,
             Refused::ByLater(..) => 8,
-        };
-        self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        }
     }
 }
 

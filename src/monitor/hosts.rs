@@ -8,13 +8,21 @@
 
 use std::net::IpAddr;
 
-/// Whether a Host header names this machine: "localhost", a loopback address, or the address at which is listened.
+/// Whether a Host header names this machine: "localhost", a name below it, a loopback address, or the address at which is
+/// listened. Names below "localhost" are nobody's (RFC 6761).
 pub(super) fn is_own(host: &str, listening_at: IpAddr) -> bool {
     let Some(name) = name_of(host) else { return false };
     match name.parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical().is_loopback() || ip == listening_at,
-        Err(_) => name.eq_ignore_ascii_case("localhost"),
+        Err(_) => is_localhost(name.strip_suffix('.').unwrap_or(name)),
     }
+}
+
+fn is_localhost(name: &str) -> bool {
+    let (below, last) = name.rsplit_once('.').unwrap_or(("x", name));
+    let is_label =
+        |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    last.eq_ignore_ascii_case("localhost") && below.split('.').all(is_label)
 }
 
 /// The name of a Host header, without the port and an address's brackets; `None` for what is no such header.
@@ -42,9 +50,18 @@ mod tests {
 
     #[test]
     fn the_names_of_this_machine_are_its_own_at_any_port() {
-        for name in
-            ["localhost", "LocalHost", "127.0.0.1", "127.0.0.2", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]"]
-        {
+        for name in [
+            "localhost",
+            "LocalHost",
+            "localhost.",
+            "cache.localhost",
+            "a-1.b.LOCALHOST.",
+            "127.0.0.1",
+            "127.0.0.2",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+        ] {
             for port in ["", ":80", ":9000", ":65535", ":0"] {
                 check(&format!("{name}{port}"), "127.0.0.1", true);
             }
@@ -79,7 +96,11 @@ mod tests {
             "[localhost]",
             "[]",
             "192.0.2.1",
-            "localhost.",
+            "localhost..",
+            ".localhost",
+            "x..localhost",
+            "x@y.localhost",
+            "xlocalhost",
             "localhost/x",
             "\u{ff}",
         ] {

@@ -175,6 +175,8 @@ async fn accept<R: Runtime + 'static>(listening: inherited::Listening, site: Rc<
             }
             // Those that are over.
             while talks.try_join_next().is_some() {}
+            // Who came and has asked already is answered before the next one comes: many at once do not push out each other.
+            tokio::task::yield_now().await;
         }
     };
     let mut end = ended.clone();

@@ -411,19 +411,27 @@ pub(super) fn remove_many(
         let hashed = batch.iter().map(|key| convert::key(key)).collect::<PyResult<Vec<_>>>();
         let hashed = hashed.map_err(|error| call.after(py, error, done))?;
         let outcomes = py.detach(|| remove_each(cluster, &hashed, timestamp, quorum));
+        let mut warned = Ok(());
         check_all(
             py,
             &call,
             outcomes,
             done,
             |at| batch[at].as_any(),
-            |_, outcome| {
+            |at, outcome| {
                 removed += usize::from(outcome.newest && outcome.was_live);
+                if let (false, Some(timestamp)) = (outcome.newest, timestamp) {
+                    let (_, told) = timestamps::refused(py, cluster, hashed[at], timestamp, false);
+                    // A warning that is an error ends the call when all of the batch is done.
+                    warned = std::mem::replace(&mut warned, Ok(())).and(told);
+                }
                 Ok(())
             },
         )?;
         done += batch.len();
-        if ending.go_on(py, &call, done)? == Ended::All {
+        let ended = ending.go_on(py, &call, done)?;
+        warned.map_err(|error| call.after(py, error, done))?;
+        if ended == Ended::All {
             return Ok(removed);
         }
     }

@@ -841,6 +841,8 @@ impl Cache {
     /// Removes every key whose timestamp is not newer than this one, and remembers it. None removes what is there: see
     /// `remove`. Returns how many values were removed.
     ///
+    /// Nothing is remembered of keys that were not there: a `put` of one counts, also with a timestamp from before.
+    ///
     /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few owners) says how many values were removed,
     /// as in `put_many`.
     #[pyo3(signature = (timestamp=None))]

@@ -15,10 +15,11 @@ use super::cache::Cache;
 use super::errors::raise;
 use super::interrupts::{heard, interruptible};
 use super::stopped::{CLEAR, Call};
+use super::timestamps;
 use crate::cluster::Cluster;
 use crate::cluster::clear::Cleared;
 use crate::cluster::walk::Keys;
-use crate::entry::PartitionId;
+use crate::entry::{Key, PartitionId};
 use crate::error::Error;
 use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
@@ -36,8 +37,15 @@ pub(super) fn len(py: Python<'_>, cluster: &Cluster<Embedded>) -> PyResult<usize
 pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Option<Timestamp>) -> PyResult<usize> {
     cluster.check_open().map_err(raise)?;
     let call = Call::begin(&CLEAR);
-    let (Cleared { removed, error, .. }, raised) = heard(py, |go_on| cluster.clear(timestamp, go_on));
-    let Some(error) = raised.or_else(|| error.map(raise)) else { return Ok(removed) };
+    let (cleared, raised) = heard(py, |go_on| cluster.clear(timestamp, go_on));
+    let Cleared { removed, error, of_other_unit, .. } = cleared;
+    let told = || match (&of_other_unit, timestamp) {
+        (Some(key), Some(timestamp)) => {
+            timestamps::refused(py, cluster, Key::new(key).map_err(raise)?, timestamp, false).1
+        }
+        _ => Ok(()),
+    };
+    let Some(error) = raised.or_else(|| error.map(raise)).or_else(|| told().err()) else { return Ok(removed) };
     Err(call.after(py, error, removed))
 }
 

@@ -18,6 +18,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::codec::has_room;
+use super::errors::made;
 use super::given::shown;
 
 thread_local! {
@@ -121,6 +122,7 @@ impl Call {
 
     /// An error that says this, too. Whatever it cannot take, it is still the error.
     fn add(&self, py: Python<'_>, error: PyErr, text: &str, fate: Fate, note: &str) -> PyErr {
+        let error = made(py, error);
         // Without memory not even a note can be made.
         if error.is_instance_of::<PyMemoryError>(py) && !has_room(py) {
             return error;
@@ -139,6 +141,7 @@ impl Call {
 
 /// An error that also says this, in its text or else in a note.
 pub(super) fn saying(py: Python<'_>, error: PyErr, text: &str) -> PyErr {
+    let error = made(py, error);
     let value = error.value(py);
     if !go_on(value, text, Fate::Stays).unwrap_or_default() {
         let _ = value.call_method1("add_note", (text,));
