@@ -161,6 +161,7 @@ NO_NUMBERS: list[Any] = [
     object(),
     datetime.date(2026, 1, 1),
     numpy.timedelta64("NaT"),
+    numpy.timedelta64(5),  # of what?
 ]
 
 

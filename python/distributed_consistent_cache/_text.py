@@ -1,5 +1,6 @@
 """Figures and tables as text, in plain ASCII, for whatever a command prints; and what others say, made fit to print."""
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -35,15 +36,7 @@ def all_shown(value: Any) -> Any:
 
 def wrapped(line: str, width: int = WIDTH) -> str:
     """A line as lines of at most so many characters, those after the first indented. Longer words are broken."""
-    lines = [""]
-    for word in line.split(" "):
-        if lines[-1].strip() and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("  " + word)
-        else:
-            lines[-1] += " " + word if lines[-1] else word
-        while len(lines[-1]) > width:
-            lines[-1:] = [lines[-1][:width], "  " + lines[-1][width:]]
-    return "\n".join(lines)
+    return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def tables(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, width: int = WIDTH) -> str:

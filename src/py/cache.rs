@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::advice::Advice;
@@ -549,7 +549,7 @@ impl Cache {
     ///
     /// >>> "dcc_hits_total" in cache.metrics()
     /// True
-    fn metrics(&self, py: Python<'_>) -> PyResult<String> {
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         monitor::text(py, self.cluster()?, &self.packing)
     }
 

@@ -338,6 +338,10 @@ fn seconds<'py>(given: &Bound<'py, PyAny>) -> PyResult<Option<(f64, Bound<'py, P
     let py = given.py();
     let class = py.import("datetime")?.getattr("timedelta")?;
     let item = if is_of_numpy(given, &["timedelta64"]) {
+        // Without a unit it is a number of nobody knows what.
+        if given.getattr("dtype")?.getattr("name")?.eq("timedelta64")? {
+            return Ok(None);
+        }
         given.call_method1("astype", ("timedelta64[us]",))?.call_method0("item")?
     } else {
         given.clone()

@@ -24,9 +24,15 @@ use crate::shown::Quoted;
 use crate::values::Packing;
 
 /// OpenMetrics text.
-pub(super) fn text(py: Python<'_>, cluster: &Cluster<Embedded>, packing: &Packing) -> PyResult<String> {
+pub(super) fn text<'py>(
+    py: Python<'py>,
+    cluster: &Cluster<Embedded>,
+    packing: &Packing,
+) -> PyResult<Bound<'py, PyString>> {
     let gauges = interruptible(py, |go_on| cluster.recent_gauges_while(go_on))?.map_err(raise)?;
-    Ok(py.detach(|| metrics::openmetrics(cluster, gauges, packing.stats())))
+    let text = py.detach(|| metrics::openmetrics(cluster, gauges, packing.stats()));
+    // Where there is no memory for it, this says so.
+    PyString::from_bytes(py, text.as_bytes())
 }
 
 /// A server of metrics, reports and the dashboard of one cache, as `Cache.serve` returns it. It goes on when this object is
