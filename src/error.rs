@@ -76,6 +76,8 @@ pub enum Error {
     NoLiveNode,
     /// The value takes so many bytes before it is packed, however few after. Nothing was written and nothing was evicted.
     UnpacksTooLarge {
+        /// Its key, as a message shows it.
+        key: String,
         /// What it takes.
         bytes: u64,
         /// What it may take: 64 times the largest node.
@@ -159,17 +161,17 @@ impl fmt::Display for Error {
                         "the entry of {key} takes {bytes} bytes with its key and overhead, and the smallest of its owners has \
                          room for {bytes_max}: raise node_capacity, or the capacity of added nodes"
                     )?,
-                    None => write!(f, "the value takes {bytes} bytes, the most is {bytes_max}")?,
+                    None => write!(f, "the value takes {bytes} bytes, the most is {bytes_max}, whatever the capacity")?,
                 }
                 f.write_str("; nothing was written and nothing was evicted")
             }
             Self::OutOfMemory { what, bytes } => {
                 write!(f, "there is no memory for {what} ({bytes} bytes); nothing was changed")
             }
-            Self::UnpacksTooLarge { bytes, bytes_max } => write!(
+            Self::UnpacksTooLarge { key, bytes, bytes_max } => write!(
                 f,
-                "the value takes {bytes} bytes before it is packed, the most is {bytes_max}, 64 times the largest node; \
-                 nothing was written and nothing was evicted"
+                "the value of {key} takes {bytes} bytes before it is packed, and the most is {bytes_max}, 64 times the \
+                 largest node: raise node_capacity; nothing was written and nothing was evicted"
             ),
             Self::NoLiveNode => write!(f, "every node is down; nothing was written"),
             Self::NodeDown { node } => write!(f, "node {node} is down; nothing was done"),

@@ -72,6 +72,15 @@ def test_a_value_that_fits_only_when_it_is_packed_is_written_one_by_one_and_in_b
         Cache(1, node_capacity="64KiB", gossip_interval=None, compression=None).put("key", bytes(1 << 20))
 
 
+def test_a_value_that_is_too_large_before_it_is_packed_says_its_key_the_most_and_what_to_raise() -> None:
+    cache = Cache(1, node_capacity="64KiB", gossip_interval=None)
+    what = r'"key" takes \d+ bytes .* the most is 4194304, 64 times the largest node: raise node_capacity;'
+    for call in (lambda value: cache.put("key", value), lambda value: cache.put_many({"key": value})):
+        with pytest.raises(ValueTooLargeError, match=what):
+            call(bytes(64 * 65536 + 1))
+    assert cache.get("key") == (None, -1)
+
+
 def test_threads_pack_and_unpack_side_by_side() -> None:
     caches = [Cache(3, 2, "8MiB", compression=compression) for compression in ("lz4", "zstd")]
     wrong: list[object] = []

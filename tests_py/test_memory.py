@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -342,6 +343,19 @@ def test_a_value_must_fit_where_it_belongs_not_in_the_smallest_node_of_all():
             cache.put(key, value)
         assert cache.get(key)[0] == "as it was"
         assert [node.evictions for node in cache.nodes()] == evictions
+
+
+def test_a_value_that_is_too_large_says_its_key_the_largest_size_and_what_to_raise():
+    cache = Cache(nodes=1, node_capacity="64KiB", compression=None)
+    with pytest.raises(ValueTooLargeError) as raised:
+        cache.put("report:7", bytes(70_000))
+    what = r'"report:7" takes 70\d{3} bytes with its key and overhead, .* has room for (\d+): raise node_capacity'
+    found = re.search(what, str(raised.value))
+    assert found, str(raised.value)
+    largest = int(found[1])
+    # It is told truly: what is raised to has room.
+    assert cache.put("report:7", bytes(largest - 200))
+    assert Cache(nodes=1, node_capacity="128KiB", compression=None).put("report:7", bytes(70_000))
 
 
 def test_a_long_key_is_short_in_a_message():

@@ -133,26 +133,31 @@ impl<R: Runtime> Cluster<R> {
     #[inline]
     fn check_unpacked(&self, write: &Write<'_>) -> Result<(), Error> {
         match write.value {
-            Some(value) if value.form() == Form::Packed => self.check_packed(value),
+            Some(value) if value.form() == Form::Packed => self.check_packed(write.key, value),
             _ => Ok(()),
         }
     }
 
     #[inline(never)]
-    fn check_packed(&self, value: Value<'_>) -> Result<(), Error> {
+    fn check_packed(&self, key: Key<'_>, value: Value<'_>) -> Result<(), Error> {
         let bytes = packed::unpacked_bytes(value);
         // The smallest node has as many: most values are far below.
         if bytes <= NODE_BYTES_MIN {
             return Ok(());
         }
         let bytes_max = self.unpacked_bytes_max();
-        if bytes <= bytes_max { Ok(()) } else { Err(Error::UnpacksTooLarge { bytes, bytes_max }) }
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Error::UnpacksTooLarge { key: error::short(key.bytes()), bytes, bytes_max })
     }
 
     /// Tells whoever listens that a write was refused, if it is too large.
     #[cold]
     pub fn tell_refused(&self, key: Key<'_>, error: &Error) {
-        if let &(Error::ValueTooLarge { bytes, bytes_max, .. } | Error::UnpacksTooLarge { bytes, bytes_max }) = error {
+        if let &(Error::ValueTooLarge { bytes, bytes_max, .. } | Error::UnpacksTooLarge { bytes, bytes_max, .. }) =
+            error
+        {
             let key = || String::from_utf8_lossy(key.bytes()).into_owned();
             self.events.tell(|| What::ValueTooLarge { key: key(), bytes, bytes_max });
         }
