@@ -3,12 +3,15 @@
 import ast
 import inspect
 import pickle
+import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import distributed_consistent_cache as package
+import stub_docstrings
 from distributed_consistent_cache import (
     Cache,
     CacheError,
@@ -18,6 +21,7 @@ from distributed_consistent_cache import (
     SaveReport,
     Server,
     SyncReport,
+    simulation,
 )
 
 PUBLIC = [name for name in package.__all__ if name != "__version__"]
@@ -47,10 +51,26 @@ def test_a_method_has_the_arguments_that_the_types_say(cls: Any, name: str) -> N
     method = getattr(cls, name)
     parameters = [parameter for parameter in inspect.signature(method).parameters if parameter != "self"]
     (stub,) = (node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
-    (written,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    arguments = [*written.args.posonlyargs, *written.args.args, *written.args.kwonlyargs]
-    arguments += [written.args.kwarg] if written.args.kwarg else []
-    assert parameters == [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+    overloads = [node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert overloads
+    for written in overloads:
+        arguments = [*written.args.posonlyargs, *written.args.args, *written.args.kwonlyargs]
+        arguments += [written.args.kwarg] if written.args.kwarg else []
+        assert parameters == [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+
+
+def test_the_types_have_the_docstrings_that_help_shows() -> None:
+    stub = stub_docstrings.STUB.read_text(encoding="utf-8")
+    assert stub == stub_docstrings.with_docstrings(stub), "python tests_py/stub_docstrings.py writes them"
+
+
+@pytest.mark.parametrize("subject", [*PUBLIC, *simulation.__all__])
+def test_help_fits_80_columns(subject: str) -> None:
+    shown = pydoc.plain(pydoc.render_doc(getattr(package, subject, None) or getattr(simulation, subject)))
+    lines = shown.splitlines()[2:]
+    # Python writes signatures in one line up to 3.12, and says of its own where one cannot be had.
+    signature = re.compile(r"[ |]*\w+\(.*\)( -> .*| from .*)?$|.*See help\(type\) for accurate signature\.$")
+    assert [line for line in lines if len(line) > 80 and not signature.match(line)] == []
 
 
 def test_all_lists_what_can_be_imported_and_nothing_else() -> None:

@@ -1,16 +1,22 @@
-"""A replicated in-process cache: N nodes, R copies of every entry, the newest timestamp wins.
+"""A bounded cache in which the newest wins.
+
+It lives in your process, keeps copies of what you put, and any number of
+threads may share it. Its memory is in one node or in many; with more than
+one copy of each entry, nodes may fail and come back.
 
 >>> from distributed_consistent_cache import Cache
->>> cache = Cache(nodes=5, replicas=3, node_capacity="1MiB")
->>> cache.put("user:1", {"name": "Ada"}, timestamp=2)
+>>> cache = Cache(nodes=1, node_capacity="64MiB")
+>>> cache.put("user:1", {"name": "Ada"}, ttl=60)  # for 60 seconds
 True
->>> cache.put("user:1", {"name": "late news"}, timestamp=1)  # older than what is known, so refused
-False
->>> cache.fail_node(cache.owners("user:1")[0])  # two copies are left
->>> cache.get("user:1")
-({'name': 'Ada'}, 2)
+>>> value, timestamp = cache.get("user:1")
+>>> value
+{'name': 'Ada'}
 >>> cache.get("user:2")  # a miss
 (None, -1)
+>>> cache.put("row:1", "version 2", timestamp=2)
+True
+>>> cache.put("row:1", "version 1", timestamp=1)  # older than what is known
+False
 >>> cache.close()
 """
 

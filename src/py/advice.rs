@@ -35,7 +35,8 @@ impl SizeAdvice {
     }
 }
 
-/// What other sizes of the cache would have brought, for the reads since it was made. Prints as a table.
+/// What other sizes of the cache would have brought, for the reads since it
+/// was made. Prints as a table.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct Advice {
     /// One for 0.25, 0.5, 1, 2 and 4 times the present size.
@@ -44,7 +45,8 @@ pub(super) struct Advice {
     hit_rate: f64,
     /// Reads since the cache was made.
     gets: u64,
-    /// Reads and writes that were watched: with fewer than about 2,000 the rates may be off by more than two points.
+    /// Reads and writes that were watched: with fewer than about 2,000 the
+    /// rates may be off by more than two points.
     watched: u64,
 }
 

@@ -43,37 +43,70 @@ use crate::runtime::embedded::Embedded;
 use crate::values::Packing;
 use crate::version::Timestamp;
 
-/// A cache of N nodes in this process that keeps every entry on R of them. The newest timestamp wins.
+/// A cache of N nodes in this process that keeps every entry on R of them.
+/// The newest timestamp wins. Any number of threads may share it.
 ///
-/// Cache(nodes=3, replicas=None, node_capacity="1MiB", *, write_quorum="all", read_quorum="one", gossip_interval=0.1,
-///       serializer="pickle", decode="pickle", compression="lz4", signing_key=None, default_ttl=None, clock=None)
+/// Cache(nodes=1, node_capacity="64MiB") is the plain case: one bounded
+/// memory of which the least recently used goes first. `Cache[Report](..)`
+/// tells a type checker what the values are.
 ///
-/// nodes: 1 to 100. replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes). node_capacity: bytes of each node,
-/// or text such as "64KiB", "512m", "2GB", in capital letters or small ones; from 16 KiB to 1 TiB, keys, values and all
-/// bookkeeping included. KiB, MiB, GiB and TiB are of 1024, and so are K, M, G and T alone, as container tools read them;
-/// kB, MB, GB and TB are of 1000.
-/// write_quorum, read_quorum: how many owners must have a write, or are asked by a read: "one", "majority", "all", or an
-/// int from 1 to `replicas`. gossip_interval: seconds between two rounds of gossip in the background, 0.001 to 3600, or
-/// None for none but those asked for by `gossip` and `sync`. compression: values are made smaller if that saves an eighth:
-/// "lz4" or "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also those of 100 bytes, with a dictionary that
-/// is trained from values in the background (without a gossip_interval: in calls of `gossip` and `sync`; see
-/// `value_stats`); or None. Each value says how it is packed, so settings may change. default_ttl: seconds that
-/// a value lives which is put without a ttl of its own, above 0 and at most 3153600000 (100 years), or a timedelta; None for
-/// ever. What has __index__ is an int here and in every method, and what has __float__ a float; a bool is neither. clock: a
-/// `ManualClock` that a test moves, so that values end without waiting; None for one that nobody sets.
+/// nodes: 1 to 100.
 ///
-/// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or two: values are signed under the first, and read when
-/// they are signed under any. What is not signed so is refused by reads with SerializationError before anything of it is
-/// decompressed or unpickled, counted in `value_stats().refused`, and stays until it is overwritten; without a key, what is
-/// signed is refused. A signature covers the key, the timestamp, that it is a put, and the bytes. It does not cover how long
-/// an entry lives, removes, or which of several signed values of a key is given back.
+/// replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes).
 ///
-/// serializer: "pickle", or an object with `dumps` (value to bytes, bytearray or str) and `loads`, such as the module `json`.
-/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but reads plain data only: None, bool, int, float,
-/// complex, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, date, time, datetime, timedelta, timezone,
-/// Decimal; of these types exactly. Anything else is a SerializationError of `get`. It goes with the serializer "pickle".
+/// node_capacity: bytes of each node, or text such as "64KiB", "512m",
+/// "2GB", in capital letters or small ones; from 16 KiB to 1 TiB, keys,
+/// values and all bookkeeping included. KiB, MiB, GiB and TiB are of 1024,
+/// and so are K, M, G and T alone, as container tools read them; kB, MB, GB
+/// and TB are of 1000.
 ///
-/// A forked child has its own copy of what was there, with a background of its own from its first call on.
+/// write_quorum, read_quorum: how many owners must have a write, or are
+/// asked by a read: "one", "majority", "all", or an int from 1 to
+/// `replicas`.
+///
+/// gossip_interval: seconds between two rounds of gossip in the background,
+/// 0.001 to 3600, or None for none but those asked for by `gossip` and
+/// `sync`.
+///
+/// serializer: "pickle", or an object with `dumps` (value to bytes,
+/// bytearray or str) and `loads`, such as the module `json`.
+///
+/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but
+/// reads plain data only: None, bool, int, float, complex, str, bytes,
+/// bytearray, memoryview, list, tuple, dict, set, frozenset, date, time,
+/// datetime, timedelta, timezone, Decimal; of these types exactly. Anything
+/// else is a SerializationError of `get`. It goes with the serializer
+/// "pickle".
+///
+/// compression: values are made smaller if that saves an eighth: "lz4" or
+/// "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also
+/// those of 100 bytes, with a dictionary that is trained from values in the
+/// background (without a gossip_interval: in calls of `gossip` and `sync`;
+/// see `value_stats`); or None. Each value says how it is packed, so
+/// settings may change.
+///
+/// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or
+/// two: values are signed under the first, and read when they are signed
+/// under any. What is not signed so is refused by reads with
+/// SerializationError before anything of it is decompressed or unpickled,
+/// counted in `value_stats().refused`, and stays until it is overwritten;
+/// without a key, what is signed is refused. A signature covers the key,
+/// the timestamp, that it is a put, and the bytes. It does not cover how
+/// long an entry lives, removes, or which of several signed values of a key
+/// is given back.
+///
+/// default_ttl: seconds that a value lives which is put without a ttl of
+/// its own, above 0 and at most 3153600000 (100 years), or a timedelta;
+/// None for ever.
+///
+/// clock: a `ManualClock` that a test moves, so that values end without
+/// waiting; None for one that nobody sets.
+///
+/// What has __index__ is an int here and in every method, and what has
+/// __float__ a float; a bool is neither.
+///
+/// A forked child has its own copy of what was there, with a background of
+/// its own from its first call on.
 ///
 /// Raises ValueError or TypeError for a bad argument.
 ///
@@ -82,7 +115,7 @@ use crate::version::Timestamp;
 /// True
 /// >>> cache.get("user:1")
 /// ({'name': 'Ada'}, 1)
-#[pyclass(frozen, subclass, weakref, module = "distributed_consistent_cache")]
+#[pyclass(frozen, subclass, weakref, generic, module = "distributed_consistent_cache")]
 pub(super) struct Cache {
     cluster: Option<Arc<Cluster<Embedded>>>,
     pub(super) format: Format,
@@ -242,18 +275,25 @@ impl Cache {
 
     /// Writes a value under a key, unless something newer is known.
     ///
-    /// key: a str, at most 64 KiB in UTF-8. value: any picklable object. timestamp: 0 to 2**63-1, higher is newer, in any
-    /// unit; None takes the cache's own clock, microseconds since 1970. ttl: seconds that the value lives, above 0 and at most
-    /// 3153600000 (100 years), rounded up to milliseconds, or a timedelta, or math.inf for ever; None for the cache's
-    /// default_ttl. From its end on it is a miss on every node. write_quorum: see the class; None for its own.
+    /// key: a str, at most 64 KiB in UTF-8. value: any picklable object.
+    /// timestamp: 0 to 2**63-1, higher is newer, in any unit; None takes
+    /// the cache's own clock, microseconds since 1970. ttl: seconds that
+    /// the value lives, above 0 and at most 3153600000 (100 years), rounded
+    /// up to milliseconds, or a timedelta, or math.inf for ever; None for
+    /// the cache's default_ttl. From its end on it is a miss on every node.
+    /// write_quorum: see the class; None for its own.
     ///
-    /// Returns True if this is now the newest write known (also if the very same was in place), False if a newer one is
-    /// known, and then nothing changed. At equal timestamps a remove wins, then the put that ends later, so that what has
-    /// expired refuses none; between two that end together the same one wins everywhere. The very same value put again has
-    /// its new ttl, or none.
+    /// Returns True if this is now the newest write known (also if the very
+    /// same was in place), False if a newer one is known, and then nothing
+    /// changed. At equal timestamps a remove wins, then the put that ends
+    /// later, so that what has expired refuses none; between two that end
+    /// together the same one wins everywhere. The very same value put again
+    /// has its new ttl, or none.
     ///
-    /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError, NoLiveNodeError, MemoryError, ValueError, TypeError or
-    /// OverflowError, and nothing was written; QuorumError when fewer owners have the write than asked for.
+    /// Raises SerializationError, ValueTooLargeError, KeyTooLargeError,
+    /// NoLiveNodeError, MemoryError, ValueError, TypeError or
+    /// OverflowError, and nothing was written; QuorumError when fewer
+    /// owners have the write than asked for.
     ///
     /// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
     /// True
@@ -276,14 +316,18 @@ impl Cache {
         put(py, way, &self.format, None, (key, value), timestamp, ttl, quorum)
     }
 
-    /// Has the value of a key live for another time, from now on; its value and its timestamp stay as they are.
+    /// Has the value of a key live for another time, from now on; its value
+    /// and its timestamp stay as they are.
     ///
-    /// ttl: seconds, as in `put`; math.inf for ever; None for the cache's default_ttl, or for ever if it has none.
+    /// ttl: seconds, as in `put`; math.inf for ever; None for the cache's
+    /// default_ttl, or for ever if it has none.
     ///
-    /// Returns True if the key was found and has this ttl now, shorter or longer than before, and False for a miss: what
-    /// has expired does not come back. It counts as a use.
+    /// Returns True if the key was found and has this ttl now, shorter or
+    /// longer than before, and False for a miss: what has expired does not
+    /// come back. It counts as a use.
     ///
-    /// Raises as `get` and `put` do, ValueError or TypeError for a bad ttl, and then nothing changed.
+    /// Raises as `get` and `put` do, ValueError or TypeError for a bad ttl,
+    /// and then nothing changed.
     ///
     /// >>> cache.put("session:1", "Ada", timestamp=1, ttl=60)
     /// True
@@ -297,8 +341,9 @@ impl Cache {
         self.detached(py, |cluster| cluster.touch(key, ttl))?.map_err(raise)
     }
 
-    /// How many seconds the value of a key goes on living: a float, None if it does for ever, or -1.0 for a miss, which what
-    /// has expired is. It does not count as a use.
+    /// How many seconds the value of a key goes on living: a float, None if
+    /// it does for ever, or -1.0 for a miss, which what has expired is. It
+    /// does not count as a use.
     ///
     /// Raises as `get` does. The cache stays as it was.
     ///
@@ -314,13 +359,17 @@ impl Cache {
         Ok(left.map_or(Some(-1.0), |left| left.map(|left| left.as_secs_f64())))
     }
 
-    /// Returns `(value, timestamp)` of the newest write known of a key, or `(default, -1)` for a miss. A use: the entry
-    /// becomes its node's most recently used.
+    /// Returns `(value, timestamp)` of the newest write known of a key, or
+    /// `(default, -1)` for a miss. A use: the entry becomes its node's most
+    /// recently used.
     ///
-    /// read_quorum: so many owners are asked, and the newest answer counts; None for the cache's own.
+    /// read_quorum: so many owners are asked, and the newest answer counts;
+    /// None for the cache's own.
     ///
-    /// Raises SerializationError when the value cannot be unpickled, QuorumError when fewer owners answered than asked
-    /// for, TypeError, ValueError or KeyTooLargeError for a bad key. The cache stays as it was.
+    /// Raises SerializationError when the value cannot be unpickled,
+    /// QuorumError when fewer owners answered than asked for, TypeError,
+    /// ValueError or KeyTooLargeError for a bad key. The cache stays as it
+    /// was.
     ///
     /// >>> cache.get("user:1")
     /// ({'name': 'Ada'}, 1)
@@ -342,13 +391,17 @@ impl Cache {
         self.read(py, cluster, key, default, quorum)
     }
 
-    /// Removes a key if its timestamp is not newer than this one, and remembers it: an older put that arrives late stays
-    /// refused for as long as memory allows.
+    /// Removes a key if its timestamp is not newer than this one, and
+    /// remembers it: an older put that arrives late stays refused for as
+    /// long as memory allows.
     ///
-    /// timestamp: as in `put`. None removes what is there, whatever its timestamp is: the remove has the clock's, or that of
-    /// the entry if it is of another unit (a version number, say), so that the next version is not shut out.
+    /// timestamp: as in `put`. None removes what is there, whatever its
+    /// timestamp is: the remove has the clock's, or that of the entry if it
+    /// is of another unit (a version number, say), so that the next version
+    /// is not shut out.
     ///
-    /// Returns True if it removed a value, False if there was none or a newer write is known.
+    /// Returns True if it removed a value, False if there was none or a
+    /// newer write is known.
     ///
     /// Raises as `put` does.
     ///
@@ -404,8 +457,9 @@ impl Cache {
         KeyIterator::of(slf)
     }
 
-    /// Takes a node down: it crashes and its memory is lost or, with lose_memory=False, is cut off and keeps it. The next
-    /// live nodes on the ring stand in. Raises ValueError if there is no such node.
+    /// Takes a node down: it crashes and its memory is lost or, with
+    /// lose_memory=False, is cut off and keeps it. The next live nodes on
+    /// the ring stand in. Raises ValueError if there is no such node.
     #[pyo3(signature = (node, lose_memory=Given(None)))]
     #[pyo3(text_signature = "($self, node, lose_memory=True)")]
     fn fail_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>, lose_memory: Given<'_>) -> PyResult<()> {
@@ -414,8 +468,9 @@ impl Cache {
         self.detached(py, |cluster| cluster.fail_node(node, lose_memory))?.map_err(raise)
     }
 
-    /// Brings a node back. When it returns, the node has pulled what it missed from every node it can reach. Raises
-    /// ValueError if there is no such node.
+    /// Brings a node back. When it returns, the node has pulled what it
+    /// missed from every node it can reach. Raises ValueError if there is
+    /// no such node.
     fn recover_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
         let cluster = self.cluster()?;
         let node = convert::node(cluster, node)?;
@@ -425,9 +480,11 @@ impl Cache {
         raised.map_or(Ok(()), |raised| Err(noted(py, raised, note())))
     }
 
-    /// Adds a node and returns its number, the lowest that is free. capacity: its bytes, as node_capacity; None for the
-    /// cache's own. When it returns, the node has pulled its share. Raises ValueError above 100 nodes. Ctrl-C ends the wait:
-    /// the node is there, and gossip has it pull the rest; a note says so.
+    /// Adds a node and returns its number, the lowest that is free.
+    /// capacity: its bytes, as node_capacity; None for the cache's own.
+    /// When it returns, the node has pulled its share. Raises ValueError
+    /// above 100 nodes. Ctrl-C ends the wait: the node is there, and gossip
+    /// has it pull the rest; a note says so.
     #[pyo3(signature = (capacity=None))]
     fn add_node(&self, py: Python<'_>, capacity: Option<&Bound<'_, PyAny>>) -> PyResult<NodeId> {
         let capacity = capacity.map(|capacity| convert::size("capacity", capacity)).transpose()?;
@@ -438,8 +495,9 @@ impl Cache {
         raised.map_or(Ok(node), |raised| Err(noted(py, raised, note())))
     }
 
-    /// Takes a node out for good. A live one hands over first what the others lack. Raises ValueError if there is no such
-    /// node or it is the last.
+    /// Takes a node out for good. A live one hands over first what the
+    /// others lack. Raises ValueError if there is no such node or it is the
+    /// last.
     fn remove_node(&self, py: Python<'_>, node: &Bound<'_, PyAny>) -> PyResult<()> {
         let cluster = self.cluster()?;
         let node = convert::node(cluster, node)?;
@@ -453,8 +511,9 @@ impl Cache {
         raised.map_or(Ok(()), |raised| Err(noted(py, raised, note)))
     }
 
-    /// Cuts the nodes of one side from those of the other, as a broken network would; callers reach both. Raises
-    /// ValueError for a node that is not there or on both sides.
+    /// Cuts the nodes of one side from those of the other, as a broken
+    /// network would; callers reach both. Raises ValueError for a node that
+    /// is not there or on both sides.
     fn cut(&self, py: Python<'_>, side_a: &Bound<'_, PyAny>, side_b: &Bound<'_, PyAny>) -> PyResult<()> {
         let side = |argument, nodes: &Bound<'_, PyAny>| {
             convert::check_iterable(argument, "an iterable of int", nodes)?;
@@ -464,7 +523,8 @@ impl Cache {
         self.detached(py, |cluster| cluster.cut(&a, &b))?.map_err(raise)
     }
 
-    /// Undoes every cut. What the sides missed of each other travels with the next rounds of gossip.
+    /// Undoes every cut. What the sides missed of each other travels with
+    /// the next rounds of gossip.
     fn heal(&self, py: Python<'_>) -> PyResult<()> {
         self.detached(py, Cluster::heal)?.map_err(raise)
     }
@@ -481,7 +541,8 @@ impl Cache {
         Ok(nodes.into_iter().map(|(member, stats)| NodeStatus::new(member, stats)).collect())
     }
 
-    /// One node, to talk to as if connected to it. Raises ValueError if there is no such node.
+    /// One node, to talk to as if connected to it. Raises ValueError if
+    /// there is no such node.
     fn node(slf: Bound<'_, Self>, node: &Bound<'_, PyAny>) -> PyResult<NodeHandle> {
         let cluster = slf.get().cluster()?;
         cluster.check_open().map_err(raise)?;
@@ -489,15 +550,17 @@ impl Cache {
         Ok(NodeHandle { cache: slf.unbind(), id })
     }
 
-    /// One round of gossip now: every live node compares notes with one other.
+    /// One round of gossip now: every live node compares notes with one
+    /// other.
     fn gossip(&self, py: Python<'_>) -> PyResult<SyncReport> {
         self.detached(py, |cluster| cluster.check_open().map(|()| cluster.gossip()))?
             .map(SyncReport::from)
             .map_err(raise)
     }
 
-    /// Rounds of gossip until all live owners have seen the same. Returns what it took. Ctrl-C ends it between two messages;
-    /// what was pulled until then stays.
+    /// Rounds of gossip until all live owners have seen the same. Returns
+    /// what it took. Ctrl-C ends it between two messages; what was pulled
+    /// until then stays.
     fn sync(&self, py: Python<'_>) -> PyResult<SyncReport> {
         let synced = self.interruptible(py, |cluster, go_on| {
             cluster.check_open()?;
@@ -506,16 +569,18 @@ impl Cache {
         Ok(synced.into())
     }
 
-    /// How well the cache keeps its promises now: copies that are really there, markers that must be kept, writes that not
-    /// every owner has seen. It costs what `len` does. The GIL is released.
+    /// How well the cache keeps its promises now: copies that are really
+    /// there, markers that must be kept, writes that not every owner has
+    /// seen. It costs what `len` does. The GIL is released.
     fn gauges(&self, py: Python<'_>) -> PyResult<Gauges> {
         let gauges = self.interruptible(py, |cluster, go_on| cluster.gauges_while(go_on))?;
         Ok(gauges.into())
     }
 
-    /// What the cache has done since it was made, and what it holds now: hits, misses by reason, writes, evictions, bytes by
-    /// kind, gossip, latencies; in all and for each node. Print it to see tables. To count copies costs what `len` does. The
-    /// GIL is released.
+    /// What the cache has done since it was made, and what it holds now:
+    /// hits, misses by reason, writes, evictions, bytes by kind, gossip,
+    /// latencies; in all and for each node. Print it to see tables. To
+    /// count copies costs what `len` does. The GIL is released.
     ///
     /// >>> cache.get("nobody")
     /// (None, -1)
@@ -527,8 +592,9 @@ impl Cache {
         Stats::new(py, &statistics, &gauges, self.packing.stats())
     }
 
-    /// Why a key is found or not: what each of its owners knows of it, what a `get` would answer now, and for which reason.
-    /// Nothing changes, and it does not count as a use. Print it to see a table.
+    /// Why a key is found or not: what each of its owners knows of it, what
+    /// a `get` would answer now, and for which reason. Nothing changes, and
+    /// it does not count as a use. Print it to see a table.
     ///
     /// Raises TypeError, ValueError or KeyTooLargeError for a bad key.
     ///
@@ -540,10 +606,12 @@ impl Cache {
         Explanation::new(py, &String::from_utf8_lossy(bytes.bytes()), explained)
     }
 
-    /// Everything that is counted, as OpenMetrics text for Prometheus: names begin with `dcc_`, units are seconds and bytes.
-    /// Keys, copies and unseen writes, which can take a look at every key (see `len`), are counted at most once a second and
-    /// at most 5 % of the time; in between they are those of before, and dcc_counted_ago_seconds says how old they are. The
-    /// GIL is released.
+    /// Everything that is counted, as OpenMetrics text for Prometheus:
+    /// names begin with `dcc_`, units are seconds and bytes. Keys, copies
+    /// and unseen writes, which can take a look at every key (see `len`),
+    /// are counted at most once a second and at most 5 % of the time; in
+    /// between they are those of before, and dcc_counted_ago_seconds says
+    /// how old they are. The GIL is released.
     ///
     /// Raises ClosedError.
     ///
@@ -553,17 +621,24 @@ impl Cache {
         monitor::text(py, self.cluster()?, &self.packing)
     }
 
-    /// Serves the dashboard at `/`, `/metrics` for Prometheus, `/healthz`, `/api/stats.json`, `/api/ring.json` and
-    /// `/api/explain.json?key=..`, from a thread of its own that never needs the GIL. Nothing can be changed there. It ends
-    /// with `Server.close`, and with the cache, also when the cache is dropped.
+    /// Serves the dashboard at `/`, `/metrics` for Prometheus, `/healthz`,
+    /// `/api/stats.json`, `/api/ring.json` and `/api/explain.json?key=..`,
+    /// from a thread of its own that never needs the GIL. Nothing can be
+    /// changed there. It ends with `Server.close`, and with the cache, also
+    /// when the cache is dropped.
     ///
-    /// host: a name or an address of this machine; anything but a loopback address is refused without allow_remote. port: 0
-    /// to 65535; 0 takes one that is free, see `Server.port`; a range takes its first that is free, so that each of several
-    /// processes has one: `serve(port=range(9100, 9120))`. A forked child may serve its own. allow_remote: other machines may read everything, keys
-    /// included, and any Host header is answered to; False answers only to the machine's own names.
+    /// host: a name or an address of this machine; anything but a loopback
+    /// address is refused without allow_remote. port: 0 to 65535; 0 takes
+    /// one that is free, see `Server.port`; a range takes its first that is
+    /// free, so that each of several processes has one:
+    /// `serve(port=range(9100, 9120))`. A forked child may serve its own.
+    /// allow_remote: other machines may read everything, keys included, and
+    /// any Host header is answered to; False answers only to the machine's
+    /// own names.
     ///
-    /// Returns the server. Raises ValueError for a host that other machines can reach, OSError when the port is taken or
-    /// the host is none, ClosedError, TypeError: nothing was started.
+    /// Returns the server. Raises ValueError for a host that other machines
+    /// can reach, OSError when the port is taken or the host is none,
+    /// ClosedError, TypeError: nothing was started.
     ///
     /// >>> with cache.serve() as server:
     /// ...     server.url
@@ -581,8 +656,10 @@ impl Cache {
         ServerHandle::start(py, (self.cluster()?, &self.packing), host, port, allow_remote)
     }
 
-    /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present capacity, from a bounded sample of the reads and writes
-    /// since the cache was made. Print it to see a table. To count keys costs what `len` does. The GIL is released.
+    /// Predicts the hit rate at 0.25, 0.5, 1, 2 and 4 times the present
+    /// capacity, from a bounded sample of the reads and writes since the
+    /// cache was made. Print it to see a table. To count keys costs what
+    /// `len` does. The GIL is released.
     ///
     /// >>> [size.times for size in cache.advise().sizes]
     /// [0.25, 0.5, 1.0, 2.0, 4.0]
@@ -590,18 +667,25 @@ impl Cache {
         Advice::new(py, self.interruptible(py, |cluster, go_on| cluster.advise_while(go_on))?)
     }
 
-    /// Has `callback(event)` called when something happens: a node failed, recovered, joined or left, a sync finished, entries
-    /// were evicted (told in batches, four times a second at most), a value was too large. See `Event`.
+    /// Has `callback(event)` called when something happens: a node failed,
+    /// recovered, joined or left, a sync finished, entries were evicted
+    /// (told in batches, four times a second at most), a value was too
+    /// large. See `Event`.
     ///
-    /// It is called from a thread of its own, one event after the other, without any lock: it may call the cache. Events
-    /// that wait for slow callbacks are kept up to 1,024 in number; later ones are dropped, and the next that is kept says
-    /// how many. What a callback raises is logged with its traceback, and changes nothing.
+    /// It is called from a thread of its own, one event after the other,
+    /// without any lock: it may call the cache. Events that wait for slow
+    /// callbacks are kept up to 1,024 in number; later ones are dropped,
+    /// and the next that is kept says how many. What a callback raises is
+    /// logged with its traceback, and changes nothing.
     ///
-    /// details by kind: node_failed `memory_lost`; node_recovered and node_joined `items` (pulled); sync_finished `items`,
-    /// `converged`; evicted `entries`, `bytes`; value_too_large `key`, `bytes`, `bytes_max`.
+    /// details by kind: node_failed `memory_lost`; node_recovered and
+    /// node_joined `items` (pulled); sync_finished `items`, `converged`;
+    /// evicted `entries`, `bytes`; value_too_large `key`, `bytes`,
+    /// `bytes_max`.
     ///
-    /// Returns the callback, so that it can be used as a decorator. Raises TypeError for what cannot be called, ClosedError,
-    /// or OSError when there can be no more threads; then nothing is called.
+    /// Returns the callback, so that it can be used as a decorator. Raises
+    /// TypeError for what cannot be called, ClosedError, or OSError when
+    /// there can be no more threads; then nothing is called.
     ///
     /// >>> heard = []
     /// >>> cache.on_event(heard.append) is not None
@@ -616,7 +700,8 @@ impl Cache {
         Ok(callback.unbind())
     }
 
-    /// Has a callback of `on_event` not called any more. Returns False if it was none.
+    /// Has a callback of `on_event` not called any more. Returns False if
+    /// it was none.
     fn off_event(&self, callback: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.living()?.listeners.remove(callback)
     }
@@ -633,9 +718,11 @@ impl Cache {
         }
     }
 
-    /// What became of values on their way to the nodes and back, since the cache was made: how many became smaller, how far it
-    /// is with a dictionary, how many could not be unpacked or were not signed as they should be. It may be asked at any
-    /// time, also once the cache is closed.
+    /// What became of values on their way to the nodes and back, since the
+    /// cache was made: how many became smaller, how far it is with a
+    /// dictionary, how many could not be unpacked or were not signed as
+    /// they should be. It may be asked at any time, also once the cache is
+    /// closed.
     ///
     /// >>> cache.value_stats().corrupt
     /// 0
@@ -644,16 +731,23 @@ impl Cache {
         Ok(self.packing.stats().into())
     }
 
-    /// Writes what the live nodes know to a file, from which `restore` or `Cache.load` make a warm cache: every key at its
-    /// newest version, removed keys too, in the order of their use. The file is there as a whole or not at all, also when
-    /// the process is killed; other threads go on.
+    /// Writes what the live nodes know to a file, from which `restore` or
+    /// `Cache.load` make a warm cache: every key at its newest version,
+    /// removed keys too, in the order of their use. The file is there as a
+    /// whole or not at all, also when the process is killed; other threads
+    /// go on.
     ///
-    /// path: a str, bytes or os.PathLike; a file there is replaced, and keeps its permissions and, where the system allows
-    /// it, its owner and group. Only its owner may read a new one. It holds pickles: load only files that you trust.
+    /// path: a str, bytes or os.PathLike; a file there is replaced, and
+    /// keeps its permissions and, where the system allows it, its owner and
+    /// group. Only its owner may read a new one. It holds pickles: load
+    /// only files that you trust.
     ///
-    /// Returns a SaveReport. Raises OSError (FileNotFoundError, PermissionError, ..), ClosedError, TypeError or ValueError
-    /// for a bad path: no file was written, and one that was there is as it was. If the disk fails after the file was put in
-    /// its place, the OSError says so in a note. A folder that cannot be synced at all is no error; a warning is logged.
+    /// Returns a SaveReport. Raises OSError (FileNotFoundError,
+    /// PermissionError, ..), ClosedError, TypeError or ValueError for a bad
+    /// path: no file was written, and one that was there is as it was. If
+    /// the disk fails after the file was put in its place, the OSError says
+    /// so in a note. A folder that cannot be synced at all is no error; a
+    /// warning is logged.
     ///
     /// >>> import os, tempfile
     /// >>> path = os.path.join(tempfile.mkdtemp(), "cache.snapshot")
@@ -666,34 +760,45 @@ impl Cache {
         super::snapshot::save(py, self.cluster()?, path)
     }
 
-    /// Writes everything in a snapshot into this cache, each entry and remove with the timestamp it had: what is newer here
-    /// stays. Like any other write it evicts what was used least recently when a node is full; what is restored counts as
-    /// used more recently than what was here.
+    /// Writes everything in a snapshot into this cache, each entry and
+    /// remove with the timestamp it had: what is newer here stays. Like any
+    /// other write it evicts what was used least recently when a node is
+    /// full; what is restored counts as used more recently than what was
+    /// here.
     ///
-    /// path: a str, bytes or os.PathLike, of a file that `save` wrote and that you trust: it holds pickles.
+    /// path: a str, bytes or os.PathLike, of a file that `save` wrote and
+    /// that you trust: it holds pickles.
     ///
-    /// Returns a RestoreReport. A TimestampWarning tells of what is ahead of this machine's clock; if it is an error, all is
-    /// restored. Raises SnapshotError for a file that is none, is damaged, cut short or of another format,
-    /// OSError, ClosedError, TypeError or ValueError: nothing was written. The whole file is verified before the first
-    /// entry is written; what ends it after that (Ctrl-C, close) says in its message or in a note how much was.
+    /// Returns a RestoreReport. A TimestampWarning tells of what is ahead
+    /// of this machine's clock; if it is an error, all is restored. Raises
+    /// SnapshotError for a file that is none, is damaged, cut short or of
+    /// another format, OSError, ClosedError, TypeError or ValueError:
+    /// nothing was written. The whole file is verified before the first
+    /// entry is written; what ends it after that (Ctrl-C, close) says in
+    /// its message or in a note how much was.
     fn restore(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<RestoreReport> {
         let (report, told) = super::snapshot::restore(py, self.cluster()?, path)?;
         *self.living()?.restored.lock() = Some(report.clone());
         told.map(|()| report)
     }
 
-    /// What the last restore into this cache did, or None: also that of `Cache.load`.
+    /// What the last restore into this cache did, or None: also that of
+    /// `Cache.load`.
     #[getter]
     fn restored(&self) -> Option<RestoreReport> {
         self.living().ok().and_then(|living| living.restored.lock().clone())
     }
 
-    /// A cache as it was saved: made with the arguments of the saved one, and restored.
+    /// A cache as it was saved: made with the arguments of the saved one,
+    /// and restored.
     ///
-    /// path: as for `restore`. overrides: arguments of Cache, by keyword, that take the place of the saved ones. With fewer
-    /// nodes than the saved replicas, or fewer replicas than a saved quorum, these become as many as there are.
+    /// path: as for `restore`. overrides: arguments of Cache, by keyword,
+    /// that take the place of the saved ones. With fewer nodes than the
+    /// saved replicas, or fewer replicas than a saved quorum, these become
+    /// as many as there are.
     ///
-    /// Returns the cache; its `restored` says what was applied. Raises as Cache and `restore` do.
+    /// Returns the cache; its `restored` says what was applied. Raises as
+    /// Cache and `restore` do.
     #[classmethod]
     #[pyo3(signature = (path, **overrides))]
     fn load<'py>(
@@ -704,7 +809,8 @@ impl Cache {
         super::snapshot::load(class, path, overrides)
     }
 
-    /// Ends it: gossip stops, the memory of the nodes is given back, and later calls raise ClosedError. A second time does nothing.
+    /// Ends it: gossip stops, the memory of the nodes is given back, and
+    /// later calls raise ClosedError. A second time does nothing.
     fn close(&self, py: Python<'_>) {
         // In a forked child nothing is begun for it, and where a fork could not bring it there is nothing to end.
         if let (Some(cluster), false) = (&self.cluster, self.living.as_ref().is_none_or(|living| living.is_lost())) {
@@ -712,8 +818,9 @@ impl Cache {
         }
     }
 
-    /// True once it is closed. In a forked child also until it is used for the first time: any call opens the child's own copy
-    /// of what was there. It never raises.
+    /// True once it is closed. In a forked child also until it is used for
+    /// the first time: any call opens the child's own copy of what was
+    /// there. It never raises.
     #[getter]
     fn closed(&self) -> bool {
         let is_here = self.generation.load(Ordering::Relaxed) == process::generation();
@@ -773,21 +880,30 @@ impl Cache {
         Err(PyTypeError::new_err(why))
     }
 
-    /// Writes many: see `put`. items: a mapping of keys to values, or pairs (key, value), or triples (key, value,
-    /// timestamp). A mapping of more than 20,000 keys is read while it is written, and is not to change its keys meanwhile.
-    /// timestamp: for every item without its own; None takes the cache's clock for each. ttl: for every item.
+    /// Writes many: see `put`. items: a mapping of keys to values, or pairs
+    /// (key, value), or triples (key, value, timestamp). A mapping of more
+    /// than 20,000 keys is read while it is written, and is not to change
+    /// its keys meanwhile. timestamp: for every item without its own; None
+    /// takes the cache's clock for each. ttl: for every item.
     ///
-    /// Returns the keys that were refused because something newer is known: an empty list when all are the newest.
+    /// Returns the keys that were refused because something newer is known:
+    /// an empty list when all are the newest.
     ///
-    /// Raises as `put`, or what the iterable raises; Ctrl-C is heard. Those before the item that it stopped at are written:
-    /// the error says how many, which item that was, and what became of the rest, in its text and in a note. A
-    /// TimestampWarning that is an error ends the call once all that was taken is written.
+    /// Raises as `put`, or what the iterable raises; Ctrl-C is heard. Those
+    /// before the item that it stopped at are written: the error says how
+    /// many, which item that was, and what became of the rest, in its text
+    /// and in a note. A TimestampWarning that is an error ends the call
+    /// once all that was taken is written.
     ///
-    /// What the iterable or a value raises, and KeyboardInterrupt, stay the objects that they are, with their `errno`,
-    /// `filename`, `name` or key. Their text goes on if it is their only argument, a str, or if they have none; an OSError
-    /// with an errno has it in `strerror`, an ImportError and a SyntaxError in `msg`, a UnicodeError in `reason`. Only the
-    /// note says it for other arguments, as those of `ValueError("a", 2)`, for SystemExit, ExceptionGroup and `KeyError()`,
-    /// and for a class with a `__str__` of its own, or with an `__init__` or `__new__` and no `__reduce__`. An error that is
+    /// What the iterable or a value raises, and KeyboardInterrupt, stay the
+    /// objects that they are, with their `errno`, `filename`, `name` or
+    /// key. Their text goes on if it is their only argument, a str, or if
+    /// they have none; an OSError with an errno has it in `strerror`, an
+    /// ImportError and a SyntaxError in `msg`, a UnicodeError in `reason`.
+    /// Only the note says it for other arguments, as those of
+    /// `ValueError("a", 2)`, for SystemExit, ExceptionGroup and
+    /// `KeyError()`, and for a class with a `__str__` of its own, or with
+    /// an `__init__` or `__new__` and no `__reduce__`. An error that is
     /// raised again tells of the later call alone.
     #[pyo3(signature = (items, timestamp=None, *, ttl=None, write_quorum=None))]
     fn put_many<'py>(
@@ -803,14 +919,17 @@ impl Cache {
         super::bulk::put_many(py, (self.cluster()?, &self.packing), &self.format, items, timestamp, ttl, quorum)
     }
 
-    /// Reads many: a dict of those found, key to `(value, timestamp)`. See `get`.
+    /// Reads many: a dict of those found, key to `(value, timestamp)`. See
+    /// `get`.
     ///
-    /// on_error: what becomes of a value that cannot be read, for which `get` raises SerializationError. "raise" ends the call
-    /// with that error; "skip" leaves the key out, as one that is not found; "return" has the error in the place of the
-    /// value, `(error, timestamp)`.
+    /// on_error: what becomes of a value that cannot be read, for which
+    /// `get` raises SerializationError. "raise" ends the call with that
+    /// error; "skip" leaves the key out, as one that is not found; "return"
+    /// has the error in the place of the value, `(error, timestamp)`.
     ///
-    /// Raises as `get`, ValueError or TypeError for a bad on_error; the error says which key it stopped at, as in `put_many`,
-    /// and those before it were read and used.
+    /// Raises as `get`, ValueError or TypeError for a bad on_error; the
+    /// error says which key it stopped at, as in `put_many`, and those
+    /// before it were read and used.
     #[pyo3(signature = (keys, *, on_error=None, read_quorum=None))]
     #[pyo3(text_signature = "($self, keys, *, on_error=\"raise\", read_quorum=None)")]
     fn get_many<'py>(
@@ -824,8 +943,9 @@ impl Cache {
         super::bulk::get_many(py, (self.cluster()?, &self.packing), &self.format, keys, on_error, quorum)
     }
 
-    /// Removes many: see `remove`. Returns how many values were removed. Raises as `remove`; the error says which key it
-    /// stopped at, as in `put_many`, and those before it are removed.
+    /// Removes many: see `remove`. Returns how many values were removed.
+    /// Raises as `remove`; the error says which key it stopped at, as in
+    /// `put_many`, and those before it are removed.
     #[pyo3(signature = (keys, timestamp=None, *, write_quorum=None))]
     fn remove_many(
         &self,
@@ -838,27 +958,30 @@ impl Cache {
         super::bulk::remove_many(py, self.cluster()?, keys, timestamp, quorum)
     }
 
-    /// Removes every key whose timestamp is not newer than this one, and remembers it. None removes what is there: see
-    /// `remove`. Returns how many values were removed.
+    /// Removes every key whose timestamp is not newer than this one, and
+    /// remembers it. None removes what is there: see `remove`. Returns how
+    /// many values were removed.
     ///
-    /// Nothing is remembered of keys that were not there: a `put` of one counts, also with a timestamp from before.
+    /// Nothing is remembered of keys that were not there: a `put` of one
+    /// counts, also with a timestamp from before.
     ///
-    /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few owners) says how many values were removed,
-    /// as in `put_many`.
+    /// Raises as `remove` does. What ends it early (Ctrl-C, close, too few
+    /// owners) says how many values were removed, as in `put_many`.
     #[pyo3(signature = (timestamp=None))]
     fn clear(&self, py: Python<'_>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let timestamp = timestamp.map(|timestamp| convert::timestamp(Some(timestamp))).transpose()?;
         super::keys::clear(py, self.cluster()?, timestamp)
     }
 
-    /// The timestamp that a write without one would get now: microseconds since 1970 by a clock that never goes back in this
-    /// process, never twice the same. Taken before a value is computed, and given to `put`, it has whatever was written or
-    /// removed meanwhile win.
+    /// The timestamp that a write without one would get now: microseconds
+    /// since 1970 by a clock that never goes back in this process, never
+    /// twice the same. Taken before a value is computed, and given to
+    /// `put`, it has whatever was written or removed meanwhile win.
     ///
     /// >>> as_of = cache.now()
     /// >>> cache.remove("report")
     /// False
-    /// >>> cache.put("report", "computed from what was there before", as_of)
+    /// >>> cache.put("report", "made of what was there before", as_of)
     /// False
     #[staticmethod]
     fn now() -> u64 {

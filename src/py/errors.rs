@@ -45,11 +45,17 @@ const fn kind(name: &'static str, doc: &'static str, also_value_error: bool) -> 
     Kind { name, doc, also_value_error, class: PyOnceLock::new() }
 }
 
-static CACHE_ERROR: Kind =
-    kind("CacheError", "The root of every error of a cache. Its message says what became of the cache.", false);
+static CACHE_ERROR: Kind = kind(
+    "CacheError",
+    "The root of every error of a cache. Its message says what became of the\n\
+     cache.",
+    false,
+);
 static VALUE_TOO_LARGE: Kind = kind(
     "ValueTooLargeError",
-    "The entry can never fit on its owners. Nothing was written and nothing was evicted.",
+    "The entry can never fit on its owners. The message names the key, what\n\
+     it takes, the most there is room for, and what to raise. Nothing was\n\
+     written and nothing was evicted.",
     true,
 );
 static KEY_TOO_LARGE: Kind =
@@ -58,30 +64,41 @@ static NO_LIVE_NODE: Kind = kind("NoLiveNodeError", "Every node is down. Nothing
 static NODE_DOWN: Kind = kind("NodeDownError", "The node that was addressed is down. Nothing was done.", false);
 static QUORUM: Kind = kind(
     "QuorumError",
-    "Fewer owners answered than asked for. A write that some hold is not undone: it spreads from them.",
+    "Fewer owners answered than asked for. A write that some hold is not\n\
+     undone: it spreads from them.",
     false,
 );
 static SERIALIZATION: Kind = kind(
     "SerializationError",
-    "A value could not be turned into bytes or back; `__cause__` is the original error. The cache is as it was.\n\n\
-     It is raised for what says something about the value: errors of the pickle module, and TypeError, ValueError,\n\
-     AttributeError, LookupError, ImportError, EOFError, OverflowError, BufferError, NotImplementedError and\n\
-     RecursionError, whoever raised them; a RuntimeError only if pickle itself did. Any other exception comes through as it\n\
-     is: a time limit that a signal handler raises, MemoryError, KeyboardInterrupt.",
+    "A value could not be turned into bytes or back; `__cause__` is the\n\
+     original error. The cache is as it was.\n\
+     \n\
+     It is raised for what says something about the value: errors of the\n\
+     pickle module, and TypeError, ValueError, AttributeError, LookupError,\n\
+     ImportError, EOFError, OverflowError, BufferError, NotImplementedError\n\
+     and RecursionError, whoever raised them; a RuntimeError only if pickle\n\
+     itself did. Any other exception comes through as it is: a time limit\n\
+     that a signal handler raises, MemoryError, KeyboardInterrupt.",
     false,
 );
 static SNAPSHOT: Kind = kind(
     "SnapshotError",
-    "A file is no snapshot of a cache, or is damaged, cut short or of another format; the message says at which byte.",
+    "A file is no snapshot of a cache, or is damaged, cut short or of another\n\
+     format; the message says at which byte.",
     false,
 );
-static CLOSED: Kind =
-    kind("ClosedError", "The cache is closed, or the server is that of a parent process. Nothing was done.", false);
+static CLOSED: Kind = kind(
+    "ClosedError",
+    "The cache is closed, or the server is that of a parent process. Nothing\n\
+     was done.",
+    false,
+);
 
 static TIMESTAMP_WARNING: Kind = kind(
     "TimestampWarning",
-    "Writes of one key have timestamps that do not go together: of different units, or of a clock that is far ahead, or that\n\
-     is not set. If warnings are errors, its text says what became of the write, or of all of a call.",
+    "Writes of one key have timestamps that do not go together: of different\n\
+     units, or of a clock that is far ahead, or that is not set. If warnings\n\
+     are errors, its text says what became of the write, or of all of a call.",
     false,
 );
 
@@ -153,7 +170,8 @@ fn internal_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     class.setattr("__module__", MODULE)?;
     class.setattr(
         "__doc__",
-        "A fault in this package. What was called may be half done; the cache goes on, and is best replaced by a new one.",
+        "A fault in this package. What was called may be half done; the cache\n\
+         goes on, and is best replaced by a new one.",
     )?;
     let method = py.import("functools")?.getattr("partialmethod")?.call1((wrap_pyfunction!(describe, py)?,))?;
     class.setattr("__str__", method)?;

@@ -29,15 +29,18 @@ const EVICTIONS_EVERY: Duration = Duration::from_millis(250);
 /// Something that happened to a cache.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct Event {
-    /// "node_failed", "node_recovered", "node_joined", "node_left", "sync_finished", "evicted" or "value_too_large".
+    /// "node_failed", "node_recovered", "node_joined", "node_left",
+    /// "sync_finished", "evicted" or "value_too_large".
     kind: &'static str,
-    /// When it happened, or for "evicted" when it was noticed: seconds since 1970.
+    /// When it happened, or for "evicted" when it was noticed: seconds
+    /// since 1970.
     time: f64,
     /// Which node, or None if it is about none.
     node: Option<u8>,
     /// What else there is to say of it: see `Cache.on_event`.
     details: Py<PyDict>,
-    /// So many events were dropped just before this one, because callbacks were too slow for them.
+    /// So many events were dropped just before this one, because callbacks
+    /// were too slow for them.
     dropped: u64,
 }
 
@@ -219,7 +222,8 @@ pub(super) struct Feed {
 
 #[pymethods]
 impl Feed {
-    /// Waits for what happens; None when the cache is closed or gone, and all was heard.
+    /// Waits for what happens; None when the cache is closed or gone, and
+    /// all was heard.
     fn next(&self, py: Python<'_>) -> PyResult<Option<Vec<Event>>> {
         self.listeners.is_calling.store(false, Ordering::Release);
         let heard = py.detach(|| {

@@ -16,28 +16,33 @@ use crate::cluster::explain::{Explanation as Explained, OwnerReport};
 pub(super) struct OwnerView {
     /// Its number.
     node: u8,
-    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory lost).
+    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory
+    /// lost).
     state: &'static str,
-    /// It has pulled what it missed of the key's partition; None if it does not answer.
+    /// It has pulled what it missed of the key's partition; None if it does
+    /// not answer.
     synced: Option<bool>,
-    /// "live" (it has the value), "removed", "expired", "evicted" (it knows of a write, and has no value), "nothing", or
-    /// "no answer".
+    /// "live" (it has the value), "removed", "expired", "evicted" (it knows
+    /// of a write, and has no value), "nothing", or "no answer".
     knows: &'static str,
     /// The timestamp of what it knows, or None.
     timestamp: Option<u64>,
     /// Bytes of the value as it is stored, or None if it has none.
     value_bytes: Option<usize>,
-    /// Bytes that it takes in the node, key and bookkeeping included, or None.
+    /// Bytes that it takes in the node, key and bookkeeping included, or
+    /// None.
     bytes: Option<usize>,
-    /// Seconds since it was written, by its timestamp, if that is one that the cache gave; else None.
+    /// Seconds since it was written, by its timestamp, if that is one that
+    /// the cache gave; else None.
     age: Option<f64>,
     /// Seconds that the value goes on living, or None.
     ttl: Option<f64>,
-    /// Seconds since the value was last used there by a get or a put, to a tenth of a second or one part in ten thousand; of
-    /// what repair brought, since it came. None if it has no value.
+    /// Seconds since the value was last used there by a get or a put, to a
+    /// tenth of a second or one part in ten thousand; of what repair
+    /// brought, since it came. None if it has no value.
     idle: Option<f64>,
-    /// So many entries of the node were used after this one: the higher, the sooner it is evicted. None if it is not there,
-    /// or beyond 4,096.
+    /// So many entries of the node were used after this one: the higher,
+    /// the sooner it is evicted. None if it is not there, or beyond 4,096.
     used_since: Option<u32>,
 }
 
@@ -79,22 +84,25 @@ impl OwnerView {
     }
 }
 
-/// What a `get` of a key would answer now, and why: what each of its owners knows. Prints as a table.
+/// What a `get` of a key would answer now, and why: what each of its owners
+/// knows. Prints as a table.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct Explanation {
     /// The key.
     key: String,
     /// The slice of the hash space that it is in.
     partition: u16,
-    /// Its owners in the order in which they are asked, then nodes that owned it and serve it on until the owners have pulled,
-    /// and after them the nodes that it belongs on and that are down.
+    /// Its owners in the order in which they are asked, then nodes that
+    /// owned it and serve it on until the owners have pulled, and after
+    /// them the nodes that it belongs on and that are down.
     owners: Vec<Py<OwnerView>>,
     /// True if a get finds it.
     hit: bool,
     /// The timestamp of what a get finds, or None.
     timestamp: Option<u64>,
-    /// Why a get finds nothing: "never_seen", "removed", "expired", "evicted", "superseded", "owner_down" or "not_synced"; or
-    /// "quorum" if too few owners answer. None for a hit.
+    /// Why a get finds nothing: "never_seen", "removed", "expired",
+    /// "evicted", "superseded", "owner_down" or "not_synced"; or "quorum"
+    /// if too few owners answer. None for a hit.
     reason: Option<&'static str>,
     /// The same in words.
     sentence: String,

@@ -49,8 +49,9 @@ pub(super) fn clear(py: Python<'_>, cluster: &Cluster<Embedded>, timestamp: Opti
     Err(call.after(py, error, removed))
 }
 
-/// Iterates over the live keys of a cache. A key that is live from the beginning to the end is there once; one that is written
-/// or removed meanwhile may be there or not.
+/// Iterates over the live keys of a cache. A key that is live from the
+/// beginning to the end is there once; one that is written or removed
+/// meanwhile may be there or not.
 #[pyclass(frozen, weakref, module = "distributed_consistent_cache")]
 pub(super) struct KeyIterator {
     /// Nothing once it is at its end.

@@ -95,7 +95,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under a fixed key, the same everywhere.
+/// The 64-bit hash that places a key: SipHash-1-3 of its UTF-8 bytes under
+/// a fixed key, the same everywhere.
 #[pyfunction]
 fn key_hash(key: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(convert::key(key)?.hash().0)

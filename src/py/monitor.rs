@@ -35,8 +35,10 @@ pub(super) fn text<'py>(
     PyString::from_bytes(py, text.as_bytes())
 }
 
-/// A server of metrics, reports and the dashboard of one cache, as `Cache.serve` returns it. It goes on when this object is
-/// dropped, until it is closed, or the cache is closed or dropped. Usable in a `with` block, at whose end it is closed.
+/// A server of metrics, reports and the dashboard of one cache, as
+/// `Cache.serve` returns it. It goes on when this object is dropped, until
+/// it is closed, or the cache is closed or dropped. Usable in a `with`
+/// block, at whose end it is closed.
 #[pyclass(frozen, weakref, name = "Server", module = "distributed_consistent_cache")]
 pub(super) struct ServerHandle {
     server: Option<Arc<serve::Server>>,
@@ -166,7 +168,8 @@ fn os_error(error: &std::io::Error, host: &str, ports: &RangeInclusive<u16>) -> 
 
 #[pymethods]
 impl ServerHandle {
-    /// Where to point a browser: "http://127.0.0.1:41735/". Raises ClosedError in a forked child, which has no server.
+    /// Where to point a browser: "http://127.0.0.1:41735/". Raises
+    /// ClosedError in a forked child, which has no server.
     #[getter]
     fn url(&self) -> PyResult<String> {
         self.server().map(|server| self.url_of(server))
@@ -184,14 +187,16 @@ impl ServerHandle {
         self.server().map(|server| server.address().port())
     }
 
-    /// True once it has ended: it was closed, or its cache was. Also true in a forked child.
+    /// True once it has ended: it was closed, or its cache was. Also true
+    /// in a forked child.
     #[getter]
     fn closed(&self) -> bool {
         self.server().map_or(true, |server| server.has_ended())
     }
 
-    /// Ends it: no new connection is taken, requests under way are answered, for at most a second, and the port is free.
-    /// The cache goes on. A second time does nothing.
+    /// Ends it: no new connection is taken, requests under way are
+    /// answered, for at most a second, and the port is free. The cache goes
+    /// on. A second time does nothing.
     fn close(&self, py: Python<'_>) {
         // A forked child has nothing to end: the thread is in the other process.
         if let Ok(server) = self.server() {

@@ -10,8 +10,9 @@ use super::decode::{Taken, Unpacker, hit};
 use super::errors::raise;
 use crate::entry::NodeId;
 
-/// One node of a cache, to talk to as if connected to it: what it answers is what it knows now.
-#[pyclass(frozen, weakref, name = "Node", module = "distributed_consistent_cache")]
+/// One node of a cache, to talk to as if connected to it: what it answers
+/// is what it knows now.
+#[pyclass(frozen, weakref, generic, name = "Node", module = "distributed_consistent_cache")]
 pub(super) struct NodeHandle {
     /// Kept, so that whatever ends the cache is in one place.
     pub(super) cache: Py<Cache>,
@@ -26,8 +27,9 @@ impl NodeHandle {
         self.id
     }
 
-    /// Writes through this node: it coordinates if it owns the key, and passes the write on to the owners it can reach.
-    /// Returns and raises as `Cache.put`, and NodeDownError.
+    /// Writes through this node: it coordinates if it owns the key, and
+    /// passes the write on to the owners it can reach. Returns and raises
+    /// as `Cache.put`, and NodeDownError.
     #[pyo3(signature = (key, value, timestamp=None, *, ttl=None))]
     fn put(
         &self,
@@ -41,8 +43,9 @@ impl NodeHandle {
         put(py, (cache.cluster()?, &cache.packing), &cache.format, Some(self.id), (key, value), timestamp, ttl, None)
     }
 
-    /// What this node knows of a key, and nobody else is asked: `(value, timestamp)` or `(default, -1)`. Not a use.
-    /// Raises as `Cache.get`, and NodeDownError.
+    /// What this node knows of a key, and nobody else is asked: `(value,
+    /// timestamp)` or `(default, -1)`. Not a use. Raises as `Cache.get`,
+    /// and NodeDownError.
     #[pyo3(signature = (key, default=None))]
     fn get<'py>(
         &self,
@@ -65,7 +68,8 @@ impl NodeHandle {
         }
     }
 
-    /// Removes through this node. Returns and raises as `Cache.remove`, and NodeDownError.
+    /// Removes through this node. Returns and raises as `Cache.remove`, and
+    /// NodeDownError.
     #[pyo3(signature = (key, timestamp=None))]
     fn remove(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timestamp: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         remove(py, self.cache.get().cluster()?, Some(self.id), key, timestamp, None)

@@ -12,7 +12,8 @@ use crate::stats::{self, NodeStats};
 pub(super) struct NodeStatus {
     /// Its number.
     id: u8,
-    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory lost).
+    /// "live", "cut off" (unreachable, memory kept) or "failed" (memory
+    /// lost).
     state: &'static str,
     /// Live entries, those included that have expired and still take space.
     entries: u64,
@@ -30,7 +31,8 @@ pub(super) struct NodeStatus {
     unsynced_partitions: u64,
     /// Entries that fell off the end in this life.
     evictions: u64,
-    /// Expired entries whose space was given back in this life. They are no evictions.
+    /// Expired entries whose space was given back in this life. They are no
+    /// evictions.
     expired: u64,
 }
 
@@ -64,14 +66,17 @@ impl NodeStatus {
     }
 }
 
-/// What became of values on their way to the nodes and back, since the cache was made.
+/// What became of values on their way to the nodes and back, since the
+/// cache was made.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct ValueStats {
-    /// "lz4", "zstd", "zstd-dict" or None. "zstd" also for "zstd-dict" when the nodes are too small for a dictionary.
+    /// "lz4", "zstd", "zstd-dict" or None. "zstd" also for "zstd-dict" when
+    /// the nodes are too small for a dictionary.
     compression: Option<&'static str>,
     /// Values that were long enough to be tried.
     tried: u64,
-    /// Those of them that became smaller by an eighth or more, and were stored so.
+    /// Those of them that became smaller by an eighth or more, and were
+    /// stored so.
     packed: u64,
     /// Bytes of the values that were tried.
     bytes_in: u64,
@@ -79,18 +84,21 @@ pub(super) struct ValueStats {
     bytes_out: u64,
     /// bytes_in / bytes_out; 1.0 when nothing was tried.
     ratio: f64,
-    /// How far it is with a dictionary: "off", "collecting 40 %" (of the samples for the first), "training", "in use", or
-    /// "in use, collecting 40 % for the next".
+    /// How far it is with a dictionary: "off", "collecting 40 %" (of the
+    /// samples for the first), "training", "in use", or "in use, collecting
+    /// 40 % for the next".
     dictionary: String,
     /// Values that were kept as samples for a dictionary.
     samples: u64,
-    /// Dictionaries that were trained here, or came with a snapshot and were adopted, and are kept.
+    /// Dictionaries that were trained here, or came with a snapshot and
+    /// were adopted, and are kept.
     dictionaries: u64,
     /// Trainings, those included that gave nothing better.
     trainings: u64,
     /// Values that could not be unpacked: each raised SerializationError.
     corrupt: u64,
-    /// Values that were not signed as this cache asks for: each raised SerializationError.
+    /// Values that were not signed as this cache asks for: each raised
+    /// SerializationError.
     refused: u64,
 }
 
@@ -149,13 +157,15 @@ impl ValueStats {
 /// What rounds of gossip moved.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct SyncReport {
-    /// Rounds: in each, every live node compares notes with one other (`gossip`) or with all (`sync`).
+    /// Rounds: in each, every live node compares notes with one other
+    /// (`gossip`) or with all (`sync`).
     rounds: u64,
     /// Entries and markers that were sent.
     items: u64,
     /// Bytes that were sent.
     bytes: u64,
-    /// True when all live owners have seen the same and nobody waits for a hand-over.
+    /// True when all live owners have seen the same and nobody waits for a
+    /// hand-over.
     converged: bool,
     /// How long it took, in seconds.
     seconds: f64,
@@ -179,16 +189,19 @@ impl SyncReport {
     }
 }
 
-/// How well the cache keeps its promises at a moment, counted from what the nodes really hold.
+/// How well the cache keeps its promises at a moment, counted from what the
+/// nodes really hold.
 #[pyclass(frozen, get_all, module = "distributed_consistent_cache")]
 pub(super) struct Gauges {
     /// Keys of which an owner holds the newest value.
     keys: u64,
     /// Copies of these values on live owners.
     copies: u64,
-    /// Copies for each key, on average: the replicas, when nothing is missing.
+    /// Copies for each key, on average: the replicas, when nothing is
+    /// missing.
     effective_copies: f64,
-    /// Markers that must be kept, because an owner may not have seen what they stand for.
+    /// Markers that must be kept, because an owner may not have seen what
+    /// they stand for.
     unstable_markers: u64,
     /// Entries and markers that not every live owner has seen.
     unseen_writes: u64,

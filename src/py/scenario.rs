@@ -81,15 +81,18 @@ struct Scenario {
     broken: u128,
 }
 
-/// Runs a scenario in the simulator. `distributed_consistent_cache.simulation.Scenario` makes the steps and has the
-/// documentation of each, with units and ranges.
+/// Runs a scenario in the simulator.
+/// `distributed_consistent_cache.simulation.Scenario` makes the steps and
+/// has the documentation of each, with units and ranges.
 ///
-/// steps: tuples of a time in seconds, the name of what happens and its arguments, in any order; those at the same time
-/// happen in theirs. until: seconds; None for one second after the last step. broken: nodes that stay broken to the
-/// end.
+/// steps: tuples of a time in seconds, the name of what happens and its
+/// arguments, in any order; those at the same time happen in theirs. until:
+/// seconds; None for one second after the last step. broken: nodes that
+/// stay broken to the end.
 ///
-/// Returns a ScenarioReport. Raises ValueError, TypeError, OverflowError or KeyTooLargeError for a bad argument; if it
-/// is one of a step, a note says of which.
+/// Returns a ScenarioReport. Raises ValueError, TypeError, OverflowError or
+/// KeyTooLargeError for a bad argument; if it is one of a step, a note says
+/// of which.
 #[pyfunction]
 #[pyo3(signature = (
     steps, *, seed=None, nodes=None, replicas=None, node_capacity=None, write_quorum=None, read_quorum=None,
@@ -357,14 +360,15 @@ fn microseconds(seconds: f64) -> u64 {
     (seconds * 1e6).round() as u64
 }
 
-/// What became of a scenario. If a promise was broken, it ended there, and all but `seconds` and `violation` is 0 or
-/// empty.
+/// What became of a scenario. If a promise was broken, it ended there, and
+/// all but `seconds` and `violation` is 0 or empty.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache.simulation")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ScenarioReport {
     /// Virtual time at the end, in seconds.
     seconds: f64,
-    /// Events: messages that arrived, timeouts, rounds of gossip, calls, faults.
+    /// Events: messages that arrived, timeouts, rounds of gossip, calls,
+    /// faults.
     events: u64,
     /// Faults that happened.
     faults: u64,
@@ -374,7 +378,8 @@ pub(super) struct ScenarioReport {
     reads: u64,
     /// Gets that found a value.
     hits: u64,
-    /// Calls that ended in an error: too few owners, or none, or an entry that fits in no node.
+    /// Calls that ended in an error: too few owners, or none, or an entry
+    /// that fits in no node.
     refused: u64,
     /// Entries that fell off full nodes.
     evictions: u64,
@@ -382,13 +387,17 @@ pub(super) struct ScenarioReport {
     expired: u64,
     /// Markers that had to be dropped before every owner had seen them.
     markers_lost: u64,
-    /// Keys with a write below what everybody who could be reached had forgotten, which counts as new.
+    /// Keys with a write below what everybody who could be reached had
+    /// forgotten, which counts as new.
     late_keys: u64,
-    /// In how many rounds of gossip the nodes agreed after the faults stopped.
+    /// In how many rounds of gossip the nodes agreed after the faults
+    /// stopped.
     rounds: u64,
-    /// A hash of everything that happened, in its order: the same for the same scenario and seed.
+    /// A hash of everything that happened, in its order: the same for the
+    /// same scenario and seed.
     trace: u64,
-    /// What a get of each key gives at the end, when all agree: key -> (value, timestamp); a miss is left out.
+    /// What a get of each key gives at the end, when all agree: key ->
+    /// (value, timestamp); a miss is left out.
     values: BTreeMap<String, (Vec<u8>, u64)>,
     /// The first promise that was broken; None if all were kept.
     violation: Option<Violation>,

@@ -22,19 +22,23 @@ const NODES_LEAST: u64 = 2;
 /// Progress is told of so many seeds at a time, or less often when they take long.
 const TOLD_AT_ONCE: u64 = 32;
 
-/// Runs seeds of the simulator, on all cores: clusters of real nodes in a bad world, where every promise is checked
-/// after every event.
+/// Runs seeds of the simulator, on all cores: clusters of real nodes in a
+/// bad world, where every promise is checked after every event.
 ///
-/// Each seed decides everything about one execution: sizes, quorums, the network's weather, calls and faults. The same
-/// seed is the same execution, on every machine.
+/// Each seed decides everything about one execution: sizes, quorums, the
+/// network's weather, calls and faults. The same seed is the same
+/// execution, on every machine.
 ///
-/// first_seed: 0 to 2**63-1. seeds: how many, 0 to 2**32. nodes: of each cluster at its start, 1 to 16; None: each seed
-/// picks 2 to 6. replicas: copies of each entry, 1 to `nodes`, and at most 2 when that is None; None: each seed picks
-/// from 1 to 3, if it has so many nodes. progress: called from time to time with how many more seeds are done; what it
+/// first_seed: 0 to 2**63-1. seeds: how many, 0 to 2**32. nodes: of each
+/// cluster at its start, 1 to 16; None: each seed picks 2 to 6. replicas:
+/// copies of each entry, 1 to `nodes`, and at most 2 when that is None;
+/// None: each seed picks from 1 to 3, if it has so many nodes. progress:
+/// called from time to time with how many more seeds are done; what it
 /// raises ends the simulation.
 ///
-/// Returns a SimulationReport: what happened in numbers, and every promise that was broken, of which there should be
-/// none. Raises ValueError or TypeError for a bad argument.
+/// Returns a SimulationReport: what happened in numbers, and every promise
+/// that was broken, of which there should be none. Raises ValueError or
+/// TypeError for a bad argument.
 ///
 /// >>> simulate(first_seed=0, seeds=10, nodes=5, replicas=3).violations
 /// []
@@ -92,8 +96,10 @@ pub(super) fn simulate(
     Ok(report)
 }
 
-/// The fewest faults with which a seed still breaks a promise, each with its time, or None when the seed breaks none. A
-/// seed that breaks one is run again some twenty times. `nodes` and `replicas` must be those with which it broke.
+/// The fewest faults with which a seed still breaks a promise, each with
+/// its time, or None when the seed breaks none. A seed that breaks one is
+/// run again some twenty times. `nodes` and `replicas` must be those with
+/// which it broke.
 #[pyfunction]
 #[pyo3(signature = (seed, *, nodes=None, replicas=None))]
 pub(super) fn shrink(
@@ -164,7 +170,8 @@ fn options(nodes: Option<&Bound<'_, PyAny>>, replicas: Option<&Bound<'_, PyAny>>
 pub(super) struct Violation {
     /// The seed of the execution in which it was seen.
     seed: u64,
-    /// Which promise: "I1" to "I21", by their numbers in docs/reliability.md; or "a panic".
+    /// Which promise: "I1" to "I21", by their numbers in
+    /// docs/reliability.md; or "a panic".
     invariant: &'static str,
     /// When it was seen, in seconds of virtual time.
     at_seconds: f64,
@@ -187,16 +194,18 @@ impl Violation {
     }
 }
 
-/// What happened in many simulated clusters. A seed that broke a promise ended there, and is counted in `seeds` and
-/// `violations` only.
+/// What happened in many simulated clusters. A seed that broke a promise
+/// ended there, and is counted in `seeds` and `violations` only.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache.simulation")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SimulationReport {
     /// Seeds that were run.
     seeds: u64,
-    /// Events: messages that arrived, timeouts, rounds of gossip, calls, faults.
+    /// Events: messages that arrived, timeouts, rounds of gossip, calls,
+    /// faults.
     events: u64,
-    /// Faults: crashes, false suspicions, cuts, nodes that join or leave, and their ends.
+    /// Faults: crashes, false suspicions, cuts, nodes that join or leave,
+    /// and their ends.
     faults: u64,
     /// Puts and removes that were begun.
     writes: u64,
@@ -212,15 +221,20 @@ pub(super) struct SimulationReport {
     expired: u64,
     /// Markers that had to be dropped before every owner had seen them.
     markers_lost: u64,
-    /// Keys with a write below what everybody who could be reached had forgotten, which counts as new.
+    /// Keys with a write below what everybody who could be reached had
+    /// forgotten, which counts as new.
     late_keys: u64,
-    /// Virtual time lived through, in seconds, summed over the nodes of all clusters.
+    /// Virtual time lived through, in seconds, summed over the nodes of all
+    /// clusters.
     node_seconds: f64,
-    /// In how many rounds of gossip the nodes agreed after the faults stopped: rounds -> seeds, rising.
+    /// In how many rounds of gossip the nodes agreed after the faults
+    /// stopped: rounds -> seeds, rising.
     rounds: BTreeMap<u64, u64>,
-    /// A hash of everything that happened, in the order of the seeds: the same for the same arguments.
+    /// A hash of everything that happened, in the order of the seeds: the
+    /// same for the same arguments.
     trace: u64,
-    /// Every promise that was broken, the first of each seed, in the order of the seeds.
+    /// Every promise that was broken, the first of each seed, in the order
+    /// of the seeds.
     violations: Vec<Violation>,
 }
 

@@ -118,17 +118,19 @@ fn info_of(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Info> {
     py.detach(|| restore::info(path)).map_err(raise)
 }
 
-/// What a snapshot says of itself in its header and its footer; what lies between is not looked at. Raises as
-/// `Cache.restore`.
+/// What a snapshot says of itself in its header and its footer; what lies
+/// between is not looked at. Raises as `Cache.restore`.
 #[pyfunction]
 pub(super) fn snapshot_info(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<SnapshotInfo> {
     info_of(py, path).map(SnapshotInfo::from)
 }
 
-/// Reads all of a snapshot, and whether it is what was saved: checksums, lengths, keys, timestamps, digests.
+/// Reads all of a snapshot, and whether it is what was saved: checksums,
+/// lengths, keys, timestamps, digests.
 ///
-/// path: as for `Cache.restore`. progress: called from time to time with how many more blocks are done; what it raises
-/// ends it. Returns a SnapshotInfo. Raises as `Cache.restore`.
+/// path: as for `Cache.restore`. progress: called from time to time with
+/// how many more blocks are done; what it raises ends it. Returns a
+/// SnapshotInfo. Raises as `Cache.restore`.
 #[pyfunction]
 #[pyo3(signature = (path, *, progress=None))]
 pub(super) fn verify_snapshot(
@@ -160,7 +162,8 @@ pub(super) fn verify_snapshot(
 pub(super) struct SaveReport {
     /// Keys with their values in the file.
     entries: u64,
-    /// Removed keys in the file: they are remembered, so that older puts stay refused.
+    /// Removed keys in the file: they are remembered, so that older puts
+    /// stay refused.
     removes: u64,
     /// Bytes of the file.
     bytes: u64,
@@ -183,7 +186,8 @@ impl SaveReport {
     }
 }
 
-/// What was restored. Every entry and every remove of the file is applied, expired, superseded or too large.
+/// What was restored. Every entry and every remove of the file is applied,
+/// expired, superseded or too large.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RestoreReport {
@@ -191,7 +195,8 @@ pub(super) struct RestoreReport {
     entries: u64,
     /// Removed keys in the file.
     removes: u64,
-    /// Of both: now the newest known, or in place already. Entries among them may have been evicted since, by the others.
+    /// Of both: now the newest known, or in place already. Entries among
+    /// them may have been evicted since, by the others.
     applied: u64,
     /// Of both: the newest known, and a miss, as their ttl is over.
     expired: u64,
@@ -229,7 +234,8 @@ impl RestoreReport {
 pub(super) struct SnapshotInfo {
     /// The version of the file's format.
     format: u16,
-    /// When it was saved, by the cache's own clock: microseconds since 1970.
+    /// When it was saved, by the cache's own clock: microseconds since
+    /// 1970.
     saved_at: u64,
     /// Nodes of the cache that was saved.
     nodes: u8,
@@ -245,7 +251,8 @@ pub(super) struct SnapshotInfo {
     gossip_interval: Option<f64>,
     /// How values were made smaller: a name, or None.
     compression: Option<&'static str>,
-    /// Seconds that a value lived which was put without a ttl of its own, or None.
+    /// Seconds that a value lived which was put without a ttl of its own,
+    /// or None.
     default_ttl: Option<f64>,
     /// Blocks of records in the file.
     blocks: u64,

@@ -12,7 +12,8 @@ use super::table::{duration, number, size, table};
 use crate::counters::{Call, Miss};
 use crate::stats::{self, Activity, Gauges, KINDS, Statistics};
 
-/// How long calls of one kind took: a sample of one call in about 64, measured where Python calls.
+/// How long calls of one kind took: a sample of one call in about 64,
+/// measured where Python calls.
 #[pyclass(frozen, eq, get_all, module = "distributed_consistent_cache")]
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Latency {
@@ -70,11 +71,13 @@ macro_rules! statistics_class {
             /// Reads that found none.
             #[pyo3(get)]
             misses: u64,
-            /// The part of reads that found a value, 0 to 1; 0 when there were none.
+            /// The part of reads that found a value, 0 to 1; 0 when there were
+            /// none.
             #[pyo3(get)]
             hit_rate: f64,
             by_reason: [u64; Miss::ALL.len()],
-            /// Reads and writes that fewer owners answered than were asked for: they raised an error.
+            /// Reads and writes that fewer owners answered than were asked for:
+            /// they raised an error.
             #[pyo3(get)]
             unanswered: u64,
             /// Puts that were the newest.
@@ -83,7 +86,8 @@ macro_rules! statistics_class {
             /// Puts that something newer refused.
             #[pyo3(get)]
             puts_refused: u64,
-            /// Removes that were the newest, whether or not there was a value to remove.
+            /// Removes that were the newest, whether or not there was a value to
+            /// remove.
             #[pyo3(get)]
             removes: u64,
             /// Removes that something newer refused.
@@ -95,19 +99,22 @@ macro_rules! statistics_class {
             /// Bytes of these.
             #[pyo3(get)]
             evicted_bytes: u64,
-            /// Copies of expired entries whose space was given back. They are no evictions.
+            /// Copies of expired entries whose space was given back. They are no
+            /// evictions.
             #[pyo3(get)]
             expired: u64,
             /// Entries and markers that came by gossip and were news.
             #[pyo3(get)]
             repairs: u64,
-            /// Entries and markers that were sent because something older had come, and were news.
+            /// Entries and markers that were sent because something older had come,
+            /// and were news.
             #[pyo3(get)]
             fixes: u64,
             /// Times that a call waited for a node that was in use.
             #[pyo3(get)]
             lock_waits: u64,
-            /// Live entries now, each copy by itself, those included that have expired and still take space.
+            /// Live entries now, each copy by itself, those included that have
+            /// expired and still take space.
             #[pyo3(get)]
             entries: u64,
             /// Removed or evicted keys that are remembered now.
@@ -183,9 +190,10 @@ const COMMON: [&str; 21] = [
 ];
 
 statistics_class! {
-    /// What was done on one node in all its lives, and what it holds now. Of a read that asks several nodes, the hit counts
-    /// on the node that has the value, and the miss on the one that was asked first; a write counts on the first owner of
-    /// its key. A node that is down holds nothing.
+    /// What was done on one node in all its lives, and what it holds now. Of a
+    /// read that asks several nodes, the hit counts on the node that has the
+    /// value, and the miss on the one that was asked first; a write counts on
+    /// the first owner of its key. A node that is down holds nothing.
     NodeStats {
         /// Its number.
         #[pyo3(get)]
@@ -197,8 +205,9 @@ statistics_class! {
 }
 
 statistics_class! {
-    /// What a cache has done since it was made, and what it holds now. Counters go on when nodes fail or leave. When no call
-    /// is under way, each `get` counts as one hit or as one miss for one reason.
+    /// What a cache has done since it was made, and what it holds now. Counters
+    /// go on when nodes fail or leave. When no call is under way, each `get`
+    /// counts as one hit or as one miss for one reason.
     Stats {
         /// One for each node that belongs to the cache.
         #[pyo3(get)]
@@ -215,7 +224,8 @@ statistics_class! {
         /// Live keys.
         #[pyo3(get)]
         keys: u64,
-        /// Copies of the newest value of a key on live owners, on average: the replicas, when nothing is missing.
+        /// Copies of the newest value of a key on live owners, on average: the
+        /// replicas, when nothing is missing.
         #[pyo3(get)]
         effective_copies: f64,
         /// Entries and markers that not every live owner has seen.
@@ -224,7 +234,8 @@ statistics_class! {
         /// The lowest timestamp among these, or None.
         #[pyo3(get)]
         oldest_unseen: Option<u64>,
-        /// What became of values: how many were made smaller, corrupt, or not signed.
+        /// What became of values: how many were made smaller, corrupt, or not
+        /// signed.
         #[pyo3(get)]
         values: Py<ValueStats>,
         latencies: [Latency; Call::ALL.len()]
@@ -283,13 +294,15 @@ fn plain(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
 
 #[pymethods]
 impl NodeStats {
-    /// Reads that found none, by reason: never_seen, removed, expired, evicted, superseded, owner_down, not_synced.
+    /// Reads that found none, by reason: never_seen, removed, expired,
+    /// evicted, superseded, owner_down, not_synced.
     #[getter]
     fn misses_by_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         named(py, Miss::ALL.map(Miss::name), &self.by_reason)
     }
 
-    /// Bytes used for values, keys, overhead (slots, tables, rounding), markers and clocks: they add up to bytes_used.
+    /// Bytes used for values, keys, overhead (slots, tables, rounding),
+    /// markers and clocks: they add up to bytes_used.
     #[getter]
     fn bytes_by_kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         named(py, KINDS, &self.by_kind)
@@ -312,13 +325,15 @@ impl NodeStats {
 
 #[pymethods]
 impl Stats {
-    /// Reads that found none, by reason: never_seen, removed, expired, evicted, superseded, owner_down, not_synced.
+    /// Reads that found none, by reason: never_seen, removed, expired,
+    /// evicted, superseded, owner_down, not_synced.
     #[getter]
     fn misses_by_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         named(py, Miss::ALL.map(Miss::name), &self.by_reason)
     }
 
-    /// Bytes used for values, keys, overhead (slots, tables, rounding), markers and clocks: they add up to bytes_used.
+    /// Bytes used for values, keys, overhead (slots, tables, rounding),
+    /// markers and clocks: they add up to bytes_used.
     #[getter]
     fn bytes_by_kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         named(py, KINDS, &self.by_kind)
@@ -334,7 +349,8 @@ impl Stats {
         Ok(dict)
     }
 
-    /// The same as a dict of plain types, as deep as it goes: ready for JSON.
+    /// The same as a dict of plain types, as deep as it goes: ready for
+    /// JSON.
     fn as_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         to_dict(slf.as_any(), &[&COMMON[..], &OF_ALL].concat())
     }

@@ -23,12 +23,14 @@ use crate::version::{Kind, Timestamp};
 /// A clock that ahead is told of.
 const AHEAD_MIN: Duration = Duration::from_secs(60);
 
-/// What an entry may not have to wait for: a clock that goes only when a test moves it.
+/// What an entry may not have to wait for: a clock that goes only when a
+/// test moves it.
 ///
 /// ManualClock()
 ///
-/// `Cache(clock=ManualClock())` measures by it how long entries live and were not used: `advance` has them end without
-/// waiting. It begins at the present time. Timestamps are not taken from it.
+/// `Cache(clock=ManualClock())` measures by it how long entries live and
+/// were not used: `advance` has them end without waiting. It begins at the
+/// present time. Timestamps are not taken from it.
 ///
 /// >>> from distributed_consistent_cache import ManualClock
 /// >>> clock = ManualClock()
@@ -48,7 +50,8 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Lets time pass. seconds: a number of 0 or more, or a timedelta. Raises TypeError or ValueError, and no time passed.
+    /// Lets time pass. seconds: a number of 0 or more, or a timedelta.
+    /// Raises TypeError or ValueError, and no time passed.
     fn advance(&self, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
         self.0.advance(convert::duration("seconds", seconds)?);
         Ok(())
