@@ -17,18 +17,19 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 # One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
 .NOTPARALLEL:
-.PHONY: help demo test bench simulate collide mutants fuzz wheel lint clean lint-python lint-rust test-rust test-python tools
+.PHONY: help demo test bench beside simulate collide mutants fuzz wheel wheel-for lint clean lint-python lint-rust test-rust test-python tools
 
 help:
 	@echo "make demo      build the package, install it into .venv and run it on real input"
 	@echo "make test      every check and every test, Rust and Python"
 	@echo "make lint      only the checks: formats, lints, types"
-	@echo "make bench     measure the speed beside a plain dict; writes nothing"
+	@echo "make bench     measure the speed beside a plain dict and beside other caches; BENCH=--quick for a look"
+	@echo "make beside    the last table of that alone: a get and a put here, in lru_cache, cachetools, diskcache, Redis"
 	@echo "make simulate  run clusters in a bad world; SEEDS=1000000 for many of them"
 	@echo "make collide   Rust tests and seeds of the simulator where a hash of a key has three bits"
 	@echo "make mutants   remove one rule after the other: does anybody notice? MUTANTS='--by test' takes minutes"
 	@echo "make fuzz      feed nodes and decoders what a fuzzer makes up; needs nightly Rust and cargo-fuzz"
-	@echo "make wheel     build the release wheel into dist"
+	@echo "make wheel     build the release wheel into dist; wheel-for: one that older Linux systems can use, too"
 	@echo "make clean     remove everything that was built, .venv included"
 	@echo "Another Python than python3:  make clean demo PYTHON=python3.12"
 
@@ -48,6 +49,14 @@ bench: $(VENV)/installed
 	  cp -f "$(WITHOUT_STATISTICS).$$end" target/without-statistics/_core.abi3.so; fi; done
 	@WITHOUT_STATISTICS=target/without-statistics/_core.abi3.so $(BIN)/python benches/bench.py $(BENCH)
 	@$(BIN)/python benches/holds.py
+	@$(MAKE) --no-print-directory beside
+
+# What it is measured beside has an environment of its own: none of that is needed to build or to test.
+BESIDE := target/beside
+
+beside: $(VENV)/installed $(BESIDE)/made
+	@$(BESIDE)/bin/python -m pip --quiet --disable-pip-version-check install --force-reinstall --no-deps dist/*.whl
+	@$(BESIDE)/bin/python benches/beside.py $(if $(findstring --quick,$(BENCH)),--quick)
 
 # Seeds in `make test`: half a minute on two cores.
 SEEDS_TESTED := 20000
@@ -91,8 +100,16 @@ fuzz:
 	    -verbosity=0 -print_final_stats=1 $$(test -e $$words && echo -dict=$$words) || exit 1; \
 	done
 
+# `make wheel` is for systems as new as this one. For older ones: make wheel-for COMPATIBLE=manylinux2014
 wheel: dist/.built
 	@ls dist/*.whl
+
+COMPATIBLE := manylinux2014
+
+wheel-for: $(VENV)/build-tools
+	@$(PIP) install --group old-linux
+	@$(BIN)/maturin build --quiet --release --zig --compatibility $(COMPATIBLE) --out dist/$(COMPATIBLE) --interpreter $(BIN)/python
+	@ls dist/$(COMPATIBLE)/*.whl
 
 lint: lint-python lint-rust
 
@@ -163,6 +180,17 @@ $(VENV)/build-tools: $(VENV)/made pyproject.toml
 $(VENV)/dev-tools: $(VENV)/build-tools
 	@echo "== .venv: the tools that test and check"
 	@$(PIP) install --group dev
+	@touch $@
+
+$(BESIDE)/made: pyproject.toml | tools
+	@echo "== $(BESIDE): other caches, to measure beside"
+	@rm -rf $(BESIDE)
+	@$(PYTHON) -m venv $(BESIDE)
+	@$(BESIDE)/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	@$(BESIDE)/bin/python -m pip --quiet --disable-pip-version-check install --group beside
+	@# A server, if the machine has none and there is one for it; else the table says that there was none.
+	@command -v valkey-server >/dev/null || command -v redis-server >/dev/null || \
+	  $(BESIDE)/bin/python -m pip --quiet --disable-pip-version-check install --group beside-server || true
 	@touch $@
 
 dist/.built: $(VENV)/build-tools $(SOURCES)
