@@ -26,8 +26,8 @@ BUILT: Final = WORK / "built"
 DEPS: Final = BUILT / "simulation" / "deps"
 # What cargo needs to be content, and what tests in Python read.
 COPIED: Final = (
-    "Cargo.toml", "Cargo.lock", "README.md", "pyproject.toml", "src", "examples", "tests_rs", "tests_py", "python",
-    "docs", "benches",
+    "Cargo.toml", "Cargo.lock", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "src", "examples", "tests_rs",
+    "tests_py", "python", "docs", "benches", "fuzz/README.md",
 )  # fmt: skip
 
 # The interpreter that the extension is built for, unless another is named.
