@@ -17,7 +17,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 # One step after the other, also under `make -j`: cargo uses every core by itself, and a log is read from top to bottom.
 .NOTPARALLEL:
-.PHONY: help demo test bench beside simulate collide mutants fuzz wheel wheel-for lint clean lint-python lint-rust test-rust test-python tools
+.PHONY: help demo test bench beside simulate collide mutants fuzz wheel lint clean lint-python lint-rust test-rust test-python tools
 
 help:
 	@echo "make demo      build the package, install it into .venv and run it on real input"
@@ -29,7 +29,7 @@ help:
 	@echo "make collide   Rust tests and seeds of the simulator where a hash of a key has three bits"
 	@echo "make mutants   remove one rule after the other: does anybody notice? MUTANTS='--by test' takes minutes"
 	@echo "make fuzz      feed nodes and decoders what a fuzzer makes up; needs nightly Rust and cargo-fuzz"
-	@echo "make wheel     build the release wheel into dist; wheel-for: one that older Linux systems can use, too"
+	@echo "make wheel     build the release wheel into dist"
 	@echo "make clean     remove everything that was built, .venv included"
 	@echo "Another Python than python3:  make clean demo PYTHON=python3.12"
 
@@ -100,16 +100,9 @@ fuzz:
 	    -verbosity=0 -print_final_stats=1 $$(test -e $$words && echo -dict=$$words) || exit 1; \
 	done
 
-# `make wheel` is for systems as new as this one. For older ones: make wheel-for COMPATIBLE=manylinux2014
+# It is for systems with a C library as new as here, or newer: docs/building.md.
 wheel: dist/.built
 	@ls dist/*.whl
-
-COMPATIBLE := manylinux2014
-
-wheel-for: $(VENV)/build-tools
-	@$(PIP) install --group old-linux
-	@$(BIN)/maturin build --quiet --release --zig --compatibility $(COMPATIBLE) --out dist/$(COMPATIBLE) --interpreter $(BIN)/python
-	@ls dist/$(COMPATIBLE)/*.whl
 
 lint: lint-python lint-rust
 
