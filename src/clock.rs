@@ -9,8 +9,8 @@
 //! Promise: joining is commutative, associative and idempotent, and a clock never unsees a dot. A life that is over costs
 //! nothing once every owner has seen all of it: only the last such life of each node is remembered.
 
-use crate::entry::{NodeId, PartitionId};
 use crate::hash::point;
+use crate::ids::{NodeId, PartitionId};
 
 /// One life of a node: a new one at every start with empty memory. Later lives of a node have higher numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::entry::NODES_MAX;
 use crate::error::Error;
+use crate::ids::NODES_MAX;
 use crate::lifetime::check_ttl;
 
 /// The least memory a node can have, in bytes: 16 KiB.

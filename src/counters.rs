@@ -18,8 +18,8 @@ use std::time::Instant;
 use crate::lock::{Mutex, RawLock, raw};
 use hdrhistogram::Histogram;
 
-use crate::entry::{NODES_MAX, NodeId};
 use crate::hash::KeyHash;
+use crate::ids::{NODES_MAX, NodeId};
 use crate::stats::{Latency, NodeStats};
 
 /// Whether anything is counted.

@@ -16,15 +16,6 @@ use crate::lifetime::LIFETIME_BYTES;
 use crate::shortage;
 use crate::version::{Version, digest_of};
 
-/// The most nodes a cache has. They are numbered from 0, so their numbers are below it.
-pub const NODES_MAX: u8 = 100;
-
-/// The number of a node.
-pub type NodeId = u8;
-
-/// The number of a partition.
-pub type PartitionId = u16;
-
 /// The longest key, in bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::entry::NodeId;
+use crate::ids::NodeId;
 use crate::shown::{Quoted, Shown};
 
 /// A key as a message shows it.

@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::fork::OnlyThread;
+use crate::lock::OnlyThread;
 use crate::lock::{Condvar, Mutex, RawLock, raw};
 
-use crate::entry::NodeId;
+use crate::ids::NodeId;
 
 /// Events that wait to be heard.
 const WAITING_MAX: usize = 1024;

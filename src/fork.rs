@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::lock_api::RawMutex;
 
-use crate::lock::{Mutex, RawLock, raw};
+use crate::lock::{Mutex, OnlyThread, RawLock, raw};
 
 /// Something that lives on in a forked child.
 pub trait Forked: Send + Sync {
@@ -27,9 +27,6 @@ pub trait Forked: Send + Sync {
     /// nothing of it may be used or dropped.
     fn in_child(&self, is_whole: bool, alone: &OnlyThread);
 }
-
-/// Proof that the process has one thread.
-pub struct OnlyThread(());
 
 /// A fork waits so long for locks, in all.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -195,7 +192,7 @@ extern "C" fn in_child() {
                 held.lock().renew();
             }
         }
-        of.in_child(locks.is_some(), &OnlyThread(()));
+        of.in_child(locks.is_some(), &OnlyThread::of_a_child());
     }
     // Safety: this is the only thread, and it held both.
     #[expect(unsafe_code, reason = "what was taken without a guard")]

@@ -14,6 +14,7 @@ pub mod gossip;
 pub mod hash;
 pub mod heap;
 pub mod hybrid_clock;
+pub mod ids;
 pub mod lifetime;
 pub mod lock;
 pub mod mapped;
@@ -39,8 +40,8 @@ pub mod version;
 
 pub use api::Cache;
 pub use config::{Compression, Config, Quorum, SigningKey};
-pub use entry::NodeId;
 pub use error::Error;
+pub use ids::NodeId;
 
 /// The extension module's allocator.
 #[cfg(feature = "python")]

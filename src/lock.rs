@@ -16,7 +16,15 @@ use std::time::Duration;
 
 use parking_lot::lock_api::{self, RawMutex};
 
-use crate::fork::OnlyThread;
+/// Proof that the process has one thread.
+pub struct OnlyThread(());
+
+impl OnlyThread {
+    /// For a thread that a fork has left alone in a new process.
+    pub(crate) const fn of_a_child() -> Self {
+        Self(())
+    }
+}
 
 /// What a lock guards, and the lock.
 pub type Mutex<T> = lock_api::Mutex<RawLock, T>;

@@ -31,8 +31,9 @@ use std::borrow::Cow;
 
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::dictionary::{Dictionary, DictionaryId};
-use crate::entry::{Form, Held, Item, Items, Key, NodeId, PartitionId, Value};
+use crate::entry::{Form, Held, Item, Items, Key, Value};
 use crate::hash::{KeyHash, KeyPrint};
+use crate::ids::{NodeId, PartitionId};
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::node_set::NodeSet;
 use crate::shared::SharedBytes;

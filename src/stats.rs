@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::Compression;
-use crate::entry::NodeId;
+use crate::ids::NodeId;
 use crate::version::Timestamp;
 
 /// What bytes are used for.

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use distributed_consistent_cache::clock::{Clock, Dot};
-use distributed_consistent_cache::entry::{Held, Item, PartitionId, Value};
+use distributed_consistent_cache::entry::{Held, Item, Value};
+use distributed_consistent_cache::ids::PartitionId;
 use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Begun, Brief, Compared, Delta, Known, Reply, Request, Used, Write, Written,

@@ -1,6 +1,7 @@
-//! Use only what is below you; siblings do not know each other. When an arrow points up, the map is printed.
+//! Use only what is below you; siblings do not know each other, and no file uses one that uses it: a folder's `mod.rs` and its
+//! files are one. When an arrow points up, the map is printed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -90,4 +91,122 @@ fn every_file_says_first_what_it_is() {
         let text = fs::read_to_string(&path).expect("a source");
         assert!(text.starts_with("//!") || text.starts_with("#![doc = include_str!"), "{} does not", path.display());
     }
+}
+
+/// A file, as a module: `["node", "slot"]`. A folder's `mod.rs` is the folder.
+type Module = Vec<String>;
+
+fn module_of(path: &Path) -> Module {
+    let relative = path.strip_prefix(root()).expect("a source").with_extension("");
+    let mut names: Module = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    if names.last().is_some_and(|last| last == "mod" || last == "lib") {
+        names.pop();
+    }
+    names
+}
+
+/// The code of a source, without its comments and its tests.
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("a source");
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .fold(String::new(), |code, line| code + line + "\n")
+}
+
+/// Reads `a::b::{c, d::e}`: every path in it. Also that of an expression, up to its end.
+fn paths(text: &str, before: &[&str], found: &mut Vec<Module>) -> usize {
+    let word = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let path = [before, &[&text[..word]]].concat();
+    if let Some(rest) = text[word..].strip_prefix("::{") {
+        let mut at = 0;
+        loop {
+            at += rest[at..].len() - rest[at..].trim_start().len();
+            if rest[at..].starts_with('}') {
+                return word + 3 + at + 1;
+            }
+            at += paths(&rest[at..], &path, found);
+            at = rest[at..].find([',', '}']).map_or(rest.len(), |end| at + end);
+            at += usize::from(rest[at..].starts_with(','));
+        }
+    }
+    match text[word..].strip_prefix("::") {
+        Some(rest) if rest.starts_with(|c: char| c.is_alphabetic() || c == '_') => word + 2 + paths(rest, &path, found),
+        _ => {
+            found.push(path.iter().map(|&name| name.to_owned()).collect());
+            word
+        }
+    }
+}
+
+/// The files that a file names by `crate::` and `super::`.
+fn files_used(module: &Module, code: &str, files: &BTreeMap<Module, String>) -> BTreeSet<Module> {
+    let mut used = BTreeSet::new();
+    for start in ["crate::", "super::"] {
+        let is_whole = |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+        for (at, _) in code.match_indices(start).filter(|&(at, _)| is_whole(at)) {
+            let mut found = Vec::new();
+            paths(&code[at..], &[], &mut found);
+            for path in found {
+                let ups = path.iter().take_while(|name| *name == "super").count();
+                let from = if ups == 0 { Module::new() } else { module[..module.len().saturating_sub(ups)].to_vec() };
+                let whole = [from, path[ups.max(1)..].to_vec()].concat();
+                let file = (0..=whole.len()).rev().map(|len| &whole[..len]).find(|file| files.contains_key(*file));
+                used.extend(file.filter(|file| file != module && !file.is_empty()).map(<[String]>::to_vec));
+            }
+        }
+    }
+    used
+}
+
+/// A way from a file back to it.
+fn circle<'a>(
+    at: &'a Module,
+    used: &'a BTreeMap<Module, BTreeSet<Module>>,
+    way: &mut Vec<&'a Module>,
+    done: &mut BTreeSet<&'a Module>,
+) -> Option<String> {
+    if let Some(start) = way.iter().position(|&file| file == at) {
+        let names: Vec<String> = way[start..].iter().chain([&at]).map(|file| file.join("/")).collect();
+        return Some(names.join(" -> "));
+    }
+    if !done.insert(at) {
+        return None;
+    }
+    way.push(at);
+    let found = used[at].iter().find_map(|next| circle(next, used, way, done));
+    way.pop();
+    found
+}
+
+#[test]
+fn no_file_uses_one_that_uses_it() {
+    let files: BTreeMap<Module, String> = sources(&root())
+        .iter()
+        .map(|path| (module_of(path), code_of(path)))
+        .filter(|(file, _)| !file.is_empty())
+        .collect();
+    let used: BTreeMap<Module, BTreeSet<Module>> =
+        files.iter().map(|(file, code)| (file.clone(), files_used(file, code, &files))).collect();
+    let arrows: usize = used.values().map(BTreeSet::len).sum();
+    println!("{} files, {arrows} arrows between them", files.len());
+    assert!(arrows > 3 * files.len(), "hardly any arrow is seen");
+    let mut done = BTreeSet::new();
+    for file in used.keys() {
+        assert_eq!(circle(file, &used, &mut Vec::new(), &mut done), None, "a circle");
+    }
+}
+
+#[test]
+fn paths_are_read_as_the_compiler_reads_them() {
+    let read = |text| {
+        let mut found = Vec::new();
+        paths(text, &[], &mut found);
+        found.iter().map(|path| path.join("::")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        read("crate::a::{self, b::{C, d}, e as f};"),
+        ["crate::a::self", "crate::a::b::C", "crate::a::b::d", "crate::a::e"]
+    );
+    assert_eq!(read("super::super::a::B::<T>::new()"), ["super::super::a::B"]);
 }

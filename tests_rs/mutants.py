@@ -28,7 +28,7 @@ SECONDS_EQUIVALENT: Final = 8.0
 NODE: Final = "src/node/mod.rs"
 ROOM: Final = "src/node/room.rs"
 SLOT: Final = "src/node/slot.rs"
-STORE: Final = "src/node/store.rs"
+BLOCKS: Final = "src/node/blocks.rs"
 MESSAGE: Final = "src/message.rs"
 REPLICATE: Final = "src/node/replicate.rs"
 PARTITION: Final = "src/node/partition.rs"
@@ -135,7 +135,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "Rule 17: a marker does not know how long its value was to live.",
         (
             Edit(
-                STORE,
+                BLOCKS,
                 "let has_lifetime = slot.has_lifetime();",
                 "let has_lifetime = false;",
             ),

@@ -20,7 +20,7 @@ LAST_USE: Final = "src/node/last_use.rs"
 NODE_EXPIRY: Final = "src/node/expiry.rs"
 PAYLOAD: Final = "src/node/payload.rs"
 AUDIT: Final = "src/node/audit.rs"
-STORE: Final = "src/node/store.rs"
+BLOCKS: Final = "src/node/blocks.rs"
 HOSTS: Final = "src/monitor/hosts.rs"
 PLACES: Final = "src/monitor/places.rs"
 PROCESS: Final = "src/monitor/process.rs"
@@ -303,7 +303,7 @@ BESIDE: Final[tuple[Mutant, ...]] = (
         "What is reserved for the next entry is not told that its block was moved.",
         (
             Edit(
-                STORE,
+                BLOCKS,
                 "NONE => *reserved = reserved.map(|_| (bytes, false)),",
                 "NONE => *reserved = reserved.map(|(old, is_large)| { let _ = bytes; (old, is_large) }),",
             ),

@@ -16,8 +16,9 @@ use std::time::Duration;
 use distributed_consistent_cache::Error;
 use distributed_consistent_cache::clock::{Clock, Dot, Incarnation};
 use distributed_consistent_cache::cluster::exchange::Exchange;
-use distributed_consistent_cache::entry::{Held, Item, Items, Key, NodeId, PartitionId, Value};
+use distributed_consistent_cache::entry::{Held, Item, Items, Key, Value};
 use distributed_consistent_cache::hash::KeyPrint;
+use distributed_consistent_cache::ids::{NodeId, PartitionId};
 use distributed_consistent_cache::lifetime::Lifetime;
 use distributed_consistent_cache::message::{
     Address, Delta, Known, Lent, Listing, Older, Reply, Request, Used, Write, Written,

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Cluster;
-use crate::entry::NodeId;
+use crate::ids::NodeId;
 use crate::runtime::Runtime;
 use crate::shortage;
 

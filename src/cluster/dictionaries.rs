@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Cluster;
 use super::view::{State, View};
 use crate::dictionary::{Dictionary, DictionaryId, Library};
-use crate::entry::NodeId;
+use crate::ids::NodeId;
 use crate::message::{Reply, Request};
 use crate::packed;
 use crate::runtime::Runtime;

@@ -20,8 +20,8 @@
 //! done, and the next round begins anew.
 
 use crate::clock::Clock;
-use crate::entry::PartitionId;
 use crate::gossip::Topics;
+use crate::ids::PartitionId;
 use crate::message::{Address, Begun, Brief, Compared, Delta, Listing, Older, Reply, Request, Used};
 use crate::runtime::Unreached;
 use crate::stats::SyncReport;

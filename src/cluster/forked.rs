@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Cluster;
-use crate::fork::OnlyThread;
+use crate::lock::OnlyThread;
 use crate::lock::{RawLock, raw};
 use crate::runtime::Runtime;
 

@@ -18,8 +18,8 @@
 use super::routes::Routes;
 use crate::config::Quorum;
 use crate::counters::Miss;
-use crate::entry::{NodeId, PartitionId};
 use crate::error::Error;
+use crate::ids::{NodeId, PartitionId};
 use crate::message::{Address, Known, Read};
 use crate::node_set::NodeSet;
 use crate::version::{Kind, Timestamp, Version};

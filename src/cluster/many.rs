@@ -10,7 +10,8 @@ use super::Cluster;
 use super::get::Get;
 use crate::cluster::get::Answer;
 use crate::config::Quorum;
-use crate::entry::{Key, NODES_MAX, NodeId};
+use crate::entry::Key;
+use crate::ids::{NODES_MAX, NodeId};
 use crate::message::{Address, Known, Lent, Read};
 use crate::runtime::{Runtime, Unread, Wait};
 

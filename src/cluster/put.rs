@@ -16,8 +16,9 @@
 use super::routes::Routes;
 use crate::clock::{Dot, Incarnation};
 use crate::config::Quorum;
-use crate::entry::{Items, NodeId, PartitionId};
+use crate::entry::Items;
 use crate::error::Error;
+use crate::ids::{NodeId, PartitionId};
 use crate::message::{Address, Known, Reply, Request, Used, Write, Written};
 use crate::node_set::NodeSet;
 use crate::runtime::Unreached;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::view::View;
 use crate::clock::Incarnation;
-use crate::entry::{NODES_MAX, NodeId, PartitionId};
+use crate::ids::{NODES_MAX, NodeId, PartitionId};
 use crate::message::Address;
 use crate::node_set::NodeSet;
 

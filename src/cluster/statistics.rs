@@ -9,7 +9,7 @@
 use super::Cluster;
 use super::view::{Member, State};
 use crate::counters::{Call, Counted};
-use crate::entry::{NODES_MAX, NodeId};
+use crate::ids::{NODES_MAX, NodeId};
 use crate::runtime::Runtime;
 use crate::stats::{Activity, NodeReport, NodeStats, Statistics};
 

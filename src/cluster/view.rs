@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::clock::Incarnation;
 use crate::config::Config;
-use crate::entry::{NODES_MAX, NodeId, PartitionId};
 use crate::error::Error;
+use crate::ids::{NODES_MAX, NodeId, PartitionId};
 use crate::message::Address;
 use crate::node::entry_bytes_max;
 use crate::node_set::NodeSet;

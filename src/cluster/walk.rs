@@ -20,8 +20,8 @@ use rayon::prelude::*;
 
 use super::view::View;
 use super::{Cluster, PATIENCE};
-use crate::entry::PartitionId;
 use crate::hash::KeyHash;
+use crate::ids::PartitionId;
 use crate::message::Known;
 use crate::node::{Node, Tally};
 use crate::node_set::NodeSet;

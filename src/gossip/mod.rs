@@ -13,7 +13,7 @@
 //! something, or has something that others need, does not wait for its turn.
 
 use crate::clock::sum_of_fingerprints;
-use crate::entry::PartitionId;
+use crate::ids::PartitionId;
 
 /// So many partners a node that is not synced asks in a round: with 100 nodes it shares its partitions with all others, a
 /// few with each, and is synced after a dozen rounds.

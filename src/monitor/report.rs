@@ -13,8 +13,9 @@ use super::process::Process;
 use crate::cluster::Cluster;
 use crate::cluster::explain::{Explanation, OwnerReport};
 use crate::counters::{Call, Miss};
-use crate::entry::{Key, NodeId};
+use crate::entry::Key;
 use crate::error::Error;
+use crate::ids::NodeId;
 use crate::runtime::Runtime;
 use crate::stats::{Activity, Gauges, KINDS, Latency, NodeReport, NodeStats, ValueStats};
 

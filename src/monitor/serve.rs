@@ -470,7 +470,8 @@ mod inherited {
     use std::net::TcpListener;
     use std::sync::{Arc, OnceLock, Weak};
 
-    use crate::fork::{Forked, OnlyThread, register};
+    use crate::fork::{Forked, register};
+    use crate::lock::OnlyThread;
     use crate::lock::{Mutex, RawLock, raw};
 
     /// The sockets of this process, by their file descriptors.

@@ -19,8 +19,8 @@
 use super::Node;
 use super::slot::At;
 use crate::clock::Clock;
-use crate::entry::{NodeId, PartitionId};
 use crate::hash::{KeyHash, digest, point};
+use crate::ids::{NodeId, PartitionId};
 use crate::message::{Brief, Compared, KeyName, Listing, Older};
 use crate::version::Version;
 

@@ -12,8 +12,9 @@
 use super::slot::{At, State};
 use super::{Node, Tally};
 use crate::clock::Dot;
-use crate::entry::{Key, PartitionId};
+use crate::entry::Key;
 use crate::hash::{KeyHash, KeyPrint};
+use crate::ids::PartitionId;
 use crate::message::{Known, Lent};
 
 /// Keys that are fetched from memory at a time.

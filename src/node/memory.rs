@@ -16,19 +16,16 @@
 //!
 //! Exact least recently used: every use moves its entry, no sampling and no second chance.
 
-use hashbrown::HashTable;
-
 use super::expiry::Expiry;
 use super::last_use::Uses;
 use super::payload::Payload;
 use super::slot::{self, At, Entry, NONE, SLOT_BYTES, ShortDot, Slot, State};
-use super::store::{Slots, Store};
-use crate::entry::{Held, Key, PartitionId};
+use super::store::{PAGE, Slots, Store, Table};
+use crate::entry::{Held, Key};
 use crate::hash::KeyHash;
+use crate::ids::PartitionId;
 use crate::version::Version;
 
-/// Slots in a page: the slots that are free take at most 1.5 KiB, and a page's allocation costs a byte a slot.
-pub(super) const PAGE: usize = 32;
 /// The list of pages grows by one part in so many.
 const PAGES_GROWTH: usize = 8;
 /// A page's slots, their allocation, and its place in the list of pages.
@@ -58,9 +55,6 @@ struct List {
 impl List {
     const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
 }
-
-/// The keys of one partition: numbers of slots by hash.
-pub(super) type Table = HashTable<u32>;
 
 /// Slots, lists and the count of bytes.
 pub(super) struct Memory {

@@ -11,6 +11,7 @@
 //! falling off the shelf is forgetting, not deleting.
 
 mod audit;
+mod blocks;
 mod dictionaries;
 mod expiry;
 pub mod inventory;
@@ -29,8 +30,9 @@ use std::sync::Arc;
 use crate::clock::{Clock, Dot, Incarnation};
 use crate::counters::Forgotten;
 use crate::dictionary::Dictionary;
-use crate::entry::{Held, Item, Key, PartitionId};
+use crate::entry::{Held, Item, Key};
 use crate::error::{Error, Need};
+use crate::ids::PartitionId;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::{Address, Known, Lent, Read, Reply, Request, Used, Write, Written};
 use crate::stats::NodeStats;

@@ -10,11 +10,12 @@
 //! ```
 //! What a node knows of one partition beside its entries.
 
-use super::memory::{TABLE_BYTES_LEAST, Table};
+use super::memory::TABLE_BYTES_LEAST;
 use super::slot::ShortDot;
+use super::store::Table;
 use super::tally::Tally;
 use crate::clock::{Clock, Dot, Incarnation};
-use crate::entry::{NodeId, PartitionId};
+use crate::ids::{NodeId, PartitionId};
 use crate::message::{Lost, Used};
 use crate::node_set::NodeSet;
 use crate::version::Timestamp;

@@ -16,9 +16,9 @@ use super::slot::{At, SLOT_BYTES, State};
 use super::{Node, expiry};
 use crate::clock::{Clock, Incarnation};
 use crate::counters::Gone;
-use crate::entry::PartitionId;
 use crate::error::{self, Error};
 use crate::hash::KeyHash;
+use crate::ids::PartitionId;
 use crate::message::{Address, Write};
 
 /// Markers may take one part in so many of a node's memory.

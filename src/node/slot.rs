@@ -8,7 +8,8 @@
 //! Promise: what was written is read back, and a slot is never longer than 48 bytes, or fewer entries fit.
 
 use super::payload::{Parts, Payload};
-use crate::entry::{Form, Held, Key, PartitionId, Value};
+use crate::entry::{Form, Held, Key, Value};
+use crate::ids::PartitionId;
 use crate::lifetime::{LIFETIME_BYTES, Lifetime};
 use crate::message::Share;
 use crate::version::{DIGEST_BITS, Timestamp, Version};

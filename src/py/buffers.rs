@@ -18,9 +18,9 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 
-use super::codec::{Copying, LARGE_BYTES, bytes_object, bytes_of, call};
+use super::codec::{Copying, LARGE_BYTES, byte_array, bytes_object, bytes_of, call};
 use super::errors::raise;
 use super::plain;
 use crate::error::Need;
@@ -449,23 +449,6 @@ fn pickle_view<'py>(view: &Bound<'py, PyMemoryView>) -> PyResult<Pickled<'py>> {
     let copy = view.call_method0("tobytes")?;
     let memory = Memory { read_only: buffer.readonly(), ..Memory::of(&PyUntypedBuffer::get(&copy)?) };
     join_view(about.as_bytes(), memory).map(Pickled::Joined)
-}
-
-/// A `bytearray` of these bytes, copied without the GIL when they are many.
-pub(super) fn byte_array<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    if bytes.len() < LARGE_BYTES {
-        return Ok(PyByteArray::new(py, bytes).into_any());
-    }
-    // Safety: the object is fresh and nobody else knows it, so it may be filled without the GIL; it has the length of the
-    // bytes. Zeroed first, as the safe way does it, a large array takes 1.5 times as long.
-    #[expect(unsafe_code, reason = "memory that is filled once")]
-    unsafe {
-        let object = ffi::PyByteArray_FromStringAndSize(std::ptr::null(), bytes.len() as ffi::Py_ssize_t);
-        let object = Bound::from_owned_ptr_or_err(py, object)?;
-        let start = ffi::PyByteArray_AsString(object.as_ptr()) as usize;
-        py.detach(|| std::ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()));
-        Ok(object)
-    }
 }
 
 /// A value's bytes, lent to whoever reads them as a buffer. They do not change, and stay while somebody has that buffer.

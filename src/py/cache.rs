@@ -1,4 +1,7 @@
-//! The class `Cache`: one entry, and the nodes. Bulk calls are in `bulk`, one node's own in `node`.
+//! ```text
+//!   a method of `Cache`  ->  arguments (convert)  ->  one entry: calls    many: bulk    all keys: keys    the nodes: cluster
+//! ```
+//! What Python calls on a `Cache`, method by method. What a cache is made of, is in `handle`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,11 +13,12 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::advice::Advice;
 use super::bulk::OnError;
-use super::codec::LARGE_BYTES;
+use super::calls::{miss, put, remove};
 use super::convert::{self, Given};
-use super::decode::{Taken, Unpacker, hit};
-use super::errors::{forked, noted, raise};
+use super::decode::{Taken, hit};
+use super::errors::{noted, raise};
 use super::explanation::Explanation;
+use super::handle::Cache;
 use super::interrupts::{heard, interruptible};
 use super::keys::KeyIterator;
 use super::monitor::{self, ServerHandle};
@@ -24,150 +28,23 @@ use super::report::{Gauges, NodeStatus, SyncReport, ValueStats};
 use super::serializer::Format;
 use super::snapshot::{RestoreReport, SaveReport};
 use super::statistics::Stats;
-use super::stopped::saying;
 use super::timestamps;
+use crate::cluster::Cluster;
 use crate::cluster::get::Answer;
-use crate::cluster::put::Outcome;
-use crate::cluster::stamps::TRIES_MAX;
 use crate::cluster::walk::GoOn;
-use crate::cluster::{Cluster, Progress};
 use crate::config::{Config, Quorum};
 use crate::counters::Call;
-use crate::entry::{Key, NodeId, Value};
+use crate::entry::Key;
 use crate::error::Error;
 use crate::hybrid_clock;
-use crate::lifetime::{Lifetime, Ttl};
-use crate::message::{Lent, Write};
+use crate::ids::NodeId;
+use crate::lifetime::Ttl;
+use crate::message::Lent;
 use crate::runtime::Wait;
 use crate::runtime::embedded::Embedded;
 use crate::values::Packing;
-use crate::version::Timestamp;
-
-/// A cache of N nodes in this process that keeps every entry on R of them.
-/// The newest timestamp wins. Any number of threads may share it.
-///
-/// Cache(nodes=1, node_capacity="64MiB") is the plain case: one bounded
-/// memory of which the least recently used goes first. `Cache[Report](..)`
-/// tells a type checker what the values are.
-///
-/// nodes: 1 to 100.
-///
-/// replicas: copies of each entry, 1 to `nodes`; None for min(3, nodes).
-///
-/// node_capacity: bytes of each node, or text such as "64KiB", "512m",
-/// "2GB", in capital letters or small ones; from 16 KiB to 1 TiB, keys,
-/// values and all bookkeeping included. KiB, MiB, GiB and TiB are of 1024,
-/// and so are K, M, G and T alone, as container tools read them; kB, MB, GB
-/// and TB are of 1000.
-///
-/// write_quorum, read_quorum: how many owners must have a write, or are
-/// asked by a read: "one", "majority", "all", or an int from 1 to
-/// `replicas`.
-///
-/// gossip_interval: seconds between two rounds of gossip in the background,
-/// 0.001 to 3600, or None for none but those asked for by `gossip` and
-/// `sync`.
-///
-/// serializer: "pickle", or an object with `dumps` (value to bytes,
-/// bytearray or str) and `loads`, such as the module `json`.
-///
-/// decode: "pickle", or "plain" for a cache whose `get` runs no pickle but
-/// reads plain data only: None, bool, int, float, complex, str, bytes,
-/// bytearray, memoryview, list, tuple, dict, set, frozenset, date, time,
-/// datetime, timedelta, timezone, Decimal; of these types exactly. Anything
-/// else is a SerializationError of `get`. It goes with the serializer
-/// "pickle".
-///
-/// compression: values are made smaller if that saves an eighth: "lz4" or
-/// "zstd" (smaller and slower) those of 1 KiB and more; "zstd-dict" also
-/// those of 100 bytes, with a dictionary that is trained from values in the
-/// background (without a gossip_interval: in calls of `gossip` and `sync`;
-/// see `value_stats`); or None. Each value says how it is packed, so
-/// settings may change.
-///
-/// signing_key: a secret of 16 to 64 bytes, or a list or tuple of one or
-/// two: values are signed under the first, and read when they are signed
-/// under any. What is not signed so is refused by reads with
-/// SerializationError before anything of it is decompressed or unpickled,
-/// counted in `value_stats().refused`, and stays until it is overwritten;
-/// without a key, what is signed is refused. A signature covers the key,
-/// the timestamp, that it is a put, and the bytes. It does not cover how
-/// long an entry lives, removes, or which of several signed values of a key
-/// is given back.
-///
-/// default_ttl: seconds that a value lives which is put without a ttl of
-/// its own, above 0 and at most 3153600000 (100 years), or a timedelta;
-/// None for ever.
-///
-/// clock: a `ManualClock` that a test moves, so that values end without
-/// waiting; None for one that nobody sets.
-///
-/// What has __index__ is an int here and in every method, and what has
-/// __float__ a float; a bool is neither.
-///
-/// A forked child has its own copy of what was there, with a background of
-/// its own from its first call on.
-///
-/// Raises ValueError or TypeError for a bad argument.
-///
-/// >>> cache = Cache(nodes=5, replicas=3)
-/// >>> cache.put("user:1", {"name": "Ada"}, timestamp=1)
-/// True
-/// >>> cache.get("user:1")
-/// ({'name': 'Ada'}, 1)
-#[pyclass(frozen, subclass, weakref, generic, module = "distributed_consistent_cache")]
-pub(super) struct Cache {
-    cluster: Option<Arc<Cluster<Embedded>>>,
-    pub(super) format: Format,
-    pub(super) packing: Arc<Packing>,
-    /// The answer to most misses: `(None, -1)`.
-    miss: Py<PyTuple>,
-    /// The process that it was used in last.
-    generation: AtomicU32,
-    living: Option<Arc<Living>>,
-}
 
 impl Cache {
-    /// The cluster. The first time after a fork, what goes on in its background begins anew.
-    #[inline]
-    pub(super) fn cluster(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
-        match &self.cluster {
-            Some(cluster) if self.generation.load(Ordering::Relaxed) == process::generation() => Ok(cluster),
-            _ => self.cluster_after_fork(),
-        }
-    }
-
-    #[cold]
-    fn cluster_after_fork(&self) -> PyResult<&Arc<Cluster<Embedded>>> {
-        let begins = |living: &Arc<Living>| Python::attach(|py| living.begin_anew(py));
-        match &self.cluster {
-            Some(cluster) if self.living.as_ref().is_some_and(begins) => {
-                self.generation.store(process::generation(), Ordering::Relaxed);
-                Ok(cluster)
-            }
-            _ => Err(forked()),
-        }
-    }
-
-    /// What lives on beside this object.
-    fn living(&self) -> PyResult<&Arc<Living>> {
-        self.cluster()?;
-        self.living.as_ref().ok_or_else(forked)
-    }
-
-    /// What unpacks the values of this cluster.
-    #[inline]
-    fn unpacker<'a>(&'a self, cluster: &'a Cluster<Embedded>) -> Unpacker<'a> {
-        Unpacker { packing: &self.packing, library: cluster }
-    }
-
-    /// A quorum for one call, if one is given.
-    #[inline]
-    pub(super) fn quorum(&self, argument: &'static str, quorum: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Quorum>> {
-        let Some(given) = quorum else { return Ok(None) };
-        convert::quorum(argument, given, self.cluster()?.config().replicas()).map(Some)
-    }
-
     /// Runs what takes long with the GIL released.
     fn detached<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&Cluster<Embedded>) -> T + Send) -> PyResult<T> {
         let cluster = self.cluster()?;
@@ -987,140 +864,4 @@ impl Cache {
     fn now() -> u64 {
         hybrid_clock::now().get()
     }
-}
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        let (Some(cluster), Some(living)) = (self.cluster.take(), self.living.take()) else { return };
-        if living.is_lost() {
-            // What other threads of another process had in their hands cannot be taken apart here.
-            std::mem::forget((cluster, living));
-            return;
-        }
-        // Callbacks are Python objects, to be dropped with the GIL; the threads in the background are waited for without. When
-        // the interpreter ends they are not: another that waits for it for ever may have what they wait for.
-        living.listeners.clear();
-        let end = || {
-            if process::is_ending() {
-                cluster.close_soon()
-            } else {
-                cluster.close()
-            }
-            drop((cluster, living));
-        };
-        Python::attach(|py| py.detach(end));
-    }
-}
-
-/// Encodes a value and writes it.
-#[inline]
-#[expect(clippy::too_many_arguments, reason = "those of put, and what the cache is made of")]
-pub(super) fn put(
-    py: Python<'_>,
-    (cluster, packing): (&Cluster<Embedded>, &Packing),
-    format: &Format,
-    via: Option<NodeId>,
-    (key, value): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
-    timestamp: Option<&Bound<'_, PyAny>>,
-    ttl: Option<&Bound<'_, PyAny>>,
-    quorum: Option<Quorum>,
-) -> PyResult<bool> {
-    let key = convert::key(key)?;
-    let (by_clock, mut timestamp) = (timestamp.is_none(), convert::timestamp(timestamp)?);
-    let ttl = convert::ttl(ttl)?;
-    let encoded = format.encode(value)?;
-    let value = encoded.value()?;
-    // It lives from when it is written, not from before it was encoded.
-    let lifetime = cluster.lifetime(ttl);
-    let put = |timestamp| put_at(py, (cluster, packing), via, (key, value), (timestamp, lifetime), quorum);
-    if put(timestamp)? {
-        return Ok(true);
-    }
-    for _ in 0..TRIES_MAX {
-        let (again, told) = timestamps::refused(py, cluster, key, timestamp, by_clock);
-        if !again {
-            return told.map(|()| false);
-        }
-        told.map_err(|error| saying(py, error, "nothing was written"))?;
-        timestamp = hybrid_clock::now();
-        if put(timestamp)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Packs a value and writes it; whether it is the newest.
-#[inline]
-fn put_at(
-    py: Python<'_>,
-    (cluster, packing): (&Cluster<Embedded>, &Packing),
-    via: Option<NodeId>,
-    (key, value): (Key<'_>, Value<'_>),
-    (timestamp, lifetime): (Timestamp, Lifetime),
-    quorum: Option<Quorum>,
-) -> PyResult<bool> {
-    if value.bytes().len() >= LARGE_BYTES || packing.packs_long(value) {
-        let put = || {
-            let packed = packing.pack(Write::put_living(key, timestamp, value, lifetime))?;
-            cluster.write(packed.write(), quorum, via)
-        };
-        return py.detach(put).map(|outcome| outcome.newest).map_err(raise);
-    }
-    let put = Write::put_living(key, timestamp, value, lifetime);
-    if packing.leaves(&put) {
-        return write(py, cluster, put, quorum, via).map(|outcome| outcome.newest);
-    }
-    let packed = packing.pack(put).map_err(raise)?;
-    write(py, cluster, packed.write(), quorum, via).map(|outcome| outcome.newest)
-}
-
-pub(super) fn remove(
-    py: Python<'_>,
-    cluster: &Cluster<Embedded>,
-    via: Option<NodeId>,
-    key: &Bound<'_, PyAny>,
-    timestamp: Option<&Bound<'_, PyAny>>,
-    quorum: Option<Quorum>,
-) -> PyResult<bool> {
-    let (key, stamp) = (convert::key(key)?, convert::timestamp(timestamp)?);
-    let outcome = if timestamp.is_none() {
-        py.detach(|| cluster.remove_by_clock(key, stamp, quorum, via)).map_err(raise)?
-    } else {
-        write(py, cluster, Write::remove(key, stamp), quorum, via)?
-    };
-    if !outcome.newest {
-        timestamps::refused(py, cluster, key, stamp, timestamp.is_none()).1?;
-    }
-    Ok(outcome.newest && outcome.was_live)
-}
-
-/// Writes with the GIL held, and lets go of it when a node is busy.
-#[inline]
-fn write(
-    py: Python<'_>,
-    cluster: &Cluster<Embedded>,
-    write: Write<'_>,
-    quorum: Option<Quorum>,
-    via: Option<NodeId>,
-) -> PyResult<Outcome> {
-    let mut writing = match cluster.begin(write, quorum, via) {
-        Ok(writing) => writing,
-        Err(error) => return Err(raise(error)),
-    };
-    let mut wait = Wait::Never;
-    loop {
-        let progress = match wait {
-            Wait::Never => cluster.advance(&mut writing, wait),
-            Wait::ForTurn => py.detach(|| cluster.advance(&mut writing, wait)),
-        };
-        match progress.map_err(raise)? {
-            Progress::Done(outcome) => return Ok(outcome),
-            Progress::Busy => wait = Wait::ForTurn,
-        }
-    }
-}
-
-pub(super) fn miss<'py>(py: Python<'py>, default: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
-    (default, -1).into_pyobject(py)
 }

@@ -18,8 +18,8 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::made;
 use crate::cluster::Cluster;
-use crate::entry::NodeId;
 use crate::events::{self, Events, What};
+use crate::ids::NodeId;
 use crate::lock::{Mutex, RawLock, raw};
 use crate::runtime::embedded::Embedded;
 

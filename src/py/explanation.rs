@@ -6,7 +6,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::statistics::to_dict;
+use super::as_dict::to_dict;
 use super::table::{duration, size, table};
 use crate::cluster::explain::{Explanation as Explained, OwnerReport};
 

@@ -11,16 +11,17 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::cache::Cache;
 use super::errors::raise;
+use super::handle::Cache;
 use super::interrupts::{heard, interruptible};
 use super::stopped::{CLEAR, Call};
 use super::timestamps;
 use crate::cluster::Cluster;
 use crate::cluster::clear::Cleared;
 use crate::cluster::walk::Keys;
-use crate::entry::{Key, PartitionId};
+use crate::entry::Key;
 use crate::error::Error;
+use crate::ids::PartitionId;
 use crate::runtime::embedded::Embedded;
 use crate::version::Timestamp;
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-use super::{process, simulate};
+use super::{interpreter, simulate};
 use crate::lock::{Mutex, RawLock, raw};
 
 /// Records wait in this number at most: those of threads that are not Python's own are few.
@@ -78,16 +78,16 @@ struct Logging(pyo3_log::Logger);
 
 impl log::Log for Logging {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Info && !simulate::is_simulating() && !process::is_too_late()
+        metadata.level() <= log::Level::Info && !simulate::is_simulating() && !interpreter::is_too_late()
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        if process::is_pythons() {
+        if interpreter::is_pythons() {
             UNDER_WAY.fetch_add(1, Ordering::SeqCst);
-            if !process::is_too_late() {
+            if !interpreter::is_too_late() {
                 self.0.log(record);
                 Python::attach(pass_on);
             }
@@ -112,7 +112,7 @@ fn wait(record: &log::Record<'_>) {
     }
     all.push_back(waiting);
     drop(all);
-    process::call_soon(tell);
+    interpreter::call_soon(tell);
 }
 
 /// Called by the main thread, with the GIL.

@@ -8,9 +8,11 @@
 //! bulk calls, sync, changes of the membership, close. No Python code runs while a node is held.
 
 mod advice;
+mod as_dict;
 mod buffers;
 mod bulk;
 mod cache;
+mod calls;
 mod codec;
 mod convert;
 mod decode;
@@ -19,12 +21,15 @@ mod errors;
 mod events;
 mod explanation;
 mod given;
+mod handle;
+mod interpreter;
 mod interrupts;
 mod key_strings;
 mod keys;
 mod logging;
 mod monitor;
 mod node;
+mod opcodes;
 mod plain;
 mod plain_slots;
 mod plain_types;
@@ -57,7 +62,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::shortage::prepare();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::add_to(module)?;
-    module.add_class::<cache::Cache>()?;
+    module.add_class::<handle::Cache>()?;
     module.add_class::<keys::KeyIterator>()?;
     module.add_class::<monitor::ServerHandle>()?;
     module.add_class::<node::NodeHandle>()?;

@@ -4,11 +4,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::cache::{Cache, miss, put, remove};
+use super::calls::{miss, put, remove};
 use super::convert;
 use super::decode::{Taken, Unpacker, hit};
 use super::errors::raise;
-use crate::entry::NodeId;
+use super::handle::Cache;
+use crate::ids::NodeId;
 
 /// One node of a cache, to talk to as if connected to it: what it answers
 /// is what it knows now.

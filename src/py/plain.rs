@@ -17,10 +17,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple, PyType};
 use smallvec::SmallVec;
 
-use super::buffers;
 use super::codec::{
-    PROTO_5, bytes_object, dict_object, float_object, int_object, list_object, long, small_int, text_object,
-    tuple_object,
+    PROTO_5, byte_array, bytes_object, dict_object, float_object, int_object, list_object, long, small_int,
+    text_object, tuple_object,
 };
 use super::errors::{self, raise};
 use super::key_strings::{self, KeyStrings};
@@ -301,7 +300,7 @@ impl<'py, 'b> Reader<'py, 'b> {
             0x96 => {
                 let length = self.number(8)?;
                 let bytes = self.take(length)?;
-                self.stack.push(buffers::byte_array(py, bytes).map_err(drop_error)?);
+                self.stack.push(byte_array(py, bytes).map_err(drop_error)?);
             }
             // LONG1, LONG4
             0x8a | 0x8b => {

@@ -7,10 +7,8 @@
 //!
 //! Promise: threads that run Python code are Python's own; no other thread asks for the GIL, ever.
 
-use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyImportError;
@@ -18,19 +16,17 @@ use pyo3::types::PyDict;
 use pyo3::{ffi, prelude::*};
 
 use super::events::Listeners;
-use super::logging;
 use super::snapshot::RestoreReport;
+use super::{interpreter, logging};
 use crate::cluster::Cluster;
-use crate::fork::{self, Forked, OnlyThread};
+use crate::fork::{self, Forked};
+use crate::lock::OnlyThread;
 use crate::lock::{Mutex, RawLock, raw};
 use crate::runtime::embedded::Embedded;
 use crate::values::Packing;
 
 /// Caches that live.
 static LIVING: Mutex<Vec<Weak<Living>>> = Mutex::new(Vec::new());
-
-/// Which thread ends the interpreter, once it has begun to end.
-static ENDED_BY: OnceLock<ThreadId> = OnceLock::new();
 
 /// A callback that does not come back does not keep the process from ending for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,37 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[inline]
 pub(super) fn generation() -> u32 {
     fork::generation()
-}
-
-/// Whether the interpreter has begun to end.
-pub(super) fn is_ending() -> bool {
-    ENDED_BY.get().is_some()
-}
-
-/// Whether the interpreter has begun to end, and this is not the thread that ends it.
-pub(super) fn is_too_late() -> bool {
-    ENDED_BY.get().is_some_and(|by| *by != std::thread::current().id())
-}
-
-/// Whether this thread is Python's own: it may ask for the GIL.
-pub(super) fn is_pythons() -> bool {
-    // Safety: it may be called at any time.
-    #[expect(unsafe_code, reason = "Python has to be asked")]
-    unsafe {
-        ffi::Py_IsInitialized() != 0 && !ffi::PyGILState_GetThisThreadState().is_null()
-    }
-}
-
-/// Has the main thread call something with the GIL, as soon as it runs Python code. False if it cannot be had.
-pub(super) fn call_soon(call: extern "C" fn(*mut c_void) -> c_int) -> bool {
-    if is_ending() {
-        return false;
-    }
-    // Safety: it needs no GIL, and Python has not begun to end.
-    #[expect(unsafe_code, reason = "the way to reach the main thread without the GIL")]
-    unsafe {
-        ffi::Py_AddPendingCall(Some(call), std::ptr::null_mut()) == 0
-    }
 }
 
 /// What is left of this module when its interpreter is one that may have it, which is asked before anything is made: classes,
@@ -150,7 +115,7 @@ pub(super) fn watch(py: Python<'_>) -> PyResult<()> {
 /// Callbacks hear what was told, and other threads are done with logging. Caches stay open: functions that were registered before this one are called after it.
 #[pyfunction]
 fn at_exit(py: Python<'_>) {
-    let _ = ENDED_BY.set(std::thread::current().id());
+    interpreter::begin_to_end();
     let living: Vec<_> = LIVING.lock().iter().filter_map(Weak::upgrade).collect();
     py.detach(|| {
         let began = Instant::now();

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::statistics::to_dict;
+use super::as_dict::to_dict;
 use crate::cluster::view::Member;
 use crate::stats::{self, NodeStats};
 

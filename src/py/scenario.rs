@@ -16,7 +16,8 @@ use super::errors::raise;
 use super::given::shown;
 use super::simulate::{self, NODES_MAX, Violation, quietly, seconds};
 use crate::config::{Config, Quorum, check_node_bytes};
-use crate::entry::{self, Key, NodeId, Value};
+use crate::entry::{Key, Value};
+use crate::ids::{self, NodeId};
 use crate::lifetime::Ttl;
 use crate::message::Lent;
 use crate::runtime::Wait;
@@ -226,8 +227,8 @@ fn parse(steps: &Bound<'_, PyAny>, nodes: usize) -> PyResult<(Vec<(u64, Step)>, 
     let rows = steps.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let is_join = |row: &&Bound<'_, PyAny>| row.get_item(1).is_ok_and(|kind| kind.eq("join").unwrap_or(false));
     let numbers = Numbers { nodes, joins: rows.iter().filter(is_join).count() };
-    if numbers.all() > usize::from(entry::NODES_MAX) {
-        let (joins, most) = (numbers.joins, usize::from(entry::NODES_MAX) - nodes);
+    if numbers.all() > usize::from(ids::NODES_MAX) {
+        let (joins, most) = (numbers.joins, usize::from(ids::NODES_MAX) - nodes);
         let message = format!("steps have {joins} nodes join, but at most {most} may; nothing was done");
         return Err(PyValueError::new_err(message));
     }

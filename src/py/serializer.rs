@@ -13,7 +13,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::buffers;
-use super::codec::{TAG_MAX, bytes_object, call};
+use super::codec::{TAG_MAX, byte_array, bytes_object, call};
 use super::convert;
 use super::decode::{Taken, Unpacker};
 use super::encode::{Encoded, encode};
@@ -214,7 +214,7 @@ fn take_written(py: Python<'_>, packing: &Packing, read: Read, lent: Lent<'_>) -
 fn written<'py>(py: Python<'py>, stored: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match stored {
         [BYTES, bytes @ ..] => bytes_object(py, bytes).ok_or_else(|| PyMemoryError::new_err(())),
-        [BYTE_ARRAY, bytes @ ..] => buffers::byte_array(py, bytes),
+        [BYTE_ARRAY, bytes @ ..] => byte_array(py, bytes),
         [TEXT, text @ ..] => PyString::from_bytes(py, text).map(Bound::into_any),
         _ => Err(PyValueError::new_err("it was not written by a serializer")),
     }

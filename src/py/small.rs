@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use smallvec::SmallVec;
 
 use super::codec::{MEMOIZE, STOP};
-use super::encode::{number_opcodes, text_head_of};
+use super::opcodes::{number_opcodes, text_head_of};
 
 /// Objects that are remembered. They are looked for one by one, which for more takes longer than pickle's memo.
 const MEMO: usize = 64;

@@ -11,8 +11,9 @@ use crate::lock::{Mutex, MutexGuard, RawLock, raw};
 
 use super::{Runtime, Unreached, Unread, Wait};
 use crate::clock::Incarnation;
-use crate::entry::{Key, NODES_MAX, NodeId};
+use crate::entry::Key;
 use crate::hybrid_clock::{self, ManualClock};
+use crate::ids::{NODES_MAX, NodeId};
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};
 use crate::stats::NodeStats;

@@ -9,8 +9,9 @@ pub mod simulated;
 pub mod workers;
 
 use crate::clock::Incarnation;
-use crate::entry::{Key, NodeId};
+use crate::entry::Key;
 use crate::error::Error;
+use crate::ids::NodeId;
 use crate::lock::RawLock;
 use crate::message::{Address, Read, Reply, Request};
 use crate::node::{Node, Take};

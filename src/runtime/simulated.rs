@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::entry::{NODES_MAX, NodeId};
+use crate::ids::{NODES_MAX, NodeId};
 use crate::node_set::NodeSet;
 
 /// Chance from a seed: SplitMix64 (Steele, Lea and Flood, 2014).

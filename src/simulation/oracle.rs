@@ -14,8 +14,8 @@ use std::sync::atomic::{self, AtomicBool};
 use hashbrown::HashTable;
 
 use crate::clock::{Dot, Incarnation};
-use crate::entry::PartitionId;
 use crate::hash::KeyHash;
+use crate::ids::PartitionId;
 use crate::message::{Address, Known, Read};
 use crate::node::Node;
 use crate::version::{Kind, Timestamp, Version};

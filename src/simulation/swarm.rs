@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::oracle::Violation;
 use super::world::{Counts, Fault, Operation, World};
 use crate::config::{Config, Quorum};
-use crate::entry::{NODES_MAX, NodeId};
 use crate::error::Error;
+use crate::ids::{NODES_MAX, NodeId};
 use crate::runtime::simulated::{Chance, Weather};
 
 /// What a caller fixes; the seed picks the rest.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fork::OnlyThread;
+use crate::lock::OnlyThread;
 use crate::lock::{Mutex, RawLock, raw, renew_turn};
 use arc_swap::ArcSwap;
 use zstd::zstd_safe::{CDict, DDict};

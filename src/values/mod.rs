@@ -25,7 +25,7 @@ use crate::config::{Compression, Config};
 use crate::dictionary::{DictionaryId, Library};
 use crate::entry::{Form, Key, Value};
 use crate::error::{Error, Need};
-use crate::fork::OnlyThread;
+use crate::lock::OnlyThread;
 use crate::lock::RawLock;
 use crate::message::Write;
 use crate::packed::{BROKEN, Codec, LENGTH_BYTES_MAX, Parts, SIGNATURE_BYTES, SIGNED, UNFRAMED, write_length};

@@ -7,7 +7,8 @@
 use super::{Counts, EPOCH_MS, Fault, World};
 use crate::cluster::Cluster;
 use crate::cluster::view::State;
-use crate::entry::{Key, NodeId, Value};
+use crate::entry::{Key, Value};
+use crate::ids::NodeId;
 use crate::message::{Address, Known, Write};
 use crate::runtime::Runtime;
 use crate::runtime::Wait;

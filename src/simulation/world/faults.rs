@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{Event, World};
 use crate::cluster::view::State;
-use crate::entry::{NODES_MAX, NodeId};
+use crate::ids::{NODES_MAX, NodeId};
 use crate::message::Address;
 use crate::runtime::Runtime;
 
