@@ -10,6 +10,8 @@ import pytest
 from conftest import RunThreads
 from distributed_consistent_cache import Cache, ClosedError
 
+pytestmark = pytest.mark.filterwarnings("ignore::distributed_consistent_cache.TimestampWarning")
+
 # The objects below cannot carry the cache they are put into, so they find it here.
 CACHES: list[Cache] = []
 

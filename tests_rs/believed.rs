@@ -139,6 +139,39 @@ fn an_audit_waits_until_both_have_seen_the_same() {
 }
 
 #[test]
+fn a_write_below_what_was_forgotten_is_audited_once_all_have_seen_what_that_was() {
+    let (first, second) = (life(1, 0), life(2, 1));
+    let is_due = |timestamp| {
+        let mut node = node(first, &[second]);
+        meet(&mut node, &[first, second], 0);
+        // The remove of this key has not come to the other; here there is no room for so many markers.
+        write(&mut node, Write::remove(key("key"), at(500)));
+        let before = node.clock(0).expect("held").0.clone();
+        for later in 1000..1200 {
+            write(&mut node, Write::remove(key(&format!("other {later}")), at(later)));
+        }
+        assert_eq!(known(&mut node, "key"), Known::Nothing);
+        assert!(node.floor(0).is_some_and(|floor| floor > at(500)));
+        write(&mut node, put("key", b"value", timestamp));
+        assert!(!node.has_audit_due(second.node, 0), "the remove is still on its way");
+        let mut hear = |clock: &Clock| {
+            let mut begun = begin(&mut node);
+            begun.clock = clock.clone();
+            ask(&mut node, second, &begun);
+            (node.floor(0).is_some(), node.has_audit_due(second.node, 0))
+        };
+        assert_eq!(hear(&before), (true, false), "others of what was forgotten are");
+        let all = node.clock(0).expect("held").0.clone();
+        let begun = Begun { clock: all, ..begin(&mut node) };
+        ask(&mut node, second, &begun);
+        assert_eq!(node.floor(0), None);
+        node.has_audit_due(second.node, 0)
+    };
+    assert!(is_due(450), "the other may have the remove, which is newer");
+    assert!(!is_due(2000), "nothing newer was forgotten");
+}
+
+#[test]
 fn an_audit_tells_values_apart_that_end_at_different_times() {
     let (first, second, third) = (life(1, 0), life(2, 1), life(3, 2));
     // Both have seen one write of the third, and have it with these seconds to live.

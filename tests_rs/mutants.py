@@ -403,6 +403,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "old-writes-are-no-reason",
+        "Rule 12: a write is accepted below what was lost, and nobody looks whether that came to others after it.",
+        (Edit(NODE, "if may_be_old {", "if may_be_old && false {"),),
+        test="believed::a_write_below_what_was_forgotten_is_audited_once_all_have_seen_what_that_was",
+    ),
+    Mutant(
         "audits-of-what-only-one-has-seen-count",
         "Rule 12: an audit counts although one of the two has seen what the other has not.",
         (Edit(AUDIT, "if self.held[place].1.clock.fingerprint() != brief.seen {", "if false {"),),
@@ -647,7 +653,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 REPLICATE,
                 "let is_unfit = low || is_vague",
-                "let is_unfit = low && at == Some(u32::MAX) || is_vague",
+                "let is_unfit = low && at == u32::MAX || is_vague",
             ),
         ),
         unseen=("where markers were lost, a fix meets a marker that is in doubt, and comes as one for that"),
@@ -707,7 +713,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 PARTITION,
-                "        if !self.clock.covers(theirs) {\n            return;\n        }\n",
+                "        if !self.clock.covers(theirs) {\n            return is_due;\n        }\n",
                 "",
             ),
         ),

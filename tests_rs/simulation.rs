@@ -10,11 +10,11 @@ use distributed_consistent_cache::runtime::simulated::Weather;
 use distributed_consistent_cache::simulation::{Fault, Operation, Options, World, run, run_with, trial};
 
 /// Seeds that found a fault in the nodes, in the cluster or in the simulator itself.
-const ONCE_BROKEN: [u64; 59] = [
+const ONCE_BROKEN: [u64; 60] = [
     1_028_713, 1_028_038, 1_033_966, 1_167_377, 1, 4, 7, 8, 13, 16, 19, 24, 25, 33, 60, 82, 151, 190, 191, 235, 256,
     269, 325, 362, 376, 381, 473, 592, 680, 980, 1041, 1098, 1406, 2296, 5700, 8131, 9634, 11_246, 12_157, 23_202,
     31_320, 35_652, 46_987, 134_339, 225_646, 328_999, 1_011_127, 1_022_018, 1_025_578, 1_027_100, 1_037_383,
-    1_064_909, 1_078_167, 1_143_377, 1_148_487, 1_294_468, 1_325_428, 1_412_095, 1_519_045,
+    1_064_909, 1_078_167, 1_143_377, 1_148_487, 1_294_468, 1_325_428, 1_412_095, 1_519_045, 10_380_546,
 ];
 
 /// The same with a fixed number of nodes and copies.

@@ -11,7 +11,9 @@
 //!
 //! An owner that remembers the newer version finds the older one when it is sent it, and names the newer anew. Only one that
 //! took over from a pull that it was seen, without being sent it, does not. So a pull that tells of more than it brings is a
-//! reason to audit that partition with everybody who holds it, and so is that others come to hold it. Writes are none.
+//! reason to audit that partition with everybody who holds it, and so is that others come to hold it. Nor does one to which
+//! the newer version comes last: so a write that was accepted below what was forgotten is a reason once all have seen that.
+//! Other writes are none.
 //! An audit counts when both have seen the same: then neither takes any more what the other took over as seen.
 //!
 //! Promise: where nothing is due, nothing is sent; and nothing falls due by writing and evicting.

@@ -296,6 +296,9 @@ impl Node {
         let partition = &mut self.held[place].1;
         let dot = next_dot(incarnation, &partition.clock, &self.retired, partition_id);
         partition.clock.see(dot);
+        if may_be_old {
+            partition.take_old();
+        }
         let stable_upto = partition.stable_upto(incarnation);
         let used = std::mem::replace(&mut partition.used, Used::NONE);
         if !self.install(place, at, item.key, item.version, dot, held, (Room::ByEvicting, true)) {

@@ -69,6 +69,8 @@ struct Unrest {
     lost_is_all: bool,
     /// Peers that are known to have seen what was lost.
     lost_known: NodeSet,
+    /// A write that may be older than what was lost was accepted all the same.
+    took_old: bool,
     /// Peers with which this partition is to be audited, and the last reason for it.
     audits: NodeSet,
     audits_since: u64,
@@ -133,6 +135,13 @@ impl Partition {
     #[inline]
     pub(super) fn floor(&self) -> Option<Timestamp> {
         self.unrest.as_ref().and_then(|unrest| unrest.lost.as_ref()).map(|lost| lost.floor)
+    }
+
+    /// A write at or below the floor was accepted: nobody who could be asked knew anything newer.
+    pub(super) fn take_old(&mut self) {
+        if let Some(unrest) = self.unrest.as_mut().filter(|unrest| unrest.lost.is_some()) {
+            unrest.took_old = true;
+        }
     }
 
     /// The dots of these markers; perhaps more.
@@ -375,19 +384,20 @@ impl Partition {
         self.calm();
     }
 
-    /// A peer has seen all of `theirs`. `is_over` tells which lives are over.
-    pub(super) fn heard(&mut self, from: NodeId, theirs: &Clock, is_over: impl Fn(Incarnation) -> bool) {
+    /// A peer has seen all of `theirs`. `is_over` tells which lives are over. True when that is a reason to audit.
+    pub(super) fn heard(&mut self, from: NodeId, theirs: &Clock, is_over: impl Fn(Incarnation) -> bool) -> bool {
+        let mut is_due = false;
         // What it accepted before it saw what was lost here must have arrived: it may be older.
         if self.clock.covers(theirs) && self.lost_dots().is_some_and(|dots| theirs.covers(dots)) {
             self.unrest().lost_known.insert(from);
-            self.find_lost();
+            is_due = self.find_lost();
         }
         if self.stable.covers(&self.clock) && self.clock.gaps() == 0 && !self.clock.open().any(&is_over) {
             self.forget_census();
-            return;
+            return is_due;
         }
         if !self.clock.covers(theirs) {
-            return;
+            return is_due;
         }
         let clock = self.clock.clone();
         let fresh = || Box::new(Census { clock, counted: NodeSet::new() });
@@ -396,6 +406,7 @@ impl Partition {
             census.counted.insert(from);
         }
         self.conclude_census(is_over);
+        is_due
     }
 
     /// When all are counted, what they all have seen is stable, and lives that are over and seen whole are closed.
@@ -431,14 +442,18 @@ impl Partition {
         }
     }
 
-    /// Once all peers have seen what was lost, nothing is.
-    fn find_lost(&mut self) {
+    /// Once all peers have seen what was lost, nothing is. True when what was accepted meanwhile may be older: what was lost
+    /// here came to some of them after it, and they have it still.
+    fn find_lost(&mut self) -> bool {
         let peers = self.peers;
         let unrest = self.unrest();
+        let mut took_old = false;
         if peers.difference(unrest.lost_known).is_empty() {
             (unrest.lost, unrest.lost_is_all) = (None, false);
+            took_old = std::mem::replace(&mut unrest.took_old, false);
         }
         self.calm();
+        took_old
     }
 
     /// True when this sender is known to have seen every marker that was dropped here, or none was.

@@ -139,7 +139,9 @@ impl Node {
     fn hear(&mut self, place: usize, (from, epoch): Heard, clock: &Clock) {
         if self.is_peer(place, from) && epoch == self.epoch {
             let lives = &self.lives;
-            self.held[place].1.heard(from.node, clock, |life| is_over(lives, life));
+            if self.held[place].1.heard(from.node, clock, |life| is_over(lives, life)) {
+                self.fall_due(place);
+            }
             self.held[place].1.calm();
             self.tidy_names(place);
             self.account(place);
