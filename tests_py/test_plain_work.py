@@ -87,7 +87,7 @@ def long_int_and_decimals(size: int) -> bytes:
 
 
 def frozensets_of_one_hash(size: int) -> bytes:
-    ints = [pickle.dumps(PRIME * (2**40 + n), 5)[2:-1] for n in range(size * 100)]
+    ints = [pickle.dumps(PRIME * (2**40 + n), 5)[2:-1] for n in range(size * 400)]
     one, other = b"(" + b"".join(ints) + b"\x91\x94", b"(" + b"".join(reversed(ints)) + b"\x91\x94"
     return b"\x8f(" + raw(size * 35_000) + b"0" + one + other + b"h\x02" * 100 + b"\x90."
 
