@@ -6,6 +6,7 @@ import pickle
 import pydoc
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,9 +65,13 @@ def test_the_types_have_the_docstrings_that_help_shows() -> None:
     assert stub == stub_docstrings.with_docstrings(stub), "python tests_py/stub_docstrings.py writes them"
 
 
-@pytest.mark.parametrize("subject", [*PUBLIC, *simulation.__all__])
-def test_help_fits_80_columns(subject: str) -> None:
-    shown = pydoc.plain(pydoc.render_doc(getattr(package, subject, None) or getattr(simulation, subject)))
+@pytest.mark.parametrize(
+    ("home", "subject"),
+    [*((package, name) for name in PUBLIC), *((simulation, name) for name in simulation.__all__)],
+    ids=lambda given: given if isinstance(given, str) else given.__name__.rpartition(".")[2],
+)
+def test_help_fits_80_columns(home: ModuleType, subject: str) -> None:
+    shown = pydoc.plain(pydoc.render_doc(getattr(home, subject)))
     lines = shown.splitlines()[2:]
     # Python writes signatures in one line up to 3.12, and says of its own where one cannot be had.
     signature = re.compile(r"[ |]*\w+\(.*\)( -> .*| from .*)?$|.*See help\(type\) for accurate signature\.$")
