@@ -257,6 +257,9 @@ pub fn trial(seed: u64, options: Options) -> Result<Trial, Error> {
             make_haunted(&mut trial, &mut crowd)?;
         }
     }
+    // There may be fewer nodes than at first.
+    let nodes = trial.config.nodes();
+    trial.jumps.retain(|jump| jump.node < nodes);
     Ok(trial)
 }
 
@@ -576,4 +579,19 @@ fn play(trial: &Trial) -> Result<Counts, Violation> {
     world.run_until(trial.ends_us);
     world.settle(|node| trial.broken >> node & 1 == 1)?;
     world.stay_silent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_set_beside_nodes_that_are_there() {
+        // Large seeds have other nodes than they had at first.
+        let large = (LARGE_EVERY - 1..100 * LARGE_EVERY).step_by(LARGE_EVERY as usize);
+        for seed in large.chain(0..2000).chain([12_039_999]) {
+            let trial = trial(seed, Options::default()).expect("valid");
+            assert!(trial.jumps.iter().all(|jump| jump.node < trial.config.nodes()), "seed {seed}");
+        }
+    }
 }
