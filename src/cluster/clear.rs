@@ -38,18 +38,13 @@ pub struct Cleared {
     pub of_other_unit: Option<Box<[u8]>>,
 }
 
-/// What became of removes.
-#[derive(Default)]
-struct Removes {
-    removed: usize,
-    error: Option<Error>,
-    of_other_unit: Option<Box<[u8]>>,
-}
+impl Cleared {
+    const NOTHING: Self = Self { removed: 0, is_over: true, error: None, of_other_unit: None };
 
-impl Removes {
     fn and(self, other: Self) -> Self {
         Self {
             removed: self.removed + other.removed,
+            is_over: self.is_over && other.is_over,
             error: self.error.or(other.error),
             of_other_unit: self.of_other_unit.or(other.of_other_unit),
         }
@@ -60,8 +55,7 @@ impl<R: Runtime> Cluster<R> {
     /// Removes every key whose timestamp is not newer than this one, and remembers it, or what is there now: as a remove of
     /// each would.
     pub fn clear(&self, timestamp: Option<Timestamp>, go_on: GoOn<'_>) -> Cleared {
-        let error = self.check_open().err();
-        let mut cleared = Cleared { removed: 0, is_over: true, error, of_other_unit: None };
+        let mut cleared = Cleared { error: self.check_open().err(), ..Cleared::NOTHING };
         let mut from = 0;
         while let Some((keys, next)) = self.some(from, |id| self.kept_keys(id)).filter(|_| cleared.error.is_none()) {
             let keys: Vec<&[u8]> = keys.iter().flat_map(Keys::iter).collect();
@@ -70,11 +64,9 @@ impl<R: Runtime> Cluster<R> {
                 if !go_on() {
                     return Cleared { is_over: false, ..cleared };
                 }
-                let Removes { removed, error, of_other_unit } = self.remove_all(step, timestamp);
-                cleared.removed += removed;
-                cleared.of_other_unit = cleared.of_other_unit.or(of_other_unit);
-                if error.is_some() {
-                    return Cleared { error, ..cleared };
+                cleared = cleared.and(self.remove_all(step, timestamp));
+                if cleared.error.is_some() {
+                    return cleared;
                 }
             }
             from = next;
@@ -83,7 +75,7 @@ impl<R: Runtime> Cluster<R> {
         cleared
     }
 
-    fn remove_all(&self, keys: &[&[u8]], timestamp: Option<Timestamp>) -> Removes {
+    fn remove_all(&self, keys: &[&[u8]], timestamp: Option<Timestamp>) -> Cleared {
         let stamp = timestamp.unwrap_or_else(hybrid_clock::now);
         let remove = |key: &&[u8]| {
             let outcome = Key::new(key).and_then(|key| match timestamp {
@@ -91,19 +83,19 @@ impl<R: Runtime> Cluster<R> {
                 None => self.remove_by_clock(key, stamp, None, None),
             });
             match outcome {
-                Ok(outcome) => Removes {
+                Ok(outcome) => Cleared {
                     removed: usize::from(outcome.newest && outcome.was_live),
-                    error: None,
                     of_other_unit: (!outcome.newest && self.is_of_other_unit(key, timestamp)).then(|| (*key).into()),
+                    ..Cleared::NOTHING
                 },
-                Err(error) => Removes { error: Some(error), ..Removes::default() },
+                Err(error) => Cleared { error: Some(error), ..Cleared::NOTHING },
             }
         };
         if keys.len() < REMOVES_AT_A_TIME {
-            return keys.iter().map(remove).fold(Removes::default(), Removes::and);
+            return keys.iter().map(remove).fold(Cleared::NOTHING, Cleared::and);
         }
         let removes = keys.par_iter().with_min_len(REMOVES_AT_A_TIME).map(remove);
-        workers::divide(|| removes.reduce(Removes::default, Removes::and))
+        workers::divide(|| removes.reduce(|| Cleared::NOTHING, Cleared::and))
     }
 
     /// Whether a remove with this timestamp was refused by one of another unit, and nobody was told of such before.
